@@ -1,0 +1,114 @@
+"""An endpoint: what discovery says of it, and what we have learned of it since."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from balancer.balancing.latency import PeakEwma
+
+if TYPE_CHECKING:
+    from balancer.balancing.pool import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSpec:
+    """One endpoint as a discovery names it; two specs of the same `key` are the same endpoint."""
+
+    host: str
+    """An IP address, or a name that is resolved when connecting."""
+    port: int
+    weight: float = 1.0
+    """Share of the traffic relative to the others, above 0."""
+    name: str = ""
+    """The pod's name, if it has one: `n-to-one` prefers the first by name."""
+    uid: str = ""
+    """The pod's UID: an address that is used again by another pod is another endpoint."""
+    zone: str = ""
+    node: str = ""
+    draining: bool = False
+    """Terminating but still serving: used only when nothing better is left."""
+
+    @property
+    def address(self) -> str:
+        """`host:port`, an IPv6 host in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The identity: the address and the pod's UID."""
+        return self.address, self.uid
+
+
+Snapshot = Sequence[EndpointSpec]
+"""All endpoints there are at one moment, in the order in which `n-to-one` prefers them."""
+
+
+class Endpoint:
+    """The live state of one endpoint, owned by the pool; the rooms read it and only the pool and leases write it."""
+
+    __slots__ = (
+        "address",
+        "answered",
+        "bytes_received",
+        "bytes_sent",
+        "chosen_at",
+        "connections_open",
+        "connections_opened",
+        "connections_reused",
+        "ejected_until",
+        "ejections",
+        "failed",
+        "failures_in_row",
+        "healthy",
+        "held",
+        "in_flight",
+        "latency",
+        "left_alone_until",
+        "slow_start_from",
+        "spec",
+        "waiting",
+        "weight",
+    )
+
+    def __init__(self, spec: EndpointSpec) -> None:
+        self.spec = spec
+        self.address = spec.address
+        self.weight = spec.weight
+        """The weight in force: the spec's, less while in slow start."""
+        self.in_flight = 0
+        """Leases open, from the moment of selection."""
+        self.waiting: dict[Lease, float] = {}
+        """Leases sent whole that still wait for the response head, oldest first, with the time they were sent (s)."""
+        self.latency = PeakEwma()
+        self.chosen_at = 0
+        """Number of the pool's choice that took it last: ties go to the smallest."""
+        self.healthy = True
+        """What the active probes say."""
+        self.held = False
+        """Drained by hand, through the API."""
+        self.ejected_until = 0.0
+        """Time (s) until which it is ejected; 0 when it is not."""
+        self.ejections = 0
+        self.failures_in_row = 0
+        self.left_alone_until = 0.0
+        """Time (s) until which it asked to be left alone (503 or 429 with Retry-After); 0 when it did not."""
+        self.slow_start_from: float | None = None
+        """When its slow start began (s); None when it is past."""
+
+        # Counted for the metrics, never read by a strategy.
+        self.answered = [0, 0, 0, 0, 0, 0]
+        """Responses by the first digit of their status; 0 is not used."""
+        self.failed: dict[str, int] = {}
+        """Leases that ended without a whole response, by the outcome's reason."""
+        self.connections_opened = 0
+        self.connections_open = 0
+        self.connections_reused = 0
+        self.bytes_sent = 0
+        """Bytes sent to the endpoint."""
+        self.bytes_received = 0
+        """Bytes received from the endpoint."""
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.address}>"

@@ -1,0 +1,66 @@
+"""How a lease ended, and what that says of the endpoint: a table, so that no caller decides for itself."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Kind(enum.Enum):
+    """How one attempt at one endpoint ended. The value is the reason that metrics, logs and Proxy-Status carry."""
+
+    ANSWERED = "answered"
+    REFUSED = "connection refused"
+    CONNECT_TIMEOUT = "connection timed out"
+    RESET = "connection closed"
+    """Closed or reset before the response was whole."""
+    TIMED_OUT = "response timed out"
+    BAD_RESPONSE = "bad response"
+    """What came back was no response we may pass on."""
+    CLIENT_LEFT = "client left"
+    UNUSED = "unused"
+    """Given back with nothing learned: a reused connection that turned out closed, a client's own fault."""
+
+
+FAILURES = frozenset({Kind.REFUSED, Kind.CONNECT_TIMEOUT, Kind.RESET, Kind.TIMED_OUT, Kind.BAD_RESPONSE})
+"""What counts against an endpoint, beside an answer with a status of 500 or more."""
+
+SATURATED = frozenset({429, 503})
+"""Statuses that, with Retry-After, ask to be left alone and are no failure."""
+
+
+class Outcome:
+    """The end of one lease: its kind, for an answer the status, and for how long it asked to be left alone (s)."""
+
+    __slots__ = ("kind", "retry_after", "status")
+
+    def __init__(self, kind: Kind, status: int = 0, retry_after: float | None = None) -> None:
+        self.kind = kind
+        self.status = status
+        self.retry_after = retry_after
+
+    @staticmethod
+    def answered(status: int, retry_after: float | None = None) -> Outcome:
+        """A response came, with `status`; `retry_after` is its Retry-After in seconds, if it had one."""
+        if retry_after is None and 100 <= status < 600:
+            return _ANSWERED[status]
+        return Outcome(Kind.ANSWERED, status, retry_after)
+
+    @property
+    def is_saturation(self) -> bool:
+        """The endpoint asked to be left alone: no failure (DESIGN, rule 8)."""
+        return self.status in SATURATED and self.retry_after is not None
+
+    @property
+    def is_failure(self) -> bool:
+        """Counts towards ejection and as a penalty in the latency average."""
+        return self.kind in FAILURES or (self.status >= 500 and not self.is_saturation)
+
+
+_ANSWERED = [Outcome(Kind.ANSWERED, status) for status in range(600)]
+REFUSED = Outcome(Kind.REFUSED)
+CONNECT_TIMEOUT = Outcome(Kind.CONNECT_TIMEOUT)
+RESET = Outcome(Kind.RESET)
+TIMED_OUT = Outcome(Kind.TIMED_OUT)
+BAD_RESPONSE = Outcome(Kind.BAD_RESPONSE)
+CLIENT_LEFT = Outcome(Kind.CLIENT_LEFT)
+UNUSED = Outcome(Kind.UNUSED)

@@ -1,0 +1,38 @@
+"""What a strategy may know of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RequestInfo:
+    """One request (or, in TCP mode, one connection) as a strategy sees it."""
+
+    __slots__ = ("client", "headers", "method", "path")
+
+    def __init__(
+        self, client: str = "", method: str = "", path: str = "", headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        self.client = client
+        """The client's IP address."""
+        self.method = method
+        self.path = path
+        """The path without the query; empty in TCP mode."""
+        self.headers = headers
+        """Name and value of each header field, in the order received; names in the case received."""
+
+    def header(self, name: str) -> str | None:
+        """The first value of the header field `name` (any case), or None."""
+        wanted = name.lower().encode()
+        for field, value in self.headers:
+            if field.lower() == wanted:
+                return value.decode("latin-1")
+        return None
+
+    def cookie(self, name: str) -> str | None:
+        """The value of the cookie `name`, or None."""
+        for pair in (self.header("cookie") or "").split(";"):
+            key, _, value = pair.partition("=")
+            if key.strip() == name:
+                return value.strip()
+        return None

@@ -1,0 +1,104 @@
+"""Plain integers that the rooms count in and the admin port reads: counting costs nothing on the hot path.
+
+What belongs to one endpoint is counted in the endpoint itself (balancing/endpoint.py), the whole here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of the latency buckets (s); the last bucket is open."""
+
+
+class Histogram:
+    """Observations in buckets: `counts[i]` of them at most `bounds[i]`, the last beyond all."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+class Counters:
+    """What the data plane counts for the whole. A dict is keyed by the reason or kind that it counts."""
+
+    __slots__ = (
+        "bytes_received",
+        "bytes_sent",
+        "choices",
+        "client_faults",
+        "connect_seconds",
+        "connections_accepted",
+        "connections_open",
+        "connections_refused",
+        "discovery_events",
+        "drained_cut",
+        "errors",
+        "first_byte_seconds",
+        "loop_lag_seconds",
+        "queue_seconds",
+        "requests",
+        "requests_in_flight",
+        "responses",
+        "retries",
+        "retries_denied",
+        "total_seconds",
+        "tunnels_open",
+    )
+
+    def __init__(self) -> None:
+        self.connections_accepted = 0
+        """Client connections accepted."""
+        self.connections_open = 0
+        """Client connections open now."""
+        self.connections_refused: dict[str, int] = {}
+        """Client connections closed at once, by the limit they met."""
+        self.requests = 0
+        """Requests (in TCP mode, connections) begun."""
+        self.requests_in_flight = 0
+        """Requests begun and not yet answered whole."""
+        self.responses = [0, 0, 0, 0, 0, 0]
+        """Final responses sent to clients, by the first digit of the status."""
+        self.errors: dict[str, int] = {}
+        """Responses that the balancer made itself, by reason."""
+        self.client_faults: dict[str, int] = {}
+        """Requests refused or broken off through the client's fault, by kind."""
+        self.retries: dict[str, int] = {}
+        """Attempts beyond a request's first, by the reason of the failure before."""
+        self.retries_denied = 0
+        """Retries that were safe but not made for want of budget."""
+        self.bytes_received = 0
+        """Bytes from clients."""
+        self.bytes_sent = 0
+        """Bytes to clients."""
+        self.tunnels_open = 0
+        """Upgraded connections open now."""
+        self.drained_cut = 0
+        """Requests and connections cut at the end of LB_DRAIN_TIMEOUT."""
+        self.choices: dict[str, int] = {}
+        """Choices made, by strategy."""
+        self.discovery_events: dict[str, int] = {}
+        """Snapshots and faults of the discovery, by kind."""
+        self.total_seconds = Histogram()
+        """From a request's head to its response's last byte."""
+        self.first_byte_seconds = Histogram()
+        """From the end of the request's sending to the response's first byte."""
+        self.connect_seconds = Histogram()
+        """To open a connection to an endpoint."""
+        self.queue_seconds = Histogram()
+        """Waited in the queue, by requests that had to."""
+        self.loop_lag_seconds = Histogram()
+        """How late the event loop ran its timer."""
+
+
+def count(table: dict[str, int], reason: str) -> None:
+    """Add one to `reason` in `table`."""
+    table[reason] = table.get(reason, 0) + 1
