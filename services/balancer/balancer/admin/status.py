@@ -1,0 +1,66 @@
+"""What the admin port is handed of the running balancer: it reads all of this and owns none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.pool import Pool
+from balancer.counters import Counters
+from balancer.settings import Settings
+
+
+class DiscoveryStatus(Protocol):
+    """How the discovery fares."""
+
+    @property
+    def source(self) -> str:
+        """Which discovery: `static`, `dns` or `kubernetes`."""
+
+    @property
+    def fresh_at(self) -> float | None:
+        """When the membership was last known to be complete and current (s, the app's clock); None before the first."""
+
+    @property
+    def error(self) -> str | None:
+        """Why it is not current now, in words; None while all is well."""
+
+
+class ProxyStatus(Protocol):
+    """What of the data plane is known neither to the pool nor to the counters."""
+
+    @property
+    def replica(self) -> str:
+        """The name of this replica: the pod's, or the host's."""
+
+    @property
+    def started_at(self) -> float:
+        """When the balancer started (s, the app's clock)."""
+
+    @property
+    def queue_length(self) -> int:
+        """Requests that wait for an endpoint below its limit."""
+
+    @property
+    def retry_budget(self) -> float:
+        """Retries that the budget would pay for now."""
+
+    def idle_connections(self, endpoint: Endpoint) -> int:
+        """Unused connections kept open to `endpoint`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The running balancer, as the rest of this room sees it."""
+
+    settings: Settings
+    pool: Pool
+    counters: Counters
+    clock: Callable[[], float]
+    """Seconds on the clock that the pool's times are told in."""
+    discovery: DiscoveryStatus
+    proxy: ProxyStatus
+    switch_strategy: Callable[[str], None]
+    """Makes the named strategy choose from now on. Raises ValueError, with the names there are, for an unknown one."""
