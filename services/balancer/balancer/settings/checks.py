@@ -1,0 +1,94 @@
+"""What settings must not say together. Pure; each contradiction names its variables and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from balancer.settings.model import Settings
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A fault of several settings together."""
+
+    fields: frozenset[str]
+    """The settings it speaks of."""
+    text: str
+
+
+def contradictions(settings: Settings) -> Iterator[Contradiction]:
+    """Every contradiction in `settings`."""
+    for wrong, fields, text in RULES:
+        if wrong(settings):
+            yield Contradiction(frozenset(fields.split()), text)
+
+
+def _ports_clash(s: Settings) -> bool:
+    wildcards = {"0.0.0.0", "::", ""}  # noqa: S104
+    hosts = set(s.host)
+    overlap = s.admin_host in hosts or s.admin_host in wildcards or hosts & wildcards
+    return s.port == s.admin_port != 0 and bool(overlap)
+
+
+Rule = tuple[Callable[["Settings"], bool], str, str]
+
+RULES: list[Rule] = [
+    (
+        lambda s: s.discovery == "static" and not s.backends and s.backends_file is None,
+        "discovery backends backends_file",
+        "LB_DISCOVERY=static needs endpoints: set LB_BACKENDS=host:port,… (or LB_BACKENDS_FILE, or another discovery)",
+    ),
+    (
+        lambda s: s.discovery == "static" and bool(s.backends) and s.backends_file is not None,
+        "discovery backends backends_file",
+        "LB_BACKENDS and LB_BACKENDS_FILE are both set: set one of them",
+    ),
+    (
+        lambda s: s.discovery == "dns" and s.dns_name is None,
+        "discovery dns_name",
+        "LB_DISCOVERY=dns needs LB_DNS_NAME, the name whose addresses are the endpoints",
+    ),
+    (
+        lambda s: s.discovery == "dns" and s.dns_port is None,
+        "discovery dns_port",
+        "LB_DISCOVERY=dns needs LB_DNS_PORT, the endpoints' port",
+    ),
+    (
+        lambda s: s.discovery == "kubernetes" and s.kubernetes_service is None,
+        "discovery kubernetes_service",
+        "LB_DISCOVERY=kubernetes needs LB_KUBERNETES_SERVICE, the Service whose EndpointSlices to watch",
+    ),
+    (
+        lambda s: (s.tls_cert is None) != (s.tls_key is None),
+        "tls_cert tls_key",
+        "LB_TLS_CERT and LB_TLS_KEY go together: set both or neither",
+    ),
+    (
+        lambda s: s.upstream_tls_ca is not None and not s.upstream_tls,
+        "upstream_tls upstream_tls_ca",
+        "LB_UPSTREAM_TLS_CA has no effect without LB_UPSTREAM_TLS=on",
+    ),
+    (
+        lambda s: s.max_uri_bytes > s.max_header_bytes,
+        "max_uri_bytes max_header_bytes",
+        "LB_MAX_URI_BYTES must not be above LB_MAX_HEADER_BYTES, which counts the request line too",
+    ),
+    (
+        lambda s: s.proxy_protocol and not s.trusted_proxies,
+        "proxy_protocol trusted_proxies",
+        "LB_PROXY_PROTOCOL=on needs LB_TRUSTED_PROXIES, the networks that send the header",
+    ),
+    (
+        lambda s: s.mode == "tcp" and s.strategy == "consistent-hash" and s.hash_key != "client-ip",
+        "mode strategy hash_key",
+        "LB_MODE=tcp sees no request: LB_HASH_KEY can only be client-ip there",
+    ),
+    (
+        _ports_clash,
+        "port admin_port host admin_host",
+        "LB_PORT and LB_ADMIN_PORT are the same on the same address: change one of them",
+    ),
+]

@@ -1,0 +1,272 @@
+"""Every setting, once: its variable is `LB_` and the field's name in capitals.
+
+Seconds are floats, sizes bytes, `none` is None. Where a value comes from (environment, `.env`) is environment.py's
+matter; a Settings made by hand reads nothing but its arguments.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from balancer.balancing import strategies
+from balancer.balancing.endpoint import EndpointSpec
+from balancer.settings import checks, kinds
+from balancer.settings.backends import ALLOWED, parse_backends, show_backend
+from balancer.settings.kinds import FIELD_NAME, Kind
+from balancer.settings.table import Row, rows_of
+
+STRATEGY_NAMES = tuple(
+    getattr(
+        strategies,
+        "STRATEGIES",
+        ("n-to-one", "round-robin", "least-connections", "least-response-time", "random-of-two", "consistent-hash"),
+    )
+)
+
+MODULE_CLASS = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
+
+def _strategy() -> Kind:
+    allowed = f"{', '.join(STRATEGY_NAMES)} or module:Class"
+    kind = kinds.pattern(f"{'|'.join(STRATEGY_NAMES)}|{MODULE_CLASS}", allowed)
+
+    def parse(value: object) -> object:
+        try:
+            return kind.parse(value)
+        except ValueError:
+            raise ValueError(kinds.did_you_mean(str(value), STRATEGY_NAMES)) from None
+
+    return Kind(parse, allowed, kind.schema)
+
+
+def _backends() -> Kind:
+    def parse(value: object) -> tuple[EndpointSpec, ...]:
+        return value if isinstance(value, tuple) else parse_backends(kinds.items(value))
+
+    def show(specs: tuple[EndpointSpec, ...]) -> str:
+        return kinds.show_items(show_backend(spec) for spec in specs)
+
+    return Kind(parse, f"{ALLOWED}, comma separated, or none", {"type": "string"}, show)
+
+
+Port = Annotated[int, kinds.whole(0, 65535, " (0: any free one)")]
+PortOrNone = Annotated[int | None, kinds.or_none(kinds.whole(1, 65535))]
+Count = Annotated[int, kinds.whole(1)]
+CountOrNone = Annotated[int | None, kinds.or_none(kinds.whole(1))]
+Seconds = Annotated[float, kinds.seconds()]
+SecondsOrNone = Annotated[float | None, kinds.or_none(kinds.seconds(zero="every request"))]
+Share = Annotated[float, kinds.share()]
+Size = Annotated[int, kinds.size()]
+Switch = Annotated[bool, kinds.switch()]
+PathOrNone = Annotated[Path | None, kinds.or_none(kinds.path())]
+HostName = Annotated[
+    str | None, kinds.or_none(kinds.pattern(r"[0-9A-Za-z_]([0-9A-Za-z_.-]*[0-9A-Za-z_])?\.?", "a DNS name"))
+]
+Label = Annotated[
+    str | None, kinds.or_none(kinds.pattern(DNS_LABEL, "a name of lower-case letters, digits and hyphens"))
+]
+
+
+class Group:
+    """A group of settings, in the order in which help and docs list them; calling it declares one of them."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def __call__(self, default: object, meaning: str, *, secret: bool = False) -> Any:  # noqa: ANN401 (as Field does)
+        """A setting: its default, and one sentence that says what it means and in which unit."""
+        return Field(
+            default, description=meaning, repr=not secret, json_schema_extra={"group": self.title, "secret": secret}
+        )
+
+
+LISTENING = Group("Where clients connect")
+TLS = Group("TLS")
+ADMIN = Group("Admin port")
+STRATEGY = Group("Strategy")
+DISCOVERY = Group("Discovery")
+TIMEOUTS = Group("Timeouts")
+CLIENT_LIMITS = Group("Limits on clients")
+ENDPOINT_LIMITS = Group("Limits on endpoints")
+RETRIES = Group("Retries")
+HEALTH = Group("Active health checks")
+EJECTION = Group("Ejection and slow start")
+DRAINING = Group("Draining")
+LOGS = Group("Logs")
+
+
+class Settings(BaseSettings):
+    """What the balancer was told to do: frozen, valid, and free of contradictions."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="LB_")
+
+    mode: Annotated[Literal["http", "tcp"], kinds.one_of(["http", "tcp"])] = LISTENING(
+        "http", "What is balanced: HTTP requests, or TCP connections of any protocol."
+    )
+    host: Annotated[tuple[str, ...], kinds.hosts()] = LISTENING(
+        ("0.0.0.0",),  # noqa: S104
+        "Addresses to listen at; `::` is every IPv6 address.",
+    )
+    port: Port = LISTENING(8080, "TCP port where clients connect.")
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], kinds.networks()] = LISTENING(
+        (), "Networks whose X-Forwarded-* and X-LB-Explain headers are believed; those of others are replaced."
+    )
+    proxy_protocol: Switch = LISTENING(
+        False, "Whether connections from LB_TRUSTED_PROXIES begin with a PROXY protocol header (v1 or v2)."
+    )
+    upstream_proxy_protocol: Annotated[Literal["off", "v1", "v2"], kinds.one_of(["off", "v1", "v2"])] = LISTENING(
+        "off", "Version of the PROXY protocol header that connections to endpoints begin with."
+    )
+
+    tls_cert: PathOrNone = TLS(None, "File with the certificate chain (PEM) for clients; read again when it changes.")
+    tls_key: PathOrNone = TLS(None, "File with the private key (PEM) of LB_TLS_CERT.")
+    upstream_tls: Switch = TLS(False, "Whether connections to endpoints use TLS, with the certificate verified.")
+    upstream_tls_ca: PathOrNone = TLS(
+        None, "File with the certificate authorities (PEM) trusted for endpoints; none: those of the system."
+    )
+
+    admin_host: Annotated[str, kinds.pattern(r"[0-9A-Za-z.:%_-]+", "one address")] = ADMIN(
+        "127.0.0.1", "Address of the admin port: health, metrics, API and dashboard."
+    )
+    admin_port: Port = ADMIN(8081, "TCP port of the admin port.")
+    admin_token: Annotated[str | None, kinds.or_none(kinds.pattern(r"[!-~]+", "printable ASCII without spaces"))] = (
+        ADMIN(None, "Bearer token for API calls that change something; without one they are refused.", secret=True)
+    )
+
+    strategy: Annotated[str, _strategy()] = STRATEGY("round-robin", "How an endpoint is chosen for a request.")
+    hash_key: Annotated[
+        str,
+        kinds.pattern(f"client-ip|path|(header|cookie):{FIELD_NAME}", "client-ip, path, header:NAME or cookie:NAME"),
+    ] = STRATEGY("client-ip", "What consistent-hash takes as the key of a request.")
+
+    discovery: Annotated[Literal["static", "dns", "kubernetes"], kinds.one_of(["static", "dns", "kubernetes"])] = (
+        DISCOVERY("static", "Where the endpoints come from.")
+    )
+    backends: Annotated[tuple[EndpointSpec, ...], _backends()] = DISCOVERY(
+        (), "The endpoints, for `static`; a host name is one endpoint, resolved when connecting."
+    )
+    backends_file: PathOrNone = DISCOVERY(
+        None, "File with the endpoints, one a line, for `static`; read again when it changes."
+    )
+    dns_name: HostName = DISCOVERY(
+        None, "Name whose every address is an endpoint, for `dns`; resolved again as its TTL says."
+    )
+    dns_port: PortOrNone = DISCOVERY(None, "TCP port of those endpoints, for `dns`.")
+    kubernetes_service: Label = DISCOVERY(None, "Service whose EndpointSlices are watched, for `kubernetes`.")
+    kubernetes_namespace: Label = DISCOVERY(None, "Namespace of that Service; none: the pod's own.")
+    kubernetes_port: Annotated[int | str | None, kinds.or_none(kinds.port_name())] = DISCOVERY(
+        None, "Port of the EndpointSlices to use; none: their only one."
+    )
+    prefer_zone: Annotated[str | None, kinds.or_none(kinds.pattern(r"[0-9A-Za-z_.-]+", "a zone's name"))] = DISCOVERY(
+        None, "Zone whose endpoints are used while enough of them are healthy."
+    )
+
+    connect_timeout: Seconds = TIMEOUTS(2.0, "Seconds to connect to an endpoint.")
+    response_timeout: Seconds = TIMEOUTS(
+        60.0, "Seconds from the end of a request's sending to its response's first byte."
+    )
+    idle_timeout: Seconds = TIMEOUTS(60.0, "Seconds of silence in mid-message, and on a TCP connection.")
+    request_timeout: Seconds = TIMEOUTS(15.0, "Seconds for a client to send a request's header.")
+    total_timeout: Annotated[float, kinds.seconds(zero="no limit")] = TIMEOUTS(
+        0.0, "Seconds for one request with its retries."
+    )
+    keepalive_timeout: Seconds = TIMEOUTS(75.0, "Seconds an unused client connection is kept.")
+    upstream_keepalive_timeout: Seconds = TIMEOUTS(30.0, "Seconds an unused connection to an endpoint is kept.")
+    tunnel_idle_timeout: Seconds = TIMEOUTS(3600.0, "Seconds a silent upgraded connection (WebSocket) is kept.")
+
+    max_connections: Count = CLIENT_LIMITS(10_000, "Client connections open at once.")
+    max_connections_per_client: CountOrNone = CLIENT_LIMITS(None, "Client connections open at once from one address.")
+    max_header_bytes: Size = CLIENT_LIMITS(64 << 10, "Bytes of a message's header; beyond it a request gets 431.")
+    max_headers: Count = CLIENT_LIMITS(128, "Header fields of a message; beyond it a request gets 431.")
+    max_uri_bytes: Size = CLIENT_LIMITS(16 << 10, "Bytes of a request's target; beyond it 414.")
+    max_body_bytes: Annotated[int | None, kinds.or_none(kinds.size())] = CLIENT_LIMITS(
+        None, "Bytes of a request's body; beyond it 413."
+    )
+
+    endpoint_max_requests: CountOrNone = ENDPOINT_LIMITS(
+        None, "Requests in flight at one endpoint; more wait in the queue."
+    )
+    queue_size: Annotated[int, kinds.whole(0, note=" (0: no queue)")] = ENDPOINT_LIMITS(
+        1024, "Requests that may wait when every endpoint is at its limit; beyond it 503."
+    )
+    queue_timeout: Seconds = ENDPOINT_LIMITS(5.0, "Seconds a request may wait in the queue before it gets 503.")
+
+    retries: Annotated[int, kinds.whole(0, 100, " (0: none)")] = RETRIES(2, "Attempts of a request beyond the first.")
+    retry_budget: Share = RETRIES(0.2, "Share of the traffic that may be retries, ten a second on top.")
+    retry_buffer: Size = RETRIES(64 << 10, "Bytes of a request's body kept to send it again; a longer one is not.")
+    retry_statuses: Annotated[frozenset[int], kinds.statuses()] = RETRIES(
+        frozenset({503}), "Response statuses on which an idempotent request is sent again."
+    )
+
+    health_path: Annotated[
+        str | None,
+        kinds.or_none(kinds.pattern(r"tcp|/[!-~]*", "a path that begins with /, or tcp (connecting suffices)")),
+    ] = HEALTH(None, "What each endpoint is asked for to learn whether it is healthy; none: active checks are off.")
+    health_status: Annotated[tuple[tuple[int, int], ...], kinds.status_ranges()] = HEALTH(
+        ((200, 399),), "Statuses that a healthy endpoint answers with."
+    )
+    health_interval: Seconds = HEALTH(5.0, "Seconds between two checks of one endpoint.")
+    health_timeout: Seconds = HEALTH(2.0, "Seconds that one check may take.")
+    health_rise: Count = HEALTH(2, "Successful checks in a row after which an endpoint is healthy again.")
+    health_fall: Count = HEALTH(3, "Failed checks in a row after which an endpoint is unhealthy.")
+
+    eject_after: Annotated[int, kinds.whole(0, note=" (0: off)")] = EJECTION(
+        5, "Consecutive failures after which an endpoint is ejected."
+    )
+    eject_time: Seconds = EJECTION(10.0, "Seconds of an endpoint's first ejection; repeated ones last longer.")
+    eject_max_share: Share = EJECTION(0.5, "Largest share of the endpoints that may be ejected at once.")
+    panic_share: Share = EJECTION(0.3, "Share of healthy endpoints below which all are used, healthy or not.")
+    slow_start: Annotated[float, kinds.seconds(zero="off")] = EJECTION(
+        0.0, "Seconds in which a new or returning endpoint's weight grows from a tenth to the whole."
+    )
+
+    drain_delay: Annotated[float, kinds.seconds(zero="none")] = DRAINING(
+        0.0, "Seconds to serve on after SIGTERM, while /readyz already fails, before the port closes."
+    )
+    drain_timeout: Annotated[float, kinds.seconds(zero="none")] = DRAINING(
+        30.0, "Seconds that requests in flight then have to end, before they are cut."
+    )
+
+    access_log: Switch = LOGS(True, "Whether requests are logged, one JSON object a line.")
+    access_log_sample: Share = LOGS(1.0, "Share of the requests that the access log tells of.")
+    slow_request: SecondsOrNone = LOGS(None, "Seconds above which a request is always logged, whatever the sample.")
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], kinds.one_of(["debug", "info", "warning", "error"])
+    ] = LOGS("info", "Least severity of the messages that are logged.")
+    log_format: Annotated[Literal["json", "console"] | None, kinds.or_none(kinds.one_of(["json", "console"]))] = LOGS(
+        None, "Form of the log messages; none: console on a terminal, json elsewhere."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments alone: environment.py gathers the variables, so that it can name each one's fault."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        faults = [fault.text for fault in checks.contradictions(self)]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def effective(self) -> dict[str, str]:
+        """Every variable with the value in force, as one would write it; a secret that is set is masked."""
+        return {row.variable: row.shown(getattr(self, row.field)) for row in table()}
+
+
+def table() -> list[Row]:
+    """One row for each setting, group by group: what --help, docs/settings.md and the chart's schema are made from."""
+    return rows_of(Settings.model_fields)
