@@ -1,0 +1,123 @@
+# Everything that a person or a machine does with this repository. `make` lists it.
+
+PYTHON ?= python3
+VENV := .venv/bin
+VERSION = $(shell sed -n 's/^appVersion: *"\{0,1\}\([^" ]*\)"\{0,1\}.*/\1/p' charts/lb/Chart.yaml)
+SOURCES := services tools tests benchmarks
+HOT := $(shell find services -name '*.py' -o -name 'pyproject.toml' -o -name '*.html' -o -name '*.css' -o -name '*.js')
+
+# The stress test's load.
+N ?= 1000
+C ?= 50
+DIGITS ?= 10-1000
+URL ?= http://localhost:$(or $(LB_PORT),8080)
+
+MINUTES ?= 10
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.SILENT:
+.PHONY: help setup run demo stress test test-quick test-compiled e2e soak check format lint types imports generated \
+	generate lock compiled images bench bench-quick bench-pi profile clean
+
+##@ Use it
+
+help:  ## List these targets
+	awk 'BEGIN { FS = ":.*## " } \
+	    /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z][a-z0-9-]*:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/.ready  ## Make .venv: both services (editable) and the tools, exactly the locked versions
+
+run: .venv/.ready  ## Start the balancer and four Pi backends until Ctrl-C (BACKENDS=8, LB_STRATEGY=…, LB_PORT=…)
+	$(VENV)/python tools/run.py
+
+demo: .venv/.ready  ## A guided tour: unequal backends under load, and the dashboard
+	$(VENV)/python tools/demo.py
+
+stress: .venv/.ready  ## Load a running balancer (N=1000 C=50 DIGITS=10-1000 URL=http://localhost:8080)
+	$(VENV)/python tools/stress.py --requests $(N) --concurrency $(C) --digits $(DIGITS) --url $(URL)
+
+##@ Change it
+
+check: lint types imports generated  ## Formatting, lint, types, layers, and that generated files are in step
+
+test: .venv/.ready  ## Every test that can run on this machine but the cluster's (TESTS=tests/pi for a part)
+	$(VENV)/pytest $(TESTS) --ignore tests/e2e
+
+test-quick: .venv/.ready  ## The tests without containers, browsers or the chart
+	$(VENV)/pytest tests/balancer tests/pi tests/tools
+
+test-compiled: .venv-compiled/.ready  ## The balancer's tests again, on the compiled wheel
+	.venv-compiled/bin/pytest tests/balancer
+
+e2e: .venv/.ready images  ## The tests on the Kubernetes cluster that KUBECONFIG names
+	$(VENV)/pytest tests/e2e
+
+soak: .venv/.ready  ## Mixed traffic over failing endpoints for a long time (MINUTES=10)
+	SOAK_MINUTES=$(MINUTES) $(VENV)/pytest tests/soak
+
+format: .venv/.ready  ## Format the code, and repair what lint can
+	$(VENV)/ruff format --quiet $(SOURCES)
+	$(VENV)/ruff check --quiet --fix $(SOURCES)
+
+generate: .venv/.ready  ## Write again every file that is generated from another
+	$(VENV)/python tools/generate.py
+
+lock: .venv/.ready  ## Resolve the dependencies again (UPGRADE=1 takes newer versions)
+	$(VENV)/python tools/lock.py $(if $(UPGRADE),--upgrade)
+
+clean:  ## Remove what was made here, the environments too
+	rm -rf .venv .venv-compiled build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf services/*/build services/*/*.egg-info
+	find services tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+##@ Ship it
+
+compiled: .venv-compiled/.ready  ## Make .venv-compiled from the wheels that the images install
+
+images:  ## Build lb-balancer and lb-pi, tagged as the chart's defaults ask
+	test -n "$(VERSION)" || { echo "images: no appVersion in charts/lb/Chart.yaml" >&2; exit 1; }
+	docker build --quiet --tag lb-balancer:$(VERSION) services/balancer
+	docker build --quiet --tag lb-pi:$(VERSION) services/pi
+
+##@ Measure it
+
+bench: .venv-compiled/.ready  ## The balancer beside nginx, HAProxy, Envoy, Traefik and Caddy, as far as installed
+	.venv-compiled/bin/python benchmarks/run.py
+
+bench-quick: .venv-compiled/.ready  ## The same in under two minutes
+	.venv-compiled/bin/python benchmarks/run.py --quick
+
+bench-pi: .venv/.ready  ## The Pi service's arithmetic beside python-flint's
+	$(VENV)/python benchmarks/pi.py
+
+profile: .venv/.ready  ## A flame graph of the balancer under load
+	$(VENV)/python benchmarks/profile.py
+
+# The parts of `check`, which the pre-commit hooks call one by one.
+
+lint: .venv/.ready
+	$(VENV)/ruff format --check $(SOURCES)
+	$(VENV)/ruff check $(SOURCES)
+
+types: .venv/.ready
+	$(VENV)/mypy $(SOURCES)
+
+imports: .venv/.ready
+	$(VENV)/lint-imports
+
+generated: .venv/.ready
+	$(VENV)/python tools/generate.py --check
+
+# Made again when what they are made from has changed.
+
+.venv/.ready: requirements-dev.lock services/balancer/pyproject.toml services/pi/pyproject.toml tools/environment.py
+	echo "setup: .venv, once (a minute)"
+	$(PYTHON) tools/environment.py editable
+	touch $@
+
+.venv-compiled/.ready: .venv/.ready $(HOT)
+	echo "compiled: .venv-compiled (a minute or two)"
+	$(VENV)/python tools/environment.py compiled
+	touch $@

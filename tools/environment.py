@@ -1,0 +1,101 @@
+"""Makes the virtual environments: `.venv` to work in, `.venv-compiled` with what the images install.
+
+Runs on the system's own Python with nothing but its standard library and pip. Every package comes from a lock file with
+its hash; nothing is resolved or downloaded beside those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "requirements-dev.lock"
+SERVICES = [ROOT / "services" / "balancer", ROOT / "services" / "pi"]
+WHEELS = ROOT / "build" / "wheels"
+OLDEST = (3, 11)
+
+
+class CannotSetUp(Exception):
+    """What is missing on this machine, and how to get it."""
+
+
+def run(*command: str | Path) -> None:
+    """Run one command in the repository's root. Raises CannotSetUp with the command when it fails."""
+    try:
+        subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
+    except subprocess.CalledProcessError as error:
+        raise CannotSetUp(f"this command failed, see above: {' '.join(error.cmd)}") from None
+
+
+def refuse_old_python() -> None:
+    """Raises CannotSetUp on a Python that the services do not support."""
+    if sys.version_info < OLDEST:
+        wanted, found = ".".join(map(str, OLDEST)), sys.version.split()[0]
+        raise CannotSetUp(
+            f"Python {wanted} or newer is needed, {sys.executable} is {found}: name another, "
+            f"for instance PYTHON=python3.13 make setup"
+        )
+
+
+def pip_for(environment: Path) -> list[str]:
+    """How to call pip for `environment`: its own, or where Debian left ensurepip out of Python, the system's."""
+    python = environment / "bin" / "python"
+    if not python.exists():
+        try:
+            venv.create(environment, with_pip=True)
+        except (subprocess.CalledProcessError, ImportError):
+            shutil.rmtree(environment, ignore_errors=True)
+            venv.create(environment, with_pip=False)
+    if subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0:
+        return [str(python), "-m", "pip"]
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0:
+        return [sys.executable, "-m", "pip", "--python", str(python)]
+    shutil.rmtree(environment, ignore_errors=True)
+    raise CannotSetUp(f"{sys.executable} has neither ensurepip nor pip. On Debian and Ubuntu: apt install python3-venv")
+
+
+def set_up(environment: Path) -> None:
+    """Both services editable and uncompiled, and the tools to check and test them."""
+    pip = [*pip_for(environment), "install", "--quiet"]
+    run(*pip, "--require-hashes", "--requirement", LOCK)
+    editable = [part for service in SERVICES for part in ("--editable", service)]
+    run(*pip, "--no-build-isolation", "--no-deps", "--no-index", *editable)
+
+
+def set_up_compiled(environment: Path, builder: Path) -> None:
+    """The wheels of both services, built in `builder`, beside the same tools: for tests and benchmarks of them."""
+    for left_over in [WHEELS, *(service / "build" for service in SERVICES)]:
+        shutil.rmtree(left_over, ignore_errors=True)  # setuptools would put what it finds there into the wheel
+    wheel = [*pip_for(builder), "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
+    run(*wheel, "--wheel-dir", WHEELS, *SERVICES)
+    pip = [*pip_for(environment), "install", "--quiet"]
+    run(*pip, "--require-hashes", "--requirement", LOCK)
+    run(*pip, "--no-deps", "--no-index", "--force-reinstall", *sorted(WHEELS.glob("*.whl")))
+
+
+def main() -> int:
+    """Make one of the two; 1 with a readable reason when that cannot be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=["editable", "compiled"])
+    kind = parser.parse_args().kind
+    os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+    try:
+        refuse_old_python()
+        if kind == "editable":
+            set_up(ROOT / ".venv")
+        else:
+            set_up_compiled(ROOT / ".venv-compiled", builder=ROOT / ".venv")
+    except CannotSetUp as reason:
+        print(f"setup: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
