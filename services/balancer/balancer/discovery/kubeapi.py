@@ -1,0 +1,214 @@
+"""The two calls that we make to the Kubernetes API, and what can go wrong with them, told apart.
+
+The official client loads configuration, authenticates, verifies and speaks HTTP; what it brings is plain JSON. Its
+models and its watch are left out: the models of a slice cost 4 MB and most of the time of an event, and the watch
+retries by itself what must be told apart here (410, a silent connection, a refusal). It re-reads a rotated in-cluster
+token each minute; for every other credential that changed (kubeconfig, certificates, the authority) connect again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException
+from kubernetes.aio.config.incluster_config import InClusterConfigLoader
+from kubernetes.aio.config.kube_config import load_kube_config
+
+SECRETS = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds its ServiceAccount's token, namespace and the API's authority."""
+
+CONNECT_TIMEOUT = 5.0
+LIST_TIMEOUT = 15.0
+"""Seconds of silence after which a list is given up."""
+GRACE = 5.0
+"""Seconds beyond a watch's own end after which silence means that the connection is dead."""
+
+_PATH = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+
+
+class ApiError(Exception):
+    """The API could not be asked, or refused; `kind` is short and stable, the text is for people."""
+
+    def __init__(self, kind: str, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.kind = kind
+        """unconfigured, unreachable, timed_out, unauthorized, forbidden_VERB, refused, gone, garbled"""
+        self.retry_after = retry_after
+        """Seconds that the server asks to wait."""
+
+
+class SliceApi:
+    """One connection's worth of configuration. Made by `connect`, to be closed."""
+
+    def __init__(self, client: ApiClient, namespace: str) -> None:
+        self._client = client
+        self.server: str = client.configuration.host
+        self.namespace = namespace
+        """The namespace that we are in: the pod's own, or the one of the kubeconfig's context."""
+
+    @classmethod
+    async def connect(cls, environ: Mapping[str, str] = os.environ, secrets: Path = SECRETS) -> SliceApi:
+        """Read the configuration anew: of KUBECONFIG, else of the pod, else of ~/.kube/config. Raises ApiError."""
+        configuration = Configuration()
+        configuration.retries = None  # ours are told in the status
+        try:
+            if not environ.get("KUBECONFIG") and environ.get("KUBERNETES_SERVICE_HOST"):
+                files = str(secrets / "token"), str(secrets / "ca.crt")
+                loader = InClusterConfigLoader(*files, environ=environ)  # type: ignore[no-untyped-call]
+                loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
+                namespace = _read(secrets / "namespace")
+            else:
+                file = _kubeconfig(environ)
+                # Not persisted: the file is the user's, and the default is to rewrite it.
+                kube = await load_kube_config(  # type: ignore[no-untyped-call]
+                    file, client_configuration=configuration, persist_config=False
+                )
+                namespace = kube.current_context["context"].get("namespace") or "default"
+            return cls(ApiClient(configuration), namespace)
+        except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+            # The loaders check little: a malformed kubeconfig fails wherever it is first used.
+            raise ApiError(
+                "unconfigured",
+                f"No usable configuration of the Kubernetes API: {error}. In a pod, the ServiceAccount's token must be "
+                "mounted (automountServiceAccountToken); elsewhere KUBECONFIG must name a valid file.",
+            ) from error
+
+    async def list_all(self, namespace: str, service: str) -> dict[str, Any]:
+        """Every slice of the service, from the store and not from a cache. Raises ApiError."""
+        response = await self._get("list", namespace, {"labelSelector": _selector(service)}, LIST_TIMEOUT)
+        try:
+            listed = json.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        except ValueError as error:
+            raise ApiError("garbled", f"The answer of {self.server} is not JSON: {error}") from error
+        if not isinstance(listed, dict):
+            raise ApiError("garbled", f"The answer of {self.server} is not a list of EndpointSlices.")
+        return listed
+
+    async def watch(
+        self, namespace: str, service: str, version: str, seconds: float
+    ) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """What happened since `version`, as it happens, in batches that arrived together; an empty one comes first,
+        when the watch stands. Ends when the server has ended it, about `seconds` later. Raises ApiError, also when
+        the connection stays silent beyond that.
+        """
+        query = {
+            "labelSelector": _selector(service),
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(max(1, round(seconds))),
+        }
+        response = await self._get("watch", namespace, query, seconds + GRACE)
+        try:
+            yield []
+            rest = b""
+            while chunk := await response.content.readany():
+                # A slice of a thousand endpoints is longer than one read; a line has no limit of its own.
+                *lines, rest = (rest + chunk).split(b"\n")
+                if events := [json.loads(line) for line in lines if line]:
+                    yield events
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        except ValueError as error:
+            raise ApiError("garbled", f"An event of {self.server} is not JSON: {error}") from error
+        finally:
+            # Closed, not released, unless it was read to its end: an open watch cannot be used again.
+            response.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def _get(self, verb: str, namespace: str, query: dict[str, str], silence: float) -> aiohttp.ClientResponse:
+        try:
+            method, url, headers, _, _ = await self._client.param_serialize(
+                "GET",
+                _PATH,
+                path_params={"namespace": namespace},
+                query_params=list(query.items()),
+                header_params={"Accept": "application/json"},
+                auth_settings=["BearerToken"],
+            )
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
+            answer = await self._client.call_api(method, url, headers, _request_timeout=timeout)
+            response: aiohttp.ClientResponse = answer.response
+            if response.status == 200:
+                return response
+            message = _message(await response.text(errors="replace"))
+            raise _refusal(verb, namespace, response, message)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        except ConfigException as error:  # the rotated token's file is empty or gone
+            raise ApiError("unconfigured", f"The ServiceAccount's token cannot be read: {error}") from error
+
+    def _unreachable(self, error: Exception) -> ApiError:
+        if isinstance(error, asyncio.TimeoutError):
+            return ApiError("timed_out", f"The Kubernetes API at {self.server} is silent.")
+        return ApiError("unreachable", f"The Kubernetes API at {self.server} cannot be reached: {error}.")
+
+
+def event_error(status: Mapping[str, Any]) -> ApiError:
+    """What an ERROR event in a watch means; `status` is the object that it carries."""
+    code, message = status.get("code"), status.get("message") or status.get("reason") or "no reason given"
+    if code == 410:
+        return ApiError("gone", f"The API server no longer knows the version to watch from: {message}.")
+    return ApiError("refused", f"The API server ended the watch with an error ({code}): {message}.")
+
+
+def _refusal(verb: str, namespace: str, response: aiohttp.ClientResponse, message: str) -> ApiError:
+    if response.status == 410:
+        return event_error({"code": 410, "message": message})
+    if response.status == 401:
+        return ApiError(
+            "unauthorized",
+            f"The API server does not accept our credentials (401): {message}. In a pod, its ServiceAccount may have "
+            "been deleted: restart the pod; elsewhere renew the user's credentials in KUBECONFIG.",
+        )
+    if response.status == 403:
+        return ApiError(
+            f"forbidden_{verb}",
+            f"We may not {verb} EndpointSlices in namespace {namespace} (403): {message}. The Role in {namespace} "
+            f'needs the verb "{verb}" for the resource "endpointslices" of the API group "discovery.k8s.io", and a '
+            "RoleBinding to our ServiceAccount.",
+        )
+    if response.status == 404:
+        return ApiError(
+            "refused", "The API server has no discovery.k8s.io/v1 (404): Kubernetes 1.21 or later is needed."
+        )
+    seconds = response.headers.get("Retry-After", "")
+    wait = float(seconds) if seconds.isdecimal() else 0.0
+    return ApiError("refused", f"The API server refused to {verb} EndpointSlices ({response.status}): {message}.", wait)
+
+
+def _message(body: str) -> str:
+    """The reason in a refusal: a Status object from the API itself, or whatever a proxy before it says."""
+    try:
+        status = json.loads(body)
+        return str(status["message"]).rstrip(".")
+    except (ValueError, KeyError, TypeError):
+        return " ".join(body.split())[:200] or "no reason given"
+
+
+def _selector(service: str) -> str:
+    return f"kubernetes.io/service-name={service}"
+
+
+def _kubeconfig(environ: Mapping[str, str]) -> str:
+    """The paths of KUBECONFIG, or the default. Raises ConfigException if none exists."""
+    files = environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
+    if not any(Path(each).expanduser().is_file() for each in files.split(os.pathsep)):
+        raise ConfigException(f"{files} does not exist")
+    return files
+
+
+def _read(file: Path) -> str:
+    return file.read_text().strip()
