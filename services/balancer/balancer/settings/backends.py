@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from balancer.balancing.endpoint import EndpointSpec
-from balancer.settings.kinds import ItemFaults
+from balancer.settings.kinds import ItemsError
 
 ALLOWED = "host:port or host:port;weight=N, an IPv6 host in brackets"
 
@@ -22,7 +22,7 @@ def parse_backend(text: str) -> EndpointSpec:
 
 
 def parse_backends(items: Iterable[str]) -> tuple[EndpointSpec, ...]:
-    """All endpoints, in their order. Raises ItemFaults, a ValueError that names each malformed item."""
+    """All endpoints, in their order. Raises ItemsError, a ValueError that names each malformed item."""
     specs: dict[str, EndpointSpec] = {}
     faults: list[tuple[str, str]] = []
     for item in items:
@@ -35,12 +35,12 @@ def parse_backends(items: Iterable[str]) -> tuple[EndpointSpec, ...]:
             faults.append((item, "given twice"))
         specs[spec.address] = spec
     if faults:
-        raise ItemFaults(faults)
+        raise ItemsError(faults)
     return tuple(specs.values())
 
 
 def parse_backends_file(text: str) -> tuple[EndpointSpec, ...]:
-    """The endpoints of a file: one a line; empty lines and what follows a `#` are left out. Raises ItemFaults."""
+    """The endpoints of a file: one a line; empty lines and what follows a `#` are left out. Raises ItemsError."""
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return parse_backends(line for line in lines if line)
 

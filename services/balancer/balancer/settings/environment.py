@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from balancer.settings.checks import contradictions
-from balancer.settings.kinds import ItemFaults, did_you_mean
+from balancer.settings.kinds import ItemsError, did_you_mean
 from balancer.settings.model import Settings, table
 from balancer.settings.table import MASK, PREFIX, Row
 
@@ -108,7 +108,7 @@ def _faults(error: ValidationError, arguments: Mapping[str, str], rows: Mapping[
         row = by_field[str(fault["loc"][0])]
         wrong.add(row.field)
         value = arguments[row.field]
-        for item, why in reason.faults if isinstance(reason, ItemFaults) else [(value, str(reason or ""))]:
+        for item, why in reason.faults if isinstance(reason, ItemsError) else [(value, str(reason or ""))]:
             shown = MASK if row.secret else _line(item)
             yield f"{row.variable}={shown}: {f'{why}; ' if why else ''}allowed: {row.allowed}"
     sound = {field: by_field[field].kind.parse(value) for field, value in arguments.items() if field not in wrong}

@@ -24,7 +24,7 @@ UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 FIELD_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token, RFC 9110, section 5.6.2
 
 
-class ItemFaults(ValueError):
+class ItemsError(ValueError):
     """Some items of a list are wrong: each with the reason."""
 
     def __init__(self, faults: list[tuple[str, str]]) -> None:

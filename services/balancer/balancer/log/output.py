@@ -1,0 +1,95 @@
+"""Lines for a file descriptor, written without ever holding up the event loop.
+
+nginx writes its access log with a blocking call and stalls when nobody reads the pipe; HAProxy drops the line and
+counts it. We do as HAProxy does: lines go to a bounded buffer that a thread writes out, and what does not fit is
+dropped and counted. The descriptor itself stays blocking, since it may be shared with the shell that started us.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+
+MAX_PENDING = 8 << 20
+"""Bytes that may wait to be written; what comes on top is dropped."""
+
+
+class Output:
+    """Lines for one file descriptor, written by a thread so that a full pipe holds up nobody.
+
+    `delay` (s) is for how long lines are collected before they are written together.
+    """
+
+    def __init__(self, fd: int, delay: float = 0.0, max_pending: int = MAX_PENDING) -> None:
+        self.dropped = 0
+        """Lines lost because nobody read, or because writing failed."""
+        self._fd = fd
+        self._delay = delay
+        self._max_pending = max_pending
+        self._lines: deque[str] = deque()
+        # Each of these two is written by one thread only, so that neither needs a lock.
+        self._accepted = 0
+        self._written = 0
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def write(self, line: str) -> None:
+        """Take one line, with its newline. Never blocks."""
+        size = len(line)
+        if self._accepted - self._written + size > self._max_pending:
+            self.dropped += 1
+            return
+        self._accepted += size
+        self._lines.append(line)
+        if not self._wake.is_set():
+            self._wake.set()
+            if self._thread is None:
+                self._start()
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Write what is left, for at most `timeout` seconds. Twice does nothing."""
+        self._closing.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+            self._thread = None
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=f"log writer {self._fd}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            if self._delay:
+                self._closing.wait(self._delay)
+            self._wake.clear()  # before the lines are taken: a line that comes later sets it again
+            self._write_pending()
+            if self._closing.is_set():
+                self._write_pending()
+                return
+
+    def _write_pending(self) -> None:
+        while self._lines:
+            batch: list[str] = []
+            size = 0
+            while self._lines and size < 1 << 16:
+                batch.append(self._lines.popleft())
+                size += len(batch[-1])
+            data = "".join(batch).encode("utf-8", "backslashreplace")
+            try:
+                self._write_all(data)
+            except OSError:  # the reader is gone or the disk is full: there is nobody to tell
+                self.dropped += len(batch)
+            self._written += size
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:  # somebody who shares the descriptor has made it non-blocking
+                select.select([], [self._fd], [], 1.0)
