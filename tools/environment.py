@@ -62,7 +62,7 @@ def pip_for(environment: Path) -> list[str]:
 
 def set_up(environment: Path) -> None:
     """Both services editable and uncompiled, and the tools to check and test them."""
-    pip = [*pip_for(environment), "install", "--quiet"]
+    pip = [*pip_for(environment), "install", "--quiet", "--no-compile"]
     run(*pip, "--require-hashes", "--requirement", LOCK)
     editable = [part for service in SERVICES for part in ("--editable", service)]
     run(*pip, "--no-build-isolation", "--no-deps", "--no-index", *editable)
@@ -74,7 +74,7 @@ def set_up_compiled(environment: Path, builder: Path) -> None:
         shutil.rmtree(left_over, ignore_errors=True)  # setuptools would put what it finds there into the wheel
     wheel = [*pip_for(builder), "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
     run(*wheel, "--wheel-dir", WHEELS, *SERVICES)
-    pip = [*pip_for(environment), "install", "--quiet"]
+    pip = [*pip_for(environment), "install", "--quiet", "--no-compile"]
     run(*pip, "--require-hashes", "--requirement", LOCK)
     run(*pip, "--no-deps", "--no-index", "--force-reinstall", *sorted(WHEELS.glob("*.whl")))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import cast
 
 from setuptools import Extension, setup
 
@@ -34,7 +35,8 @@ def extensions() -> list[Extension]:
 
     # What the modules import is typed where its types can be had, else Any: `make check` is what checks types.
     flags = ["--config-file=", "--ignore-missing-imports"]
-    return mypycify([*flags, *hot_modules()], opt_level="3", debug_level="0", group_name="balancer")
+    built = mypycify([*flags, *hot_modules()], opt_level="3", debug_level="0", group_name="balancer")
+    return cast("list[Extension]", built)
 
 
 setup(ext_modules=extensions())
