@@ -1,8 +1,30 @@
-"""One choice, explained."""
+"""One choice, explained, and the log of the last ones."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
+
+EVENTS: Final = (
+    "joined",
+    "left",
+    "draining",
+    "ejected",
+    "returned",
+    "left_alone",
+    "unhealthy",
+    "healthy",
+    "held",
+    "released",
+    "panic",
+    "calm",
+    "zone_left",
+    "zone_back",
+    "strategy",
+)
+"""Every transition that a pool's subscribers are told of, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +64,25 @@ class Decision:
 
 class DecisionLog:
     """The last thousand decisions recorded, at most 100 a second."""
+
+    __slots__ = ("_next_at", "_recorded")
+
+    def __init__(self) -> None:
+        self._recorded: deque[Decision] = deque(maxlen=1000)
+        self._next_at = float("-inf")
+
+    def due(self, now: float) -> bool:
+        """Whether the next decision is to be recorded."""
+        return now >= self._next_at
+
+    def add(self, decision: Decision, pause: float = 0.01) -> None:
+        """Record `decision`; the next is due `pause` seconds after it, and never sooner than a hundredth."""
+        self._recorded.append(decision)
+        self._next_at = decision.at + max(pause, 0.01)
+
+    def __len__(self) -> int:
+        return len(self._recorded)
+
+    def __iter__(self) -> Iterator[Decision]:
+        """The decisions recorded, newest first."""
+        return reversed(self._recorded)

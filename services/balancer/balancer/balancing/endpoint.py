@@ -58,16 +58,25 @@ class Endpoint:
         "connections_opened",
         "connections_reused",
         "ejected_until",
+        "ejection_level",
         "ejections",
         "failed",
         "failures_in_row",
+        "good",
         "healthy",
         "held",
         "in_flight",
         "latency",
         "left_alone_until",
+        "listed",
+        "member",
+        "order",
+        "recent",
+        "recent_failures",
+        "returned_at",
         "slow_start_from",
         "spec",
+        "used",
         "waiting",
         "weight",
     )
@@ -91,11 +100,31 @@ class Endpoint:
         self.ejected_until = 0.0
         """Time (s) until which it is ejected; 0 when it is not."""
         self.ejections = 0
+        """How often it was ejected, ever."""
+        self.ejection_level = 0
+        """How many ejections its next one is reckoned to follow: grows by repetition, decays with time."""
+        self.returned_at = 0.0
+        """When its last ejection ended (s)."""
         self.failures_in_row = 0
+        self.recent = 0
+        """Successes and failures in the current interval of the success-rate rule."""
+        self.recent_failures = 0
         self.left_alone_until = 0.0
         """Time (s) until which it asked to be left alone (503 or 429 with Retry-After); 0 when it did not."""
         self.slow_start_from: float | None = None
         """When its slow start began (s); None when it is past."""
+        self.order = 0
+        """Its place in the order in which `n-to-one` prefers the endpoints; the smallest is the first."""
+
+        # Where it stands, derived by the pool from what is above.
+        self.member = False
+        """The last snapshot names it."""
+        self.good = True
+        """Healthy, not ejected, not left alone."""
+        self.used = False
+        """May be chosen whenever it is below its limit."""
+        self.listed = False
+        """Eligible: used, below its limit, and the strategy knows."""
 
         # Counted for the metrics, never read by a strategy.
         self.answered = [0, 0, 0, 0, 0, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 
 class Kind(enum.Enum):
@@ -28,15 +29,23 @@ SATURATED = frozenset({429, 503})
 """Statuses that, with Retry-After, ask to be left alone and are no failure."""
 
 
+NOTHING: Final = 0
+SUCCESS: Final = 1
+FAILURE: Final = 2
+SATURATION: Final = 3
+
+
 class Outcome:
     """The end of one lease: its kind, for an answer the status, and for how long it asked to be left alone (s)."""
 
-    __slots__ = ("kind", "retry_after", "status")
+    __slots__ = ("kind", "retry_after", "status", "verdict")
 
     def __init__(self, kind: Kind, status: int = 0, retry_after: float | None = None) -> None:
         self.kind = kind
         self.status = status
         self.retry_after = retry_after
+        self.verdict = _verdict(kind, status, retry_after)
+        """What it says of the endpoint: NOTHING, SUCCESS, FAILURE or SATURATION."""
 
     @staticmethod
     def answered(status: int, retry_after: float | None = None) -> Outcome:
@@ -48,12 +57,22 @@ class Outcome:
     @property
     def is_saturation(self) -> bool:
         """The endpoint asked to be left alone: no failure (DESIGN, rule 8)."""
-        return self.status in SATURATED and self.retry_after is not None
+        return self.verdict == SATURATION
 
     @property
     def is_failure(self) -> bool:
         """Counts towards ejection and as a penalty in the latency average."""
-        return self.kind in FAILURES or (self.status >= 500 and not self.is_saturation)
+        return self.verdict == FAILURE
+
+
+def _verdict(kind: Kind, status: int, retry_after: float | None) -> int:
+    if kind in FAILURES:
+        return FAILURE
+    if kind is not Kind.ANSWERED:
+        return NOTHING
+    if status in SATURATED and retry_after is not None:
+        return SATURATION
+    return FAILURE if status >= 500 else SUCCESS
 
 
 _ANSWERED = [Outcome(Kind.ANSWERED, status) for status in range(600)]

@@ -1,0 +1,106 @@
+"""Which endpoints may be used: one set of rules, applied once for all strategies.
+
+An endpoint is good when it is healthy, not ejected and not left alone. The good ones among those that are ready are
+used; the exceptions, in the order of their strength:
+
+- Drained by hand: never used.
+- Panic: when none is good, or fewer than the panic share, all that are ready are used. A panic share of 0 switches
+  this off, except that saturation is no failure: when none is good, those that asked to be left alone are used.
+- Draining (terminating, but still serving): used when no endpoint that is ready is good.
+- Zone: while at least `ENOUGH` of the preferred zone's endpoints are good, only they are used.
+
+Sources: Envoy's panic threshold, and its overprovisioning factor of 1.4 for priority levels (here the zone);
+kube-proxy's use of terminating endpoints (Kubernetes, KEP-1669).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from balancer.balancing.endpoint import Endpoint
+
+ENOUGH: Final = 1 / 1.4
+
+
+class Eligibility:
+    """Counts by which the rules decide, kept as endpoints come, go and change: no rule needs to look at them all.
+
+    Whoever changes what an endpoint's standing depends on calls `count(endpoint, -1)` before and `count(endpoint, 1)`
+    after, then `decide`.
+    """
+
+    __slots__ = (
+        "_draining",
+        "_draining_good",
+        "_panic_share",
+        "_prefer_zone",
+        "_zone_good",
+        "_zone_ready",
+        "full_zone",
+        "good",
+        "none_good",
+        "panic",
+        "ready",
+        "zone_only",
+    )
+
+    def __init__(self, panic_share: float, prefer_zone: str | None) -> None:
+        self._panic_share = panic_share
+        self._prefer_zone = prefer_zone or ""
+        self.ready = 0
+        """Endpoints neither draining nor drained by hand."""
+        self.good = 0
+        """Of these, the good ones."""
+        self._zone_ready = 0
+        self._zone_good = 0
+        self._draining = 0
+        self._draining_good = 0
+        self.full_zone = False
+        """The preferred zone's endpoints are all at their limit: use the others as well."""
+
+        # What was decided.
+        self.panic = False
+        self.none_good = True
+        self.zone_only = False
+
+    def count(self, endpoint: Endpoint, step: int) -> None:
+        """Add (1) or take away (-1) `endpoint` as it stands now."""
+        if endpoint.held:
+            return
+        good = step if endpoint.good else 0
+        if endpoint.spec.draining:
+            self._draining += step
+            self._draining_good += good
+            return
+        self.ready += step
+        self.good += good
+        if self._prefer_zone and endpoint.spec.zone == self._prefer_zone:
+            self._zone_ready += step
+            self._zone_good += good
+
+    def decide(self) -> bool:
+        """Apply the rules to the counts; True when another set of endpoints is to be used than before."""
+        none_good = self.good == 0
+        too_few = self.ready > 0 and (none_good or self.good < self._panic_share * self.ready)
+        panic = too_few and self._panic_share > 0
+        enough = self._zone_good > 0 and self._zone_good >= ENOUGH * self._zone_ready
+        zone_only = enough and not panic and not self.full_zone
+        # Without a good one among those ready, who else is used depends on the draining ones too: look at all again.
+        changed = panic != self.panic or none_good or none_good != self.none_good or zone_only != self.zone_only
+        self.panic = panic
+        self.none_good = none_good
+        self.zone_only = zone_only
+        return changed
+
+    def admits(self, endpoint: Endpoint) -> bool:
+        """Whether the rules let `endpoint` be used."""
+        if endpoint.held:
+            return False
+        if endpoint.spec.draining:
+            nothing_else = self.ready == 0 and self._draining_good == 0
+            return self.none_good and (endpoint.good or nothing_else)
+        if self.panic:
+            return True
+        if self.none_good:
+            return endpoint.healthy and endpoint.ejected_until == 0.0
+        return endpoint.good and not (self.zone_only and endpoint.spec.zone != self._prefer_zone)

@@ -1,0 +1,42 @@
+"""What a strategy is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.request import RequestInfo
+
+
+class Strategy(Protocol):
+    """Decides which of the eligible endpoints takes a request. It does not filter: the pool tells who is eligible.
+
+    Most strategies stand on `ByScore` or `ByLoad`. One that has an index of its own and does not care for load sets
+    the class attribute `watches_load = False`: `changed` is then called for a new weight only, not for each request.
+    """
+
+    def added(self, endpoint: Endpoint) -> None:
+        """`endpoint` has become eligible."""
+
+    def removed(self, endpoint: Endpoint) -> None:
+        """`endpoint` is eligible no more."""
+
+    def changed(self, endpoint: Endpoint) -> None:
+        """The load, latency, weight or order of an eligible endpoint has changed."""
+
+    def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
+        """The endpoint with the lowest score that is not in `excluded` (the one or two this request has tried)."""
+
+    def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
+        """The plain definition: lower wins. Changes nothing."""
+
+
+def hears_changes(strategy: Strategy) -> bool:
+    """Whether the strategy has a `changed` of its own, worth calling."""
+    return getattr(type(strategy), "changed", None) is not Strategy.changed
+
+
+def hears_load(strategy: Strategy) -> bool:
+    """Whether it must hear of each request that begins and ends, not only of weights."""
+    return hears_changes(strategy) and bool(getattr(strategy, "watches_load", True))
