@@ -1,0 +1,104 @@
+{{/* Metadata of a component's pods. Takes a list: root, component. */}}
+{{- define "lb.podMetadata" -}}
+{{- $root := index . 0 -}}
+{{- $values := index $root.Values (index . 1) -}}
+{{- /* Without the chart's version, so that a new chart alone replaces no pod. */}}
+labels:
+  {{- include "lb.selector" . | nindent 2 }}
+  {{- with $root.Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- with $values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- $annotations := merge (dict) $values.podAnnotations $root.Values.commonAnnotations }}
+{{- if and (eq (index . 1) "balancer") $values.settings.adminToken }}
+{{- $_ := set $annotations "checksum/admin-token" (sha256sum $values.settings.adminToken) }}
+{{- end }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What the pods of both components have in common: who runs them, where, and for how long they may leave. */}}
+{{- define "lb.podSpec" -}}
+{{- $root := index . 0 -}}
+{{- $values := index $root.Values (index . 1) -}}
+{{- $selector := fromYaml (include "lb.selector" .) -}}
+serviceAccountName: {{ include "lb.serviceAccount" . }}
+{{- /* Without this, a Service called lb makes Kubernetes inject LB_PORT=tcp://… and the like. */}}
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ include "lb.gracePeriod" $values.settings }}
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- range . }}
+  {{- /* Per template hash, so that a rollout's old pods don't count. */}}
+  {{- $ours := dict "labelSelector" (dict "matchLabels" $selector) "matchLabelKeys" (list "pod-template-hash") }}
+  - {{ toYaml (ternary . (merge (dict) . $ours) (hasKey . "labelSelector")) | nindent 4 | trim }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What the containers of both components have in common. */}}
+{{- define "lb.container" -}}
+{{- $root := index . 0 -}}
+{{- $values := index $root.Values (index . 1) -}}
+image: {{ include "lb.image" . | quote }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
+{{- with $values.command }}
+command:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.args }}
+args:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.securityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* A component's probes. Takes a list: its values, the port's name. */}}
+{{- define "lb.probes" -}}
+{{- $values := index . 0 -}}
+{{- $port := index . 1 -}}
+readinessProbe:
+  httpGet: {path: /readyz, port: {{ $port }}}
+  {{- toYaml $values.readinessProbe | nindent 2 }}
+livenessProbe:
+  httpGet: {path: /healthz, port: {{ $port }}}
+  {{- toYaml $values.livenessProbe | nindent 2 }}
+{{- end -}}
