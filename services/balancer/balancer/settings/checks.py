@@ -28,8 +28,8 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
 
 def _ports_clash(s: Settings) -> bool:
     wildcards = {"0.0.0.0", "::", ""}  # noqa: S104
-    hosts = set(s.host)
-    overlap = s.admin_host in hosts or s.admin_host in wildcards or hosts & wildcards
+    hosts, admin_hosts = set(s.host), {host.strip() for host in s.admin_host.split(",")}
+    overlap = hosts & admin_hosts or (hosts | admin_hosts) & wildcards
     return s.port == s.admin_port != 0 and bool(overlap)
 
 

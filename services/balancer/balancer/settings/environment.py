@@ -54,6 +54,18 @@ def load(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
     raise SettingsError(faults)
 
 
+def value_of(field: str, environ: Mapping[str, str], env_file: Path | None = None) -> object:
+    """The value of one setting, whatever the others say. Raises SettingsError."""
+    row = next(row for row in table() if row.field == field)
+    text = _given(environ, env_file).get(row.variable)
+    if text is None:
+        return Settings.model_fields[field].default
+    try:
+        return row.kind.parse(text)
+    except ValueError as error:
+        raise SettingsError([_line_of(row, text, str(error))]) from None
+
+
 def service_links(environ: Mapping[str, str]) -> list[str]:
     """The variables of `environ` that Kubernetes has injected, and that are ignored."""
     return sorted(name for name, value in environ.items() if is_service_link(name, value))
@@ -109,11 +121,15 @@ def _faults(error: ValidationError, arguments: Mapping[str, str], rows: Mapping[
         wrong.add(row.field)
         value = arguments[row.field]
         for item, why in reason.faults if isinstance(reason, ItemsError) else [(value, str(reason or ""))]:
-            shown = MASK if row.secret else _line(item)
-            yield f"{row.variable}={shown}: {f'{why}; ' if why else ''}allowed: {row.allowed}"
+            yield _line_of(row, item, why)
     sound = {field: by_field[field].kind.parse(value) for field, value in arguments.items() if field not in wrong}
     rest = Settings.model_construct(None, **sound)
     yield from (fault.text for fault in contradictions(rest) if not fault.fields & wrong)
+
+
+def _line_of(row: Row, value: str, why: str) -> str:
+    shown = MASK if row.secret else _line(value)
+    return f"{row.variable}={shown}: {f'{why}; ' if why else ''}allowed: {row.allowed}"
 
 
 def _line(value: str) -> str:

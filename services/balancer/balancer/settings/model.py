@@ -29,6 +29,7 @@ STRATEGY_NAMES = tuple(
 )
 
 MODULE_CLASS = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+HOSTS = r"[0-9A-Za-z.:%_-]+( ?, ?[0-9A-Za-z.:%_-]+)*"
 DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
@@ -131,8 +132,8 @@ class Settings(BaseSettings):
         None, "File with the certificate authorities (PEM) trusted for endpoints; none: those of the system."
     )
 
-    admin_host: Annotated[str, kinds.pattern(r"[0-9A-Za-z.:%_-]+", "one address")] = ADMIN(
-        "127.0.0.1", "Address of the admin port: health, metrics, API and dashboard."
+    admin_host: Annotated[str, kinds.pattern(HOSTS, "one or more addresses, comma separated")] = ADMIN(
+        "127.0.0.1", "Addresses of the admin port: health, metrics, API and dashboard."
     )
     admin_port: Port = ADMIN(8081, "TCP port of the admin port.")
     admin_token: Annotated[str | None, kinds.or_none(kinds.pattern(r"[!-~]+", "printable ASCII without spaces"))] = (

@@ -1,0 +1,87 @@
+"""What `--check` finds beyond the settings themselves: in the files and the class that they name."""
+
+from __future__ import annotations
+
+import importlib
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from balancer.settings import parse_backends_file
+from balancer.settings.kinds import ItemsError
+
+if TYPE_CHECKING:
+    from balancer.settings import Settings
+
+
+def faults_of(settings: Settings) -> list[str]:
+    """One line for each fault."""
+    return [*_strategy(settings.strategy), *_backends(settings.backends_file), *_tls(settings)]
+
+
+def _strategy(name: str) -> Iterator[str]:
+    if ":" not in name:
+        return
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except Exception as error:  # noqa: BLE001 (a user's module may raise anything while it is imported)
+        yield f"LB_STRATEGY={name}: importing {module} failed: {type(error).__name__}: {error}"
+        return
+    if not isinstance(found, type):
+        yield f"LB_STRATEGY={name}: {module} has no class {attribute}"
+        return
+    missing = [method for method in ("added", "removed", "changed", "choose", "score") if not hasattr(found, method)]
+    if missing:
+        yield f"LB_STRATEGY={name}: not a strategy: it lacks {', '.join(missing)}"
+
+
+def _backends(path: Path | None) -> Iterator[str]:
+    if path is None:
+        return
+    try:
+        if not parse_backends_file(path.read_text(encoding="utf-8")):
+            yield f"LB_BACKENDS_FILE={path}: lists no endpoint"
+    except ItemsError as error:
+        for item, why in error.faults:
+            yield f"LB_BACKENDS_FILE={path}: {item}: {why}"
+    except OSError as error:
+        yield f"LB_BACKENDS_FILE={path}: {error.strerror}"
+    except UnicodeDecodeError:
+        yield f"LB_BACKENDS_FILE={path}: not UTF-8"
+
+
+def _tls(settings: Settings) -> list[str]:
+    cert, key, authorities = settings.tls_cert, settings.tls_key, settings.upstream_tls_ca
+    faults = []
+    if cert is not None and key is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # An empty password, so that an encrypted key is a fault and not a question on the terminal.
+        faults += [*_unreadable("LB_TLS_CERT", cert), *_unreadable("LB_TLS_KEY", key)] or _not_loaded(
+            f"LB_TLS_CERT={cert}, LB_TLS_KEY={key}", lambda: context.load_cert_chain(cert, key, "")
+        )
+    if authorities is not None:
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        faults += _unreadable("LB_UPSTREAM_TLS_CA", authorities) or _not_loaded(
+            f"LB_UPSTREAM_TLS_CA={authorities}", lambda: client.load_verify_locations(authorities)
+        )
+    return faults
+
+
+def _unreadable(variable: str, path: Path) -> list[str]:
+    try:
+        with path.open("rb"):
+            return []
+    except OSError as error:
+        return [f"{variable}={path}: {error.strerror}"]
+
+
+def _not_loaded(what: str, load: Callable[[], object]) -> list[str]:
+    try:
+        load()
+    except (ssl.SSLError, ValueError, OSError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        words = {"KEY_VALUES_MISMATCH": "the key does not belong to the certificate"}
+        return [f"{what}: {words.get(reason, f'not readable as PEM ({reason})')}"]
+    return []

@@ -1,0 +1,227 @@
+"""`top` and `explain`: a running balancer as its admin port tells of it, in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from balancer.settings import SettingsError, value_of
+
+Json = dict[str, Any]
+
+TIMEOUT = 5.0
+"""Seconds that the admin port has to answer."""
+
+COLOURS = {"ready": "green", "slow-start": "cyan", "at-limit": "yellow", "left-alone": "yellow", "held": "blue"}
+"""By state; every other state is red."""
+
+
+class Unreachable(Exception):
+    """The admin port does not answer as it should; says why and what to do."""
+
+
+class Admin:
+    """The admin port of one balancer."""
+
+    def __init__(self, url: str) -> None:
+        """`url` as http://host:port. Raises Unreachable when it is none."""
+        if not url.startswith(("http://", "https://")):
+            raise Unreachable(f"--admin {url}: must begin with http:// or https://")
+        self.url = url.rstrip("/")
+
+    def get(self, path: str) -> Json:
+        """The JSON at `path`, which whoever reaches the port may read. Raises Unreachable."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # an HTTP_PROXY is not meant for this
+        try:
+            with opener.open(self.url + path, timeout=TIMEOUT) as response:
+                value: Json = json.load(response)
+                return value
+        except urllib.error.HTTPError as error:
+            raise Unreachable(f"{self.url}{path} answered {error.code} {error.reason}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise Unreachable(f"no balancer's admin port at {self.url} ({reason}); --admin URL names another") from None
+
+
+def main(asked: argparse.Namespace) -> int:
+    """Run `top` or `explain` until it is done or Ctrl-C; returns the exit status."""
+    try:
+        admin = Admin(asked.admin or admin_url(os.environ))
+        if asked.command == "top":
+            top(admin, Console(), asked.interval, asked.once)
+        else:
+            explain(admin, Console(), asked.number, asked.follow)
+    except (Unreachable, SettingsError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def admin_url(environ: Mapping[str, str]) -> str:
+    """Where the balancer of these settings has its admin port, as seen from this machine. Raises SettingsError."""
+    host = str(value_of("admin_host", environ, Path(".env"))).split(",")[0].strip()
+    port = value_of("admin_port", environ, Path(".env"))
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (a wildcard is reached by loopback)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def top(admin: Admin, console: Console, interval: float, once: bool) -> None:
+    """Show the endpoints, again and again."""
+    view = TopView()
+    view.look(admin, time.monotonic())
+    if once:
+        console.print(view.render(height=10_000))
+        return
+    with Live(view.render(console.height), console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(max(0.1, interval))
+            try:
+                view.look(admin, time.monotonic())
+            except Unreachable as error:  # it may be restarting: say so and go on
+                view.fault = str(error)
+            live.update(view.render(console.height), refresh=True)
+
+
+class TopView:
+    """The endpoints at the latest look, with the rates since the one before."""
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self._endpoints: list[Json] = []
+        self._strategy: Json = {}
+        self._answers: dict[str, int] = {}
+        self._rates: dict[str, float] = {}
+        self._at: float | None = None
+
+    def look(self, admin: Admin, now: float) -> None:
+        """Ask the admin port; `now` in seconds."""
+        self._endpoints = admin.get("/api/endpoints")["endpoints"]
+        self._strategy = admin.get("/api/strategy")
+        answers = {endpoint["address"]: sum(endpoint["answered"].values()) for endpoint in self._endpoints}
+        if self._at is not None and now > self._at:
+            passed = now - self._at
+            # A count that fell is another process's: the balancer was restarted.
+            grown = {address: count - self._answers.get(address, count) for address, count in answers.items()}
+            self._rates = {address: max(0, growth) / passed for address, growth in grown.items()}
+        self._answers, self._at, self.fault = answers, now, ""
+
+    def render(self, height: int) -> RenderableType:
+        """What fits into `height` lines."""
+        shown = self._endpoints[: max(1, height - 6)]
+        table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+        table.add_column("endpoint", no_wrap=True, ratio=3)
+        table.add_column("state", no_wrap=True)
+        for title in ("in flight", "latency ms", "req/s", "share", "5xx", "failed", "weight"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("why it is out", ratio=3, no_wrap=True)
+        for endpoint in shown:
+            table.add_row(*self._row(endpoint))
+        more = len(self._endpoints) - len(shown)
+        parts: list[RenderableType] = [self._head(), Text(), table]
+        if more:
+            parts.append(Text(f"… and {more} more", style="dim"))
+        return Group(*parts)
+
+    def _head(self) -> Text:
+        out = sum(not endpoint["eligible"] for endpoint in self._endpoints)
+        in_flight = sum(endpoint["in_flight"] for endpoint in self._endpoints)
+        head = Text(no_wrap=True, overflow="ellipsis")
+        head.append(printable(self._strategy.get("strategy", "?")), style="bold")
+        head.append(f"   {len(self._endpoints)} endpoints, {out} out   {in_flight} in flight   ")
+        head.append(
+            f"{sum(self._rates.values()):.0f} answers/s   replica {printable(self._strategy.get('replica', '?'))}"
+        )
+        if self.fault:
+            head.append(f"\n{printable(self.fault)}", style="bold red")
+        return head
+
+    def _row(self, endpoint: Json) -> Iterable[Text]:
+        rate = self._rates.get(endpoint["address"])
+        total = sum(self._rates.values())
+        state = printable(endpoint["state"])
+        latency = endpoint["latency"]
+        name = endpoint["address"] + (f"  {endpoint['pod']}" if endpoint["pod"] else "")
+        yield Text(printable(name))
+        yield Text(state, style=COLOURS.get(state, "red"))
+        yield Text(str(endpoint["in_flight"]))
+        yield Text("" if latency is None else f"{latency * 1000:.1f}")
+        yield Text("" if rate is None else f"{rate:.0f}")
+        yield Text("" if rate is None or not total else f"{rate / total:.0%}")
+        yield Text(str(endpoint["answered"].get("5xx", 0)))
+        yield Text(str(sum(endpoint["failed"].values())))
+        yield Text(f"{endpoint['weight_in_force']:g}")
+        yield Text(printable(endpoint["why_out"] or ""), style="dim")
+
+
+def explain(admin: Admin, console: Console, number: int, follow: bool) -> None:
+    """Show the latest decisions, the newest last, and with `follow` those that come."""
+    seen = 0
+    limit = max(1, min(1000, number))
+    while True:
+        decisions = admin.get(f"/api/decisions?limit={limit}")["decisions"]
+        if decisions and decisions[0]["number"] < seen:
+            seen = 0  # the balancer was restarted and counts anew
+        for decision in reversed(decisions):
+            if decision["number"] > seen:
+                console.print(decision_text(decision))
+        if not decisions and not follow:
+            console.print("No decision has been recorded yet: it takes a request.", style="dim")
+        if not follow:
+            return
+        seen = max((decision["number"] for decision in decisions), default=seen)
+        limit = 1000
+        time.sleep(1.0)
+
+
+def decision_text(decision: Json) -> RenderableType:
+    """One decision: who asked for what, who won and by what, and the candidates with their scores."""
+    head = Text()
+    at = datetime.fromtimestamp(decision["at"]).astimezone()
+    head.append(f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}  ", style="dim")
+    head.append(printable(f"{decision['client']} {decision['method']} {decision['path']}".strip()))
+    head.append(" → ")
+    if decision["chosen"] is None:
+        head.append("no endpoint", style="bold red")
+    else:
+        head.append(printable(decision["chosen"]), style="bold green")
+    head.append(f"  {printable(decision['strategy'])}: {printable(decision['by'])}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
+    table.add_column("candidate", no_wrap=True)
+    for title in ("score", "in flight", "latency ms", "weight"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("out because")
+    for candidate in decision["candidates"]:
+        won = candidate["address"] == decision["chosen"]
+        latency = candidate["latency"]
+        table.add_row(
+            Text(printable(candidate["address"]), style="green" if won else ""),
+            Text("" if candidate["score"] is None else f"{candidate['score']:.6g}"),
+            Text(str(candidate["in_flight"])),
+            Text("" if latency is None else f"{latency * 1000:.1f}"),
+            Text("" if candidate["weight"] is None else f"{candidate['weight']:g}"),
+            Text(printable(candidate["why_not"] or ""), style="dim"),
+        )
+    others = ", ".join(f"{name}: {address}" for name, address in sorted(decision["others"].items()))
+    return Group(head, table, Text(f"  others: {printable(others)}\n" if others else "", style="dim"))
+
+
+def printable(text: object) -> str:
+    """What a client sent, without control characters that the terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
