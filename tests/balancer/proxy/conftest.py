@@ -1,0 +1,93 @@
+"""What every test of the wire shares: running balancers, and the proof at its end that nothing was left behind."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from wire.process import SETTLE, Balancer, Start
+
+# A line of the log that no input may cause.
+FAULTS = ("Traceback", "was never retrieved", "was never awaited", "was destroyed but it is pending", "ResourceWarning")
+
+
+def unrest(balancer: Balancer) -> list[str]:
+    """Every count that is not what it is when nobody asks for anything."""
+    samples = balancer.metrics()
+    found = []
+    idle = sum(value for name, value in samples.items() if name.startswith("lb_endpoint_connections_idle"))
+    opened = sum(value for name, value in samples.items() if name.startswith("lb_endpoint_connections_open{"))
+    if opened != idle:
+        found.append(f"{opened:.0f} connections to endpoints open, {idle:.0f} of them idle")
+    for name, value in samples.items():
+        family = name.partition("{")[0]
+        if value and family in {
+            "lb_requests_in_flight",
+            "lb_downstream_connections_open",
+            "lb_tunnels_open",
+            "lb_queue_length",
+            "lb_endpoint_in_flight",
+        }:
+            found.append(f"{name} is {value:.0f}")
+    return found
+
+
+def assert_at_rest(balancer: Balancer) -> None:
+    """Within a few seconds nothing is in flight and nothing open; and nothing was logged that is our own fault."""
+    deadline = time.monotonic() + SETTLE
+    while balancer.alive and (left := unrest(balancer)):
+        assert time.monotonic() < deadline, f"not at rest: {left}\n{balancer.log()[-3000:]}"
+        time.sleep(0.02)
+    fresh = balancer.new_log()
+    for fault in FAULTS:
+        assert fault not in fresh, fresh[-6000:]
+    assert '"level": "error"' not in fresh, fresh[-6000:]
+    assert '"level":"error"' not in fresh, fresh[-6000:]
+
+
+@pytest.fixture(scope="module")
+def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[object, ...], Balancer]]:
+    running: dict[tuple[object, ...], Balancer] = {}
+    yield running
+    for balancer in running.values():
+        balancer.stop()
+
+
+@pytest.fixture
+def start(_running: dict[tuple[object, ...], Balancer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts a balancer, or hands out the one that this module has running with the same settings.
+
+    `fresh=True`: one of its own for this test, which may kill it. Settings by name without `LB_`, in lower case.
+    """
+    used: list[Balancer] = []
+    own: list[Balancer] = []
+
+    def begin(endpoints: int = 1, *, fresh: bool = False, open_files: int = 0, **settings: object) -> Balancer:
+        environment = {f"LB_{name.upper()}": str(value) for name, value in settings.items()}
+        key = (endpoints, *sorted(environment.items()))
+        if fresh or open_files or key not in _running or not _running[key].alive:
+            log = tmp_path_factory.mktemp("balancer") / "log"
+            balancer = Balancer(log, endpoints, environment, open_files=open_files)
+            if fresh or open_files:
+                own.append(balancer)
+            else:
+                _running[key] = balancer
+        else:
+            balancer = _running[key]
+        balancer.new_log()
+        used.append(balancer)
+        return balancer
+
+    yield begin
+    try:
+        for balancer in used:
+            assert_at_rest(balancer)
+    finally:
+        for balancer in own:
+            balancer.stop()

@@ -1,0 +1,176 @@
+"""The product as its users run it: one process, settings from the environment, looked at through its admin port.
+
+LB_TEST_PYTHON names another interpreter to run it with, so that the same tests judge a compiled build.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+PYTHON = os.environ.get("LB_TEST_PYTHON", sys.executable)
+START_LIMIT = 20.0
+"""Seconds until the process must be ready: a machine under load is slow to import."""
+SETTLE = 5.0
+"""Seconds within which counts must be back at rest."""
+
+_taken: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that is free now, below the range from which the kernel takes ports for outgoing connections."""
+    while True:
+        port = random.randrange(15000, 32000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _taken:
+            _taken.add(port)
+            return port
+
+
+class Balancer:
+    """A running balancer in front of `endpoints` reserved ports, on which nothing listens until a test does."""
+
+    def __init__(
+        self, log: Path, endpoints: int = 1, settings: Mapping[str, str] | None = None, *, open_files: int = 0
+    ) -> None:
+        self.port = free_port()
+        self.admin_port = free_port()
+        self.endpoints: Sequence[int] = [free_port() for _ in range(endpoints)]
+        self.log_path = log
+        self._seen = 0
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("LB_", "PI_"))}
+        environment |= {
+            "LB_HOST": "127.0.0.1",
+            "LB_PORT": str(self.port),
+            "LB_ADMIN_PORT": str(self.admin_port),
+            "LB_BACKENDS": ",".join(f"127.0.0.1:{port}" for port in self.endpoints),
+            "LB_LOG_FORMAT": "json",
+            "LB_LOG_LEVEL": "info",
+            "LB_EJECT_AFTER": "0",
+            "PYTHONASYNCIODEBUG": "0",
+            "PYTHONWARNINGS": "default",
+        }
+        environment |= settings or {}
+        limit = (open_files, open_files)
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(  # the product itself
+                [PYTHON, "-m", "balancer"],
+                env=environment,
+                cwd=log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)) if open_files else None,
+            )
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_LIMIT
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the balancer stopped with {self.process.returncode}:\n{self.log()}")
+            try:
+                if self.admin("/readyz")[0] == 200:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        self.kill()
+        raise RuntimeError(f"not ready within {START_LIMIT} s:\n{self.log()}")
+
+    def admin(self, path: str, *, timeout: float = 5.0) -> tuple[int, str]:
+        """Status and body of a GET on the admin port."""
+        url = f"http://127.0.0.1:{self.admin_port}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=timeout) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics by name and labels, as it is written there."""
+        samples = {}
+        for line in self.admin("/metrics")[1].splitlines():
+            if line and not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                samples[name] = float(value)
+        return samples
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of all samples of `name` that carry at least these labels; 0 when there are none."""
+        total = 0.0
+        for sample, value in self.metrics().items():
+            found, _, rest = sample.partition("{")
+            if found == name and all(f'{key}="{wanted}"' in rest for key, wanted in labels.items()):
+                total += value
+        return total
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def new_log(self) -> str:
+        """What was logged since the last call."""
+        whole = self.log()
+        fresh, self._seen = whole[self._seen :], len(whole)
+        return fresh
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def memory(self) -> int:
+        """Resident memory (bytes)."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", text)
+        assert found
+        return int(found[1]) * 1024
+
+    def cpu(self) -> float:
+        """CPU seconds used so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def open_files(self) -> int:
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 15.0) -> int:
+        """The exit status."""
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        if self.alive:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        """End it the quick way: SIGINT, which skips the drain's delay."""
+        if self.alive:
+            self.signal(signal.SIGINT)
+            try:
+                self.wait(5)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+Start = Callable[..., Balancer]
+"""The fixture `start`: a running balancer for `endpoints` and settings by name without `LB_`, in lower case."""
