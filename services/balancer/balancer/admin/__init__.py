@@ -1,13 +1,21 @@
-"""The admin port: health, metrics, the API and the dashboard. It reads what the data plane counts, and never slows it."""
+"""The admin port: health, metrics, API, dashboard. It reads what the data plane counts, and never slows it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from aiohttp import web
+
+from balancer.admin.feed import Feed
+from balancer.admin.lag import LoopLag
+from balancer.admin.server import application, listen
 from balancer.admin.status import DiscoveryStatus, ProxyStatus, Running
 from balancer.balancing.pool import Pool
 from balancer.counters import Counters
-from balancer.settings import Settings
+
+if TYPE_CHECKING:
+    from balancer.settings import Settings
 
 __all__ = ["Admin", "DiscoveryStatus", "ProxyStatus"]
 
@@ -30,15 +38,28 @@ class Admin:
         self.draining = False
         """Set at SIGTERM: /readyz fails from then on."""
 
+        self.port = settings.admin_port
+        """Where it listens, once started."""
+        self._feed = Feed(self._running)
+        self._lag = LoopLag(counters.loop_lag_seconds, clock)
+        self._runner: web.AppRunner | None = None
+
     @property
     def ready(self) -> bool:
         """From the first complete snapshot until SIGTERM."""
         return self._running.discovery.fresh_at is not None and not self.draining
 
     async def start(self) -> None:
-        """Listen on every LB_ADMIN_HOST at LB_ADMIN_PORT. Raises OSError when a port cannot be had."""
-        raise NotImplementedError
+        """Listen at LB_ADMIN_HOST (several with commas), LB_ADMIN_PORT. Raises OSError when it cannot."""
+        app = application(self._running, self._feed, lambda: self.draining)
+        hosts = [host.strip() for host in self._running.settings.admin_host.split(",")]
+        self._runner, self.port = await listen(app, hosts, self._running.settings.admin_port)
+        self._feed.start()
+        self._lag.start()
 
     async def stop(self) -> None:
-        """Close the port and end every event stream."""
-        raise NotImplementedError
+        """End every event stream and close the port."""
+        self._lag.stop()
+        await self._feed.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()

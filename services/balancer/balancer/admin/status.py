@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.pool import Pool
 from balancer.counters import Counters
-from balancer.settings import Settings
+
+if TYPE_CHECKING:
+    from balancer.settings import Settings
 
 
 class DiscoveryStatus(Protocol):
@@ -40,10 +42,6 @@ class ProxyStatus(Protocol):
         """When the balancer started (s, the app's clock)."""
 
     @property
-    def queue_length(self) -> int:
-        """Requests that wait for an endpoint below its limit."""
-
-    @property
     def retry_budget(self) -> float:
         """Retries that the budget would pay for now."""
 
@@ -64,3 +62,5 @@ class Running:
     proxy: ProxyStatus
     switch_strategy: Callable[[str], None]
     """Makes the named strategy choose from now on. Raises ValueError, with the names there are, for an unknown one."""
+    transitions: dict[str, int] = field(default_factory=dict)
+    """How often each event of decision.EVENTS has happened."""

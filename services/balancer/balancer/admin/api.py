@@ -1,0 +1,155 @@
+"""The API: what the balancer knows, and the few things that may be changed while it runs.
+
+Whatever changes something needs the admin token and is logged with who did it. /api/openapi.json describes it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from json import JSONDecodeError
+
+import structlog
+from aiohttp import web
+
+from balancer.admin.auth import Auth, Refusal, protect, who
+from balancer.admin.feed import Feed
+from balancer.admin.openapi import document
+from balancer.admin.slices import in_pieces
+from balancer.admin.status import Running
+from balancer.admin.views import endpoint_view, to_json
+from balancer.balancing.endpoint import Endpoint
+
+BODY_LIMIT = 16_384
+"""Bytes of a request's body; beyond it 413."""
+DECISIONS_LIMIT = 1000
+
+log = structlog.get_logger(__name__)
+
+
+class Api:
+    """The handlers, with what they share."""
+
+    def __init__(self, running: Running, feed: Feed) -> None:
+        self._running = running
+        self._feed = feed
+        self._auth = Auth(running.settings.admin_token)
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """Every path of the API."""
+        return [
+            web.get("/api/openapi.json", self.openapi),
+            web.get("/api/endpoints", self.endpoints, allow_head=False),
+            web.get("/api/endpoints/{address}", self.endpoint),
+            web.post("/api/endpoints/{address}/drain", self.drain),
+            web.post("/api/endpoints/{address}/undrain", self.undrain),
+            web.get("/api/strategy", self.strategy),
+            web.put("/api/strategy", self.switch),
+            web.get("/api/decisions", self.decisions),
+            web.get("/api/history", self.history),
+            web.get("/api/config", self.config),
+            web.get("/api/events", self.events, allow_head=False),
+        ]
+
+    async def openapi(self, _request: web.Request) -> web.Response:
+        """GET: this API's description."""
+        return answer(document(self._feed.choices.names))
+
+    async def endpoints(self, request: web.Request) -> web.StreamResponse:
+        """GET: every endpoint, written piece by piece."""
+        running, now = self._running, self._running.clock()
+        everyone = list(running.pool.endpoints)
+        response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+        protect(response)
+        await response.prepare(request)
+        await response.write(f'{{"total":{len(everyone)},"endpoints":['.encode())
+        comma = ""
+        async for piece in in_pieces(everyone):
+            text = ",".join(to_json(endpoint_view(endpoint, running, now)) for endpoint in piece)
+            await response.write((comma + text).encode())
+            comma = ","
+        await response.write_eof(b"]}")
+        return response
+
+    async def endpoint(self, request: web.Request) -> web.Response:
+        """GET: one endpoint."""
+        return self._told(self._find(request))
+
+    async def drain(self, request: web.Request) -> web.Response:
+        """POST: give the endpoint no new request; those in flight end as they would."""
+        return self._hold(request, True)
+
+    async def undrain(self, request: web.Request) -> web.Response:
+        """POST: take the endpoint back."""
+        return self._hold(request, False)
+
+    async def strategy(self, _request: web.Request) -> web.Response:
+        """GET: the strategy in force and those there are."""
+        return answer(self._feed.choices.view())
+
+    async def switch(self, request: web.Request) -> web.Response:
+        """PUT: choose by another strategy from the next request on. Nothing known of the endpoints is lost."""
+        self._auth.require(request)
+        name = await wanted_strategy(request)
+        names = self._feed.choices.names
+        if name not in names:
+            raise Refusal(422, f"There is no strategy {name!r}. There are: {', '.join(names)}.")
+        before = self._running.pool.strategy_name
+        self._running.switch_strategy(name)
+        log.info("strategy switched", strategy=name, before=before, **who(request))
+        self._feed.switched(before)
+        return answer({**self._feed.choices.view(), "before": before})
+
+    async def decisions(self, request: web.Request) -> web.Response:
+        """GET: the latest decisions, the newest first."""
+        text = request.query.get("limit", "100")
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= DECISIONS_LIMIT):
+            raise Refusal(400, f"limit is a number from 1 to {DECISIONS_LIMIT}.")
+        return answer(self._feed.choices.views(self._feed.choices.latest(int(text))))
+
+    async def history(self, _request: web.Request) -> web.Response:
+        """GET: the last five minutes, a second each, the oldest first."""
+        return answer({"seconds": list(self._feed.meter.history)})
+
+    async def config(self, _request: web.Request) -> web.Response:
+        """GET: the settings in force, secrets masked."""
+        return answer({"settings": self._running.settings.effective()})
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """GET: what happens, as it happens."""
+        return await self._feed.hub.stream(request, *await self._feed.hello())
+
+    def _find(self, request: web.Request) -> Endpoint:
+        endpoint = self._running.pool.find(request.match_info["address"])
+        if endpoint is None:
+            raise Refusal(404, "There is no endpoint of that address: /api/endpoints lists them.")
+        return endpoint
+
+    def _hold(self, request: web.Request, held: bool) -> web.Response:
+        self._auth.require(request)
+        endpoint = self._find(request)
+        self._running.pool.hold(endpoint, held, self._running.clock())
+        log.info(
+            "endpoint drained by hand" if held else "endpoint taken back", endpoint=endpoint.address, **who(request)
+        )
+        return self._told(endpoint)
+
+    def _told(self, endpoint: Endpoint) -> web.Response:
+        return answer(endpoint_view(endpoint, self._running, self._running.clock()))
+
+
+async def wanted_strategy(request: web.Request) -> str:
+    """The name in `{"strategy": "NAME"}`. Raises Refusal for any other body."""
+    if request.content_type != "application/json":
+        raise Refusal(415, "The body must be JSON, and Content-Type must say so: application/json.")
+    try:
+        body = await request.json()
+    except (JSONDecodeError, UnicodeDecodeError, LookupError, RecursionError) as error:
+        raise Refusal(400, "The body is not JSON.") from error
+    if not isinstance(body, dict) or set(body) != {"strategy"} or not isinstance(body["strategy"], str):
+        raise Refusal(400, 'The body must be {"strategy": "NAME"}.')
+    return body["strategy"]
+
+
+def answer(value: object) -> web.Response:
+    """A JSON response."""
+    return web.Response(text=to_json(value), content_type="application/json")

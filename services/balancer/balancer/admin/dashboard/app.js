@@ -1,0 +1,216 @@
+// The page's one connection: server-sent events from /api/events, handed to the parts that show them.
+
+import { clock, count, duration, el, percent, seconds, setText } from "./format.js";
+import { Plot } from "./plots.js";
+import { Endpoints } from "./endpoints.js";
+import { Decisions } from "./decisions.js";
+import { Strategy, Token } from "./strategy.js";
+
+const KEPT = 300;
+const EVENTS_LISTED = 30;
+const SILENT_AFTER = 4000;
+
+const announcer = document.getElementById("announcer");
+const announce = (text) => setText(announcer, text);
+const sum = (values) => values.reduce((a, b) => a + b, 0);
+const milliseconds = (value) => (value === null ? "–" : seconds(value));
+
+// --- what is shown
+
+const plots = [
+  new Plot({
+    title: "Throughput", unit: "responses a second by status", kind: "stack", floor: 4, format: count,
+    series: ["2xx", "3xx", "4xx", "5xx"].map((name, i) => ({ name, colour: `--s${i + 2}`, value: (s) => s.responses[i + 1] })),
+  }),
+  new Plot({
+    title: "Latency", unit: "the whole request, last 5 seconds", kind: "lines", floor: 0.0001, format: milliseconds,
+    series: [["p50", 0], ["p90", 1], ["p99", 2]].map(([name, i]) => ({ name, colour: `--${name}`, width: i === 2 ? 2.2 : 1.6, value: (s) => s.latency[i] })),
+  }),
+  new Plot({
+    title: "Errors and retries", unit: "a second", kind: "stack", floor: 2, format: count,
+    series: [
+      { name: "endpoints' 5xx", colour: "--s5", value: (s) => Math.max(0, s.responses[4] - sum(Object.values(s.errors))) },
+      { name: "our own", colour: "--own", value: (s) => sum(Object.values(s.errors)) },
+      { name: "clients' faults", colour: "--s4", value: (s) => sum(Object.values(s.client_faults)) },
+      { name: "retries", colour: "--s3", dashed: true, value: (s) => s.retries },
+    ],
+  }),
+];
+document.getElementById("plots").append(...plots.map((plot) => plot.node));
+
+const FIGURES = [
+  ["Requests", (s) => count(s.requests), () => "a second"],
+  ["Latency", (s) => milliseconds(s.latency[0]), (s) => `p99 ${milliseconds(s.latency[2])}`],
+  ["Failed", (s) => percent(s.responses[4] / Math.max(1e-9, sum(s.responses))), (s) => `${count(s.retries)} retries a second`],
+  ["In flight", (s) => count(s.in_flight), (s) => (s.queue ? `${count(s.queue)} queued` : "none queued")],
+  ["Clients", (s) => count(s.connections), () => "connections"],
+  ["Endpoints", () => `${about.eligible ?? "–"}`, () => `of ${about.total ?? "–"} can be chosen`],
+];
+const figures = FIGURES.map(([name]) => {
+  const value = el("dd", { class: "value", text: "–" });
+  const note = el("dd", { class: "quiet" });
+  document.getElementById("figures").append(el("div", { class: "figure panel" }, el("dt", { text: name }), value, note));
+  return { value, note };
+});
+
+const about = {};
+const token = new Token();
+const strategy = new Strategy(token, announce);
+const endpoints = new Endpoints(hold);
+const decisions = new Decisions();
+const span = document.getElementById("span");
+const eventList = document.getElementById("events");
+let history = [];
+let marks = [];
+
+async function hold(address, held) {
+  const what = held ? `Give ${address} no new request; those in flight end as they would.` : `Take ${address} back.`;
+  try {
+    await token.change(what, "POST", `/api/endpoints/${encodeURIComponent(address)}/${held ? "drain" : "undrain"}`);
+  } catch (error) {
+    happened(Date.now() / 1000, `${held ? "Draining" : "Taking back"} ${address} was refused`, error.message, "wrong");
+  }
+}
+
+function drawPlots() {
+  for (const plot of plots) plot.show(history, marks, Number(span.value));
+}
+
+function drawFigures() {
+  const last = history.at(-1);
+  if (!last) return;
+  FIGURES.forEach(([, value, note], i) => {
+    setText(figures[i].value, value(last));
+    setText(figures[i].note, note(last));
+  });
+}
+
+function drawAbout() {
+  const up = about.started ? `, up ${duration(Date.now() / 1000 - about.started)}` : "";
+  setText(document.getElementById("about"), `${about.replica} · ${about.mode.toUpperCase()} · version ${about.version}${up}`);
+  document.title = `lb · ${about.replica}`;
+}
+
+function happened(at, what, detail, kind = "") {
+  eventList.querySelector(".empty")?.remove();
+  eventList.prepend(el("li", { class: kind }, el("span", { class: "time", text: clock(at) }), el("b", { text: what }),
+    detail ? el("span", { class: "quiet", text: detail }) : ""));
+  while (eventList.children.length > EVENTS_LISTED) eventList.lastChild.remove();
+  announce(`${what}. ${detail ?? ""}`);
+}
+
+// --- what is told
+
+const handlers = {
+  hello(told) {
+    if (about.version && about.version !== told.version) return location.reload();
+    const again = about.started !== undefined && Math.abs(about.started - told.started) > 2;
+    if (again) {
+      marks.push({ at: told.started, text: "restarted" });
+      happened(told.started, "The balancer was restarted", `${told.replica}`);
+      decisions.forget();
+      history = history.filter((second) => second.at < told.started);
+    }
+    Object.assign(about, told);
+    const from = told.history[0]?.at ?? Infinity;
+    history = [...history.filter((second) => second.at < from), ...told.history].slice(-KEPT);
+    strategy.show(told.strategies, told.changeable);
+    drawAbout();
+    drawFigures();
+    drawPlots();
+    plots.forEach((plot) => plot.describe());
+  },
+  second(told) {
+    history.push(told);
+    if (history.length > KEPT) history.shift();
+    marks = marks.filter((mark) => mark.at > told.at - KEPT);
+    drawFigures();
+    drawPlots();
+    if (history.length % 10 === 1) plots.forEach((plot) => plot.describe());
+    drawAbout();
+  },
+  endpoints(told) {
+    about.total = told.total;
+    about.eligible = told.shown.filter((e) => e.eligible).length;
+    endpoints.show(told);
+    drawFigures();
+  },
+  decisions: (told) => decisions.show(told.decisions),
+  strategy(told) {
+    marks.push({ at: told.at, text: told.strategy });
+    strategy.show(told);
+    happened(told.at, `Strategy: ${told.strategy}`, `instead of ${told.before}`);
+    drawPlots();
+  },
+  transition: (told) => happened(told.at, `${told.endpoint ?? "The pool"}: ${told.event}`, told.detail, told.event),
+  missed: (told) => happened(Date.now() / 1000, "This page was too slow", `${told.count} events were left out`),
+};
+
+// --- the connection
+
+const live = document.getElementById("live");
+let source = null;
+let heard = 0;
+let wait = 1000;
+
+function connect() {
+  source?.close();
+  source = new EventSource("/api/events");
+  for (const [name, handle] of Object.entries(handlers)) {
+    source.addEventListener(name, (event) => {
+      heard = Date.now();
+      wait = 1000;
+      state("live", "Live");
+      handle(JSON.parse(event.data));
+    });
+  }
+  // EventSource tries again by itself after a break, but gives up for good after a refusal (a proxy's 502, too many).
+  source.addEventListener("error", () => {
+    lost();
+    if (source.readyState === EventSource.CLOSED) {
+      setTimeout(connect, wait);
+      wait = Math.min(wait * 2, 10000);
+    }
+  });
+}
+
+function state(name, text) {
+  if (live.dataset.state !== name) {
+    live.dataset.state = name;
+    document.body.classList.toggle("away", name === "away");
+    if (heard) announce(name === "live" ? "Connected to the balancer" : "The balancer does not answer; trying again");
+  }
+  setText(document.getElementById("live-text"), text);
+}
+
+function lost() {
+  state("away", heard ? `No answer for ${duration((Date.now() - heard) / 1000)}, trying again` : "No answer, trying again");
+}
+
+setInterval(() => {
+  if (heard && Date.now() - heard > SILENT_AFTER) lost();
+}, 1000);
+
+// --- the page's own controls
+
+const theme = document.getElementById("theme");
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function applyTheme() {
+  document.documentElement.dataset.theme = theme.value || (dark.matches ? "dark" : "light");
+  drawPlots();
+}
+try {
+  theme.value = localStorage.getItem("lb-theme") ?? "";
+} catch { /* storage may be forbidden: the system's theme then */ }
+theme.addEventListener("change", () => {
+  try {
+    localStorage.setItem("lb-theme", theme.value);
+  } catch { /* as above */ }
+  applyTheme();
+});
+dark.addEventListener("change", applyTheme);
+span.addEventListener("change", drawPlots);
+document.addEventListener("visibilitychange", drawPlots);
+eventList.append(el("li", { class: "empty", text: "Nothing since this page was opened." }));
+applyTheme();
+connect();

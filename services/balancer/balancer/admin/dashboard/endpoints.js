@@ -1,0 +1,216 @@
+// One card, or one row of a table, per endpoint; kept and changed in place each second.
+
+import { chip, colour, count, duration, el, nameEndpoints, percent, seconds, setAttribute, setText, shortName } from "./format.js";
+
+const MARKS = {
+  ready: "●", "slow-start": "◔", standby: "○", "at-limit": "◆", "left-alone": "◐", ejected: "✕", unhealthy: "✕", held: "❚❚", draining: "▼",
+};
+const WORDS = {
+  ready: "Ready", "slow-start": "Slow start", standby: "Standby", "at-limit": "At its limit", "left-alone": "Left alone", ejected: "Ejected",
+  unhealthy: "Unhealthy", held: "Drained by hand", draining: "Terminating",
+};
+const TROUBLE = ["ejected", "unhealthy", "left-alone", "draining", "held", "at-limit", "standby", "slow-start", "ready"];
+const CARDS_UP_TO = 24;
+const BAR_UP_TO = 12;
+
+export class Endpoints {
+  constructor(hold) {
+    this.hold = hold;
+    this.place = document.getElementById("endpoints");
+    this.filter = document.getElementById("endpoints-filter");
+    this.order = document.getElementById("endpoints-order");
+    this.view = document.getElementById("endpoints-view");
+    this.count = document.getElementById("endpoints-count");
+    this.shareBar = document.getElementById("share-bar");
+    this.items = new Map();
+    this.longest = new Map();
+    this.told = { total: 0, shown: [] };
+    for (const control of [this.filter, this.order, this.view]) control.addEventListener("input", () => this.draw());
+  }
+
+  show(told) {
+    this.told = told;
+    nameEndpoints(told.shown);
+    this.draw();
+  }
+
+  draw() {
+    const { total, shown } = this.told;
+    const kind = this.view.value || (shown.length > CARDS_UP_TO ? "table" : "cards");
+    if (kind !== this.kind) this.begin(kind);
+    const wanted = this.filter.value.trim().toLowerCase();
+    const chosen = this.sorted(shown.filter((e) => !wanted || text(e).includes(wanted)));
+    const stay = new Set(chosen.map((e) => e.address));
+    for (const [address, item] of this.items) {
+      if (!stay.has(address)) {
+        item.node.remove();
+        this.items.delete(address);
+      }
+    }
+    chosen.forEach((endpoint, i) => {
+      let item = this.items.get(endpoint.address);
+      if (!item) {
+        item = kind === "cards" ? new Card(endpoint, this.hold) : new Row(endpoint, this.hold);
+        this.items.set(endpoint.address, item);
+      }
+      item.show(endpoint);
+      if (this.list.children[i] !== item.node) this.list.insertBefore(item.node, this.list.children[i] ?? null);
+    });
+    this.drawCount(total, shown, chosen);
+    this.drawShares(shown);
+  }
+
+  begin(kind) {
+    this.kind = kind;
+    this.items.clear();
+    if (kind === "cards") {
+      this.list = el("ul", { class: "cards" });
+      this.place.replaceChildren(this.list);
+      return;
+    }
+    const heads = ["Endpoint", "State", "In flight", "EWMA", "Requests/s", "Share", "Failures/s", ""];
+    const head = el("tr", {}, ...heads.map((name, i) => el("th", { scope: "col", class: i > 1 && i < 7 ? "number" : "", text: name })));
+    this.list = el("tbody");
+    this.place.replaceChildren(el("div", { class: "panel scroll", tabindex: "0", role: "region", "aria-label": "Endpoints" },
+      el("table", { class: "endpoints" }, el("thead", {}, head), this.list)));
+  }
+
+  sorted(endpoints) {
+    const keys = {
+      trouble: (e) => TROUBLE.indexOf(e.state) - e.failure_rate / 1e6,
+      share: (e) => -(e.share ?? 0),
+      latency: (e) => -(e.latency ?? 0),
+    };
+    const key = keys[this.order.value];
+    return key ? [...endpoints].sort((a, b) => key(a) - key(b)) : endpoints;
+  }
+
+  drawCount(total, shown, chosen) {
+    const eligible = shown.filter((e) => e.eligible).length;
+    let words = total === 0 ? "Discovery has found none: every request gets 503." : `${eligible} of ${shown.length} can be chosen`;
+    if (shown.length < total) words = `The ${shown.length} foremost of ${total}: those in trouble, then the busiest. ${words}`;
+    if (chosen.length < shown.length) words += `, ${chosen.length} shown`;
+    setText(this.count, words);
+  }
+
+  drawShares(shown) {
+    const shares = shown.filter((e) => e.share > 0).sort((a, b) => b.share - a.share).slice(0, BAR_UP_TO);
+    const inOrder = shown.filter((e) => shares.includes(e));
+    const rest = 1 - inOrder.reduce((sum, e) => sum + e.share, 0);
+    const parts = inOrder.map((e) => ({ name: shortName(e.address), share: e.share, fill: colour(e.address), title: e.address }));
+    if (inOrder.length && rest > 0.005) parts.push({ name: "others", share: rest, fill: "var(--rest)", title: "all others" });
+    this.shareBar.hidden = !parts.length;
+    drawBar(this.shareBar, parts);
+    setAttribute(this.shareBar, "aria-label", `Share of the traffic: ${parts.map((p) => `${p.title} ${percent(p.share)}`).join(", ")}`);
+  }
+}
+
+// A bar of coloured parts, kept and changed in place so that widths move smoothly.
+export function drawBar(bar, parts) {
+  while (bar.children.length > parts.length) bar.lastChild.remove();
+  while (bar.children.length < parts.length) bar.append(el("span"));
+  parts.forEach(({ name, share, fill, title }, i) => {
+    const node = bar.children[i];
+    node.style.setProperty("--share", share.toFixed(4));
+    node.style.setProperty("--c", fill);
+    setText(node, share > 0.07 ? `${name} ${percent(share)}` : "");
+    setAttribute(node, "title", `${title}: ${percent(share)}`);
+  });
+}
+
+const text = (e) => [e.address, e.pod, e.zone, e.node, e.state, WORDS[e.state]].join(" ").toLowerCase();
+
+// What is told of an endpoint beyond its figures: why it is out, and until when.
+function reason(e) {
+  if (e.ejected_for !== null && e.eligible) return `Ejected, but used: panic. ${duration(e.ejected_for)} left`;
+  if (e.ejected_for !== null) return `Back in ${duration(e.ejected_for)}`;
+  if (e.left_alone_for !== null) return `Asked to be left alone: ${duration(e.left_alone_for)} more`;
+  if (e.slow_start_for !== null) return `Full weight in ${duration(e.slow_start_for)}, now ${percent(e.weight_in_force / e.weight)}`;
+  if (e.why_out) return e.why_out[0].toUpperCase() + e.why_out.slice(1);
+  if (e.failures_in_row) return `${e.failures_in_row} failure${e.failures_in_row > 1 ? "s" : ""} in a row`;
+  return "";
+}
+
+function failures(e) {
+  const own = e.answered["5xx"] ? [`${count(e.answered["5xx"])} × 5xx`] : [];
+  return [...own, ...Object.entries(e.failed).map(([why, n]) => `${count(n)} × ${why}`)].join(", ");
+}
+
+class Item {
+  constructor(endpoint, hold) {
+    this.state = el("span", { class: "state" });
+    this.mark = el("i", { "aria-hidden": "true" });
+    this.word = el("span");
+    this.state.append(this.mark, this.word);
+    this.button = el("button", { type: "button", class: "small" });
+    this.button.addEventListener("click", () => hold(endpoint.address, !this.held));
+  }
+
+  showState(e) {
+    setAttribute(this.node, "data-state", e.state);
+    setText(this.mark, MARKS[e.state]);
+    setText(this.word, WORDS[e.state]);
+    this.held = e.held;
+    setText(this.button, e.held ? "Take back" : "Drain");
+    setAttribute(this.button, "aria-label", `${e.held ? "Take back" : "Drain"} ${e.address}`);
+  }
+}
+
+class Card extends Item {
+  constructor(endpoint, hold) {
+    super(endpoint, hold);
+    this.values = {};
+    const figure = (key, name) => {
+      this.values[key] = el("dd", { text: "–" });
+      return el("div", {}, el("dt", { text: name }), this.values[key]);
+    };
+    this.where = el("p", { class: "quiet where" });
+    this.reason = el("p", { class: "reason" });
+    this.failed = el("p", { class: "quiet failed" });
+    this.share = el("div", { class: "meter", "aria-hidden": "true" }, el("span"));
+    this.countdown = el("div", { class: "meter countdown", "aria-hidden": "true" }, el("span"));
+    const title = el("h3", {}, el("i", { class: "swatch", "aria-hidden": "true" }), endpoint.address);
+    this.node = el("li", { class: "card panel" },
+      el("div", { class: "card-head" }, title, this.state), this.where,
+      el("dl", {}, figure("in_flight", "In flight"), figure("latency", "EWMA"), figure("rate", "Requests/s"), figure("share", "Share")),
+      this.share, this.reason, this.countdown, this.failed, el("div", { class: "card-foot" }, this.button));
+    this.node.style.setProperty("--c", colour(endpoint.address));
+    this.longest = 0;
+  }
+
+  show(e) {
+    this.showState(e);
+    setText(this.where, [e.pod, e.zone, e.weight === 1 ? "" : `weight ${e.weight}`].filter(Boolean).join(" · "));
+    setText(this.values.in_flight, String(e.in_flight));
+    setText(this.values.latency, seconds(e.latency));
+    setText(this.values.rate, count(e.rate));
+    setText(this.values.share, percent(e.share));
+    this.share.style.setProperty("--share", (e.share ?? 0).toFixed(4));
+    setText(this.reason, reason(e));
+    const left = e.ejected_for ?? e.left_alone_for ?? e.slow_start_for;
+    this.longest = left === null ? 0 : Math.max(this.longest, left);
+    this.countdown.hidden = left === null;
+    this.countdown.style.setProperty("--share", left === null ? "0" : (left / this.longest).toFixed(4));
+    setText(this.failed, failures(e));
+  }
+}
+
+class Row extends Item {
+  constructor(endpoint, hold) {
+    super(endpoint, hold);
+    this.cells = ["in_flight", "latency", "rate", "share", "failure_rate"].map(() => el("td", { class: "number" }));
+    this.reason = el("span", { class: "quiet" });
+    const name = el("th", { scope: "row" }, chip(endpoint.address), el("span", { class: "full", text: endpoint.address }));
+    if (endpoint.pod) name.append(el("span", { class: "quiet", text: ` ${endpoint.pod}` }));
+    this.node = el("tr", {}, name, el("td", {}, this.state, " ", this.reason), ...this.cells, el("td", {}, this.button));
+    this.node.style.setProperty("--c", colour(endpoint.address));
+  }
+
+  show(e) {
+    this.showState(e);
+    setText(this.reason, reason(e));
+    const texts = [String(e.in_flight), seconds(e.latency), count(e.rate), percent(e.share), e.failure_rate ? count(e.failure_rate) : ""];
+    texts.forEach((value, i) => setText(this.cells[i], value));
+    this.cells[3].style.setProperty("--share", (e.share ?? 0).toFixed(4));
+  }
+}

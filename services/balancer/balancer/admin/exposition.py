@@ -1,0 +1,123 @@
+"""The metrics as text, in slices short enough that no request waits for a scrape.
+
+prometheus-client writes the text. It is given a family in slices of some hundred samples, and the event loop runs
+between two of them: with 10,000 endpoints a scrape is 200,000 lines, half a second of work in one piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from itertools import accumulate, islice
+from math import inf
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from balancer.admin.metrics import METRICS, Metric, Reading
+from balancer.admin.status import Running
+from balancer.counters import Histogram
+
+SLICE = 250
+"""Readings rendered in one go: one to two milliseconds of work."""
+UNITS = ("seconds", "bytes")
+
+
+class BalancerCollector(Collector):
+    """Reads the running balancer for prometheus-client."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._process = ProcessCollector(registry=CollectorRegistry())
+
+    def collect(self) -> Iterator[Family]:
+        """Every family, whole."""
+        for metric in METRICS:
+            yield family(metric, metric.read(self._running))
+        yield from self._process.collect()
+
+    def slices(self) -> Iterator[tuple[bool, Family]]:
+        """Every family in parts of at most SLICE readings, each with whether it is the family's first."""
+        for metric in METRICS:
+            readings = iter(metric.read(self._running))
+            yield True, family(metric, islice(readings, SLICE))
+            while rest := list(islice(readings, SLICE)):
+                yield False, family(metric, rest)
+        for process in self._process.collect():
+            yield True, process
+
+
+class _Part(Collector):
+    """One family (or a slice of it) for prometheus-client's writer, which wants a registry."""
+
+    def __init__(self, part: Family) -> None:
+        self._part = part
+
+    def collect(self) -> Iterable[Family]:
+        return (self._part,)
+
+
+def family(metric: Metric, readings: Iterable[Reading]) -> Family:
+    """The readings as prometheus-client wants them."""
+    name = metric.name.removesuffix("_total")
+    unit = next((unit for unit in UNITS if name.endswith(f"_{unit}")), "")
+    made = Family(name, metric.meaning, metric.kind, unit)
+    for values, reading in readings:
+        labels = dict(zip(metric.labels, values, strict=True))
+        if isinstance(reading, Histogram):
+            _add_histogram(made, labels, reading)
+        else:
+            made.add_sample(metric.name, labels, reading)
+    return made
+
+
+def _add_histogram(made: Family, labels: dict[str, str], histogram: Histogram) -> None:
+    cumulative = list(accumulate(histogram.counts))
+    for bound, count in zip((*histogram.bounds, inf), cumulative, strict=True):
+        made.add_sample(f"{made.name}_bucket", {**labels, "le": _bound(bound)}, count)
+    made.add_sample(f"{made.name}_count", labels, cumulative[-1])
+    made.add_sample(f"{made.name}_sum", labels, histogram.sum)
+
+
+def _bound(value: float) -> str:
+    return "+Inf" if value == inf else repr(value)
+
+
+async def render(collector: BalancerCollector, encode: Callable[[Collector], bytes]) -> AsyncIterator[bytes]:
+    """The text, in pieces; lets the event loop run between two of them."""
+    openmetrics = False
+    for first, part in collector.slices():
+        text = encode(_Part(part))
+        if text.endswith(b"# EOF\n"):
+            openmetrics = True
+            text = text.removesuffix(b"# EOF\n")
+        if not first:
+            text = b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(b"#"))
+        yield text
+        await asyncio.sleep(0)
+    if openmetrics:
+        yield b"# EOF\n"
+
+
+def handler(running: Running) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Answers GET /metrics in Prometheus or OpenMetrics form, whichever Accept prefers."""
+    collector = BalancerCollector(running)
+
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        response = web.StreamResponse(headers={"Content-Type": content_type})
+        response.enable_compression()
+        await response.prepare(request)
+        gathered = bytearray()
+        async for text in render(collector, encode):
+            gathered += text
+            if len(gathered) > 16_384:
+                await response.write(bytes(gathered))
+                gathered.clear()
+        await response.write_eof(bytes(gathered))
+        return response
+
+    return metrics

@@ -1,0 +1,103 @@
+"""Feeds the event stream: transitions and switches as they happen, figures and decisions once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from balancer import __version__
+from balancer.admin.choices import Choices
+from balancer.admin.events import Hub, encode
+from balancer.admin.meter import Meter
+from balancer.admin.status import Running
+from balancer.admin.views import View
+from balancer.balancing.endpoint import Endpoint
+
+DECISIONS = 10
+"""Decisions told a second, at most: as many as a person can follow. /api/decisions has the last thousand."""
+AT_FIRST = 40
+"""Decisions told to a new listener."""
+
+log = structlog.get_logger(__name__)
+
+
+class Feed:
+    """Owns the hub, the meter and the task that runs once a second."""
+
+    def __init__(self, running: Running) -> None:
+        self.hub = Hub()
+        self.meter = Meter(running)
+        self.choices = Choices(running)
+        self._running = running
+        self._told = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+        running.pool.subscribe(self)
+
+    def left(self, endpoint: Endpoint) -> None:
+        """The pool's news: `transition` tells it too."""
+
+    def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
+        """The pool's news."""
+        counts = self._running.transitions
+        counts[event] = counts.get(event, 0) + 1
+        if event == "strategy":
+            return  # `switched` tells it, with the new names and meanings.
+        address = None if endpoint is None else endpoint.address
+        self.hub.tell("transition", {"at": time.time(), "endpoint": address, "event": event, "detail": detail})
+
+    def switched(self, before: str) -> None:
+        """The strategy is another than `before` from now on."""
+        self.hub.tell("strategy", {"at": time.time(), "before": before, **self.choices.view()})
+
+    def start(self) -> None:
+        """Feed from now on."""
+        self._task = asyncio.create_task(self._run(), name="admin feed")
+
+    async def stop(self) -> None:
+        """End every stream and the task."""
+        self.hub.end()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def hello(self) -> tuple[bytes, ...]:
+        """What a new listener is told first: who this is, the last five minutes, the endpoints, recent decisions."""
+        running = self._running
+        about: View = {
+            "version": __version__,
+            "replica": running.proxy.replica,
+            "mode": running.settings.mode,
+            "started": round(time.time() - running.clock() + running.proxy.started_at, 3),
+            "changeable": running.settings.admin_token is not None,
+            "strategies": self.choices.view(),
+            "history": list(self.meter.history),
+        }
+        return (
+            encode("hello", about),
+            encode("endpoints", await self.meter.endpoints()),
+            encode("decisions", self.choices.views(self.choices.latest(AT_FIRST))),
+        )
+
+    async def _run(self) -> None:
+        next_at = self._running.clock()
+        while True:
+            next_at += 1.0
+            await asyncio.sleep(max(0.0, next_at - self._running.clock()))
+            try:
+                await self._second()
+            except Exception:
+                log.exception("the admin port could not tell the last second")
+
+    async def _second(self) -> None:
+        second = self.meter.second(time.time())
+        if not self.hub:
+            self.meter.forget_endpoints()
+            return
+        self.hub.tell("second", second)
+        self.hub.tell("endpoints", await self.meter.endpoints())
+        fresh = self.choices.latest(DECISIONS, after=self._told)
+        if fresh:
+            self._told = fresh[0].at
+            self.hub.tell("decisions", self.choices.views(fresh))

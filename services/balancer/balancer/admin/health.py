@@ -1,0 +1,62 @@
+"""/healthz and /readyz: whether the process lives, and whether Kubernetes should send it clients."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from balancer.admin.status import Running
+
+
+async def healthz(_request: web.Request) -> web.Response:
+    """The process lives: its event loop could answer."""
+    return web.json_response({"status": "ok"})
+
+
+def readiness(running: Running, draining: bool) -> tuple[int, dict[str, object]]:
+    """The status and body of /readyz: 200 from the first complete snapshot until SIGTERM.
+
+    An empty fleet or a stale discovery is a detail in the body and no failure: this replica would then do no better by
+    being taken out, and taking all of them out would turn a fault of the discovery into an outage.
+    """
+    now, discovery = running.clock(), running.discovery
+    endpoints = list(running.pool.endpoints)
+    eligible = sum(endpoint.listed for endpoint in endpoints)
+    ready = discovery.fresh_at is not None and not draining
+    return 200 if ready else 503, {
+        "status": "draining" if draining else "ready" if ready else "waiting for the first snapshot",
+        "notes": _notes(running, draining, len(endpoints), eligible),
+        "endpoints": {"total": len(endpoints), "eligible": eligible},
+        "discovery": {
+            "source": discovery.source,
+            "age_seconds": None if discovery.fresh_at is None else round(max(0.0, now - discovery.fresh_at), 3),
+            "error": discovery.error,
+        },
+        "replica": running.proxy.replica,
+    }
+
+
+def _notes(running: Running, draining: bool, total: int, eligible: int) -> list[str]:
+    notes = []
+    if draining:
+        notes.append("Stopping: requests are served on through LB_DRAIN_DELAY and those in flight finished.")
+    if running.discovery.fresh_at is None:
+        notes.append("Discovery has not yet told a complete set of endpoints.")
+    elif total == 0:
+        notes.append("Discovery has found no endpoint: every request gets 503.")
+    elif eligible == 0:
+        notes.append("No endpoint is eligible: see /api/endpoints for each one's reason.")
+    if running.discovery.error is not None and running.discovery.fresh_at is not None:
+        notes.append("Discovery is stale: the last set of endpoints is used on.")
+    return notes
+
+
+def readyz(running: Running, draining: Callable[[], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Answers GET /readyz."""
+
+    async def answer(_request: web.Request) -> web.Response:
+        status, body = readiness(running, draining())
+        return web.json_response(body, status=status)
+
+    return answer

@@ -1,0 +1,385 @@
+"""Every metric there is, in one table: the collector and docs/metrics.md are both made from it.
+
+Counting costs nothing on the hot path: a `read` looks at plain integers when Prometheus asks. What belongs to one
+endpoint has the label `endpoint` and goes when the endpoint does; histograms are kept for the whole. No label comes
+from a request, so that no client can make the number of series grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from balancer import __version__
+from balancer.admin.state import STATES, state_of
+from balancer.admin.status import Running
+from balancer.balancing.endpoint import Endpoint
+from balancer.counters import Histogram
+
+Reading = tuple[tuple[str, ...], float | Histogram]
+"""The labels' values and the metric's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One family of metrics."""
+
+    name: str
+    """As Prometheus shows it: a counter ends in `_total`; the unit, where there is one, comes before that."""
+    kind: str
+    """`counter`, `gauge` or `histogram`."""
+    meaning: str
+    read: Callable[[Running], Iterable[Reading]]
+    labels: tuple[str, ...] = ()
+    values: str = ""
+    """What the last label may be, for the docs."""
+
+
+def whole(value: Callable[[Running], float | Histogram]) -> Callable[[Running], Iterable[Reading]]:
+    """One value without labels."""
+    return lambda running: [((), value(running))]
+
+
+def table(value: Callable[[Running], dict[str, int]]) -> Callable[[Running], Iterable[Reading]]:
+    """A value for each key of a table that the data plane counts in."""
+    return lambda running: [((key,), count) for key, count in sorted(value(running).items())]
+
+
+def each(value: Callable[[Endpoint], float]) -> Callable[[Running], Iterable[Reading]]:
+    """A value for each endpoint."""
+    return lambda running: (((endpoint.address,), value(endpoint)) for endpoint in _endpoints(running))
+
+
+def classes(counts: list[int]) -> Iterator[Reading]:
+    """Counts by the first digit of the status, those that are not zero."""
+    return (((f"{digit}xx",), count) for digit, count in enumerate(counts) if count and digit)
+
+
+def _endpoints(running: Running) -> Iterable[Endpoint]:
+    # A pod may have the address that another, still in the snapshot, had before: a series must not come twice.
+    return {endpoint.address: endpoint for endpoint in running.pool.endpoints}.values()
+
+
+def _information(running: Running) -> Iterator[Reading]:
+    for endpoint in _endpoints(running):
+        yield (endpoint.address, endpoint.spec.name, endpoint.spec.zone, endpoint.spec.node), 1
+
+
+def _answered(running: Running) -> Iterator[Reading]:
+    for endpoint in _endpoints(running):
+        for (digit,), count in classes(endpoint.answered):
+            yield (endpoint.address, digit), count
+
+
+def _failed(running: Running) -> Iterator[Reading]:
+    for endpoint in _endpoints(running):
+        for reason, count in sorted(endpoint.failed.items()):
+            yield (endpoint.address, reason), count
+
+
+def _latency(running: Running) -> Iterator[Reading]:
+    now = running.clock()
+    for endpoint in _endpoints(running):
+        average = endpoint.latency.average(now)
+        if average is not None:
+            yield (endpoint.address,), average
+
+
+def _eligible(running: Running) -> Iterator[Reading]:
+    for endpoint in _endpoints(running):
+        yield (endpoint.address,), float(endpoint.listed)
+
+
+def _states(running: Running) -> Iterator[Reading]:
+    now = running.clock()
+    counts = dict.fromkeys(STATES, 0)
+    for endpoint in running.pool.endpoints:
+        counts[state_of(endpoint, now)] += 1
+    return (((state,), count) for state, count in counts.items())
+
+
+def _discovery_age(running: Running) -> Iterator[Reading]:
+    if running.discovery.fresh_at is not None:
+        yield (), max(0.0, running.clock() - running.discovery.fresh_at)
+
+
+_STATES = ", ".join(f"`{state}`" for state in STATES)
+
+METRICS = (
+    # The whole
+    Metric(
+        "lb_build_info",
+        "gauge",
+        "Always 1: the version that runs, and the replica's name.",
+        lambda r: [((__version__, r.proxy.replica), 1)],
+        ("version", "replica"),
+    ),
+    Metric(
+        "lb_uptime_seconds", "gauge", "Since the balancer started.", whole(lambda r: r.clock() - r.proxy.started_at)
+    ),
+    Metric(
+        "lb_requests_total",
+        "counter",
+        "Requests (in TCP mode, connections) begun.",
+        whole(lambda r: r.counters.requests),
+    ),
+    Metric(
+        "lb_requests_in_flight",
+        "gauge",
+        "Requests begun and not yet answered whole.",
+        whole(lambda r: r.counters.requests_in_flight),
+    ),
+    Metric(
+        "lb_responses_total",
+        "counter",
+        "Final responses sent to clients, the balancer's own included, by class of their status.",
+        lambda r: classes(r.counters.responses),
+        ("class",),
+        "`1xx` to `5xx`",
+    ),
+    Metric(
+        "lb_errors_total",
+        "counter",
+        "Responses that the balancer made itself, by reason.",
+        table(lambda r: r.counters.errors),
+        ("reason",),
+        "the reasons in docs/errors.md",
+    ),
+    Metric(
+        "lb_client_faults_total",
+        "counter",
+        "Requests refused or broken off through the client's fault.",
+        table(lambda r: r.counters.client_faults),
+        ("kind",),
+        "a fixed list of kinds",
+    ),
+    Metric(
+        "lb_retries_total",
+        "counter",
+        "Attempts beyond a request's first, by the reason of the failure before.",
+        table(lambda r: r.counters.retries),
+        ("reason",),
+        "the reasons of `lb_endpoint_failures_total`",
+    ),
+    Metric(
+        "lb_retries_denied_total",
+        "counter",
+        "Retries that were safe but not made for want of budget.",
+        whole(lambda r: r.counters.retries_denied),
+    ),
+    Metric(
+        "lb_retry_budget", "gauge", "Retries that the budget would pay for now.", whole(lambda r: r.proxy.retry_budget)
+    ),
+    Metric("lb_received_bytes_total", "counter", "Bytes from clients.", whole(lambda r: r.counters.bytes_received)),
+    Metric("lb_sent_bytes_total", "counter", "Bytes to clients.", whole(lambda r: r.counters.bytes_sent)),
+    Metric(
+        "lb_drain_cut_total",
+        "counter",
+        "Requests and connections cut at the end of LB_DRAIN_TIMEOUT.",
+        whole(lambda r: r.counters.drained_cut),
+    ),
+    # Durations
+    Metric(
+        "lb_request_duration_seconds",
+        "histogram",
+        "From a request's head to its response's last byte.",
+        whole(lambda r: r.counters.total_seconds),
+    ),
+    Metric(
+        "lb_first_byte_duration_seconds",
+        "histogram",
+        "From the end of the request's sending to the response's first byte.",
+        whole(lambda r: r.counters.first_byte_seconds),
+    ),
+    Metric(
+        "lb_connect_duration_seconds",
+        "histogram",
+        "To open a connection to an endpoint.",
+        whole(lambda r: r.counters.connect_seconds),
+    ),
+    Metric(
+        "lb_queue_duration_seconds",
+        "histogram",
+        "Waited in the queue, by requests that had to.",
+        whole(lambda r: r.counters.queue_seconds),
+    ),
+    Metric(
+        "lb_event_loop_lag_seconds",
+        "histogram",
+        "How late the event loop ran a timer of 100 ms.",
+        whole(lambda r: r.counters.loop_lag_seconds),
+    ),
+    # Connections
+    Metric(
+        "lb_downstream_connections_opened_total",
+        "counter",
+        "Client connections accepted.",
+        whole(lambda r: r.counters.connections_accepted),
+    ),
+    Metric(
+        "lb_downstream_connections_open",
+        "gauge",
+        "Client connections open.",
+        whole(lambda r: r.counters.connections_open),
+    ),
+    Metric(
+        "lb_downstream_connections_refused_total",
+        "counter",
+        "Client connections closed at once, by the limit they met.",
+        table(lambda r: r.counters.connections_refused),
+        ("reason",),
+        "a fixed list of limits",
+    ),
+    Metric(
+        "lb_tunnels_open", "gauge", "Upgraded connections (WebSocket) open.", whole(lambda r: r.counters.tunnels_open)
+    ),
+    Metric(
+        "lb_endpoint_connections_opened_total",
+        "counter",
+        "Connections opened to the endpoint.",
+        each(lambda e: e.connections_opened),
+        ("endpoint",),
+    ),
+    Metric(
+        "lb_endpoint_connections_reused_total",
+        "counter",
+        "Requests sent on a connection that was open already.",
+        each(lambda e: e.connections_reused),
+        ("endpoint",),
+    ),
+    Metric(
+        "lb_endpoint_connections_open",
+        "gauge",
+        "Connections open to the endpoint.",
+        each(lambda e: e.connections_open),
+        ("endpoint",),
+    ),
+    Metric(
+        "lb_endpoint_connections_idle",
+        "gauge",
+        "Connections open to the endpoint and unused.",
+        lambda r: (((e.address,), r.proxy.idle_connections(e)) for e in _endpoints(r)),
+        ("endpoint",),
+    ),
+    # Balancing
+    Metric(
+        "lb_strategy_info",
+        "gauge",
+        "Always 1: the strategy in force.",
+        lambda r: [((r.pool.strategy_name,), 1)],
+        ("strategy",),
+    ),
+    Metric(
+        "lb_choices_total", "counter", "Choices made, by strategy.", table(lambda r: r.counters.choices), ("strategy",)
+    ),
+    Metric(
+        "lb_queue_length",
+        "gauge",
+        "Requests that wait for an endpoint below its limit.",
+        whole(lambda r: r.pool.queued),
+    ),
+    Metric("lb_endpoints", "gauge", "Endpoints, by state.", _states, ("state",), _STATES),
+    Metric(
+        "lb_panic",
+        "gauge",
+        "1 while too few endpoints are healthy and all are used.",
+        whole(lambda r: float(r.pool.in_panic)),
+    ),
+    Metric("lb_panics_total", "counter", "How often panic began.", whole(lambda r: r.pool.panics)),
+    Metric(
+        "lb_transitions_total",
+        "counter",
+        "What happened to endpoints and to the pool: ejections, returns, panics and so on.",
+        table(lambda r: r.transitions),
+        ("event",),
+        "the events of balancing/decision.py",
+    ),
+    # One endpoint
+    Metric(
+        "lb_endpoint_info",
+        "gauge",
+        "Always 1: the pod behind an address, and where it runs.",
+        _information,
+        ("endpoint", "pod", "zone", "node"),
+    ),
+    Metric("lb_endpoint_eligible", "gauge", "1 while the endpoint may be chosen.", _eligible, ("endpoint",)),
+    Metric(
+        "lb_endpoint_responses_total",
+        "counter",
+        "Responses from the endpoint, by class of their status.",
+        _answered,
+        ("endpoint", "class"),
+        "`1xx` to `5xx`",
+    ),
+    Metric(
+        "lb_endpoint_failures_total",
+        "counter",
+        "Requests to the endpoint that ended without a whole response, by reason.",
+        _failed,
+        ("endpoint", "reason"),
+        "the kinds of balancing/outcome.py",
+    ),
+    Metric(
+        "lb_endpoint_ejections_total",
+        "counter",
+        "How often the endpoint was ejected.",
+        each(lambda e: e.ejections),
+        ("endpoint",),
+    ),
+    Metric(
+        "lb_endpoint_in_flight",
+        "gauge",
+        "Requests at the endpoint, connecting ones included.",
+        each(lambda e: e.in_flight),
+        ("endpoint",),
+    ),
+    Metric(
+        "lb_endpoint_latency_seconds",
+        "gauge",
+        "The endpoint's latency as the balancer reckons it: peak EWMA.",
+        _latency,
+        ("endpoint",),
+    ),
+    Metric(
+        "lb_endpoint_weight",
+        "gauge",
+        "The weight in force: less than the configured one while in slow start.",
+        each(lambda e: e.weight),
+        ("endpoint",),
+    ),
+    Metric(
+        "lb_endpoint_sent_bytes_total",
+        "counter",
+        "Bytes sent to the endpoint.",
+        each(lambda e: e.bytes_sent),
+        ("endpoint",),
+    ),
+    Metric(
+        "lb_endpoint_received_bytes_total",
+        "counter",
+        "Bytes received from the endpoint.",
+        each(lambda e: e.bytes_received),
+        ("endpoint",),
+    ),
+    # Discovery
+    Metric(
+        "lb_discovery_age_seconds",
+        "gauge",
+        "Since the membership was last known to be current; absent before the first snapshot.",
+        _discovery_age,
+    ),
+    Metric(
+        "lb_discovery_stale",
+        "gauge",
+        "1 while the discovery fails and the last set is used on.",
+        whole(lambda r: float(r.discovery.error is not None)),
+    ),
+    Metric(
+        "lb_discovery_events_total",
+        "counter",
+        "Snapshots and faults of the discovery.",
+        table(lambda r: r.counters.discovery_events),
+        ("kind",),
+        "a fixed list of kinds",
+    ),
+)

@@ -1,0 +1,210 @@
+"""The API's description, as an OpenAPI 3.1 document. tests/balancer/admin/test_openapi.py holds the API to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from balancer import __version__
+from balancer.admin.state import STATES
+
+Schema = dict[str, object]
+
+TEXT: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number"}
+FLAG: Schema = {"type": "boolean"}
+SECONDS: Schema = {"type": ["number", "null"], "description": "Seconds; null where there are none."}
+RATES: Schema = {"type": "object", "additionalProperties": NUMBER}
+COUNTS: Schema = {"type": "object", "additionalProperties": COUNT}
+
+
+def record(**fields: Schema) -> Schema:
+    """An object with exactly these fields."""
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def several(schema: Schema) -> Schema:
+    """A list."""
+    return {"type": "array", "items": schema}
+
+
+def ref(name: str) -> Schema:
+    """One of SCHEMAS."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+
+SCHEMAS: dict[str, Schema] = {
+    "Error": record(error={**TEXT, "description": "What is wrong, and what to do instead."}),
+    "Endpoint": record(
+        address=TEXT, pod=TEXT, zone=TEXT, node=TEXT,
+        state={"enum": list(STATES), "description": "; ".join(f"{state}: {text}" for state, text in STATES.items())},
+        eligible={**FLAG, "description": "Whether it may be chosen now."},
+        why_out={**MAYBE_TEXT, "description": "Why it may not be chosen, in words."},
+        in_flight={**COUNT, "description": "Requests that it works on, connecting ones included."},
+        latency={**SECONDS, "description": "Peak EWMA of its latency (s); null while not measured."},
+        weight=NUMBER,
+        weight_in_force={**NUMBER, "description": "Less than the weight while in slow start."},
+        ejected_for=SECONDS, left_alone_for=SECONDS, slow_start_for=SECONDS,
+        ejections=COUNT, failures_in_row=COUNT,
+        healthy={**FLAG, "description": "What the active probes say; true without probes."},
+        held={**FLAG, "description": "Drained by hand."},
+        answered={**COUNTS, "description": "Responses by class of their status."},
+        failed={**COUNTS, "description": "Requests that ended without a whole response, by reason."},
+        connections=record(open=COUNT, idle=COUNT, opened=COUNT, reused=COUNT),
+        bytes=record(sent=COUNT, received=COUNT),
+    ),
+    "Endpoints": record(total=COUNT, endpoints=several(ref("Endpoint"))),
+    "Candidate": record(
+        address=TEXT,
+        score={"type": ["number", "null"], "description": "The strategy's score: the lowest wins."},
+        why_not={**MAYBE_TEXT, "description": "Why it was no candidate; null if it was one."},
+        in_flight=COUNT, latency=SECONDS, weight=NUMBER,
+    ),
+    "Decision": record(
+        at={**NUMBER, "description": "Unix time (s); no two decisions have the same."},
+        strategy=TEXT, client=TEXT, method=TEXT, path=TEXT,
+        chosen={**MAYBE_TEXT, "description": "The winner's address; null when there was none."},
+        by={**TEXT, "description": "By what it won, in words."},
+        candidates=several(ref("Candidate")),
+        others={
+            "type": "object", "additionalProperties": TEXT,
+            "description": "The endpoint that each other strategy would have chosen, by its score.",
+        },
+    ),
+    "Decisions": record(decisions=several(ref("Decision"))),
+    "Second": record(
+        at={**NUMBER, "description": "Unix time (s)."},
+        requests={**NUMBER, "description": "Begun, a second."},
+        responses={**several(NUMBER), "description": "Sent, a second: 1xx to 5xx."},
+        errors={**RATES, "description": "The balancer's own, a second, by reason."},
+        client_faults={**RATES, "description": "A second, by kind."},
+        retries=NUMBER,
+        latency={**several(SECONDS), "description": "p50, p90 and p99 (s) of the last five seconds."},
+        in_flight=COUNT, connections=COUNT, queue=COUNT,
+        bytes={**several(NUMBER), "description": "From and to clients, a second."},
+        strategy=TEXT,
+    ),
+    "History": record(seconds=several(ref("Second"))),
+    "Config": record(settings={"type": "object", "additionalProperties": TEXT}),
+}  # fmt: skip
+
+
+def strategy_schemas(names: Iterable[str]) -> dict[str, Schema]:
+    """Those that depend on the strategies there are."""
+    fields: dict[str, Schema] = {
+        "strategy": {**TEXT, "description": "In force."},
+        "strategies": several(record(name=TEXT, meaning=TEXT)),
+        "replica": {**TEXT, "description": "The replica that answers: each has a strategy of its own."},
+        "note": TEXT,
+    }
+    return {
+        "StrategyName": record(strategy={"enum": list(names)}),
+        "Strategy": record(**fields),
+        "Switched": record(**fields, before={**TEXT, "description": "In force before."}),
+    }
+
+
+def document(names: Iterable[str]) -> Schema:
+    """The whole document; `names` are the strategies one may switch to."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "lb admin API",
+            "version": __version__,
+            "description": "What one replica of the balancer knows, and the few things that may be changed in it.",
+        },
+        "servers": [{"url": "/"}],
+        "paths": _paths(),
+        "components": {
+            "schemas": {**SCHEMAS, **strategy_schemas(names)},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "LB_ADMIN_TOKEN"}},
+        },
+    }
+
+
+Response = tuple[str, str | None]
+"""What a response means, and the schema of its body (None: any object)."""
+
+WRONG_TOKEN: Response = ("The token is missing or wrong.", "Error")
+NO_TOKEN: Response = ("LB_ADMIN_TOKEN is not set, or another site's page asks.", "Error")
+NO_ENDPOINT: Response = ("There is no endpoint of that address.", "Error")
+HELD: dict[str, Response] = {
+    "200": ("The endpoint.", "Endpoint"),
+    "401": WRONG_TOKEN,
+    "403": NO_TOKEN,
+    "404": NO_ENDPOINT,
+}
+SWITCHED: dict[str, Response] = {
+    "200": ("Switched.", "Switched"),
+    "400": ("The body is not as described.", "Error"),
+    "401": WRONG_TOKEN,
+    "403": NO_TOKEN,
+    "413": ("The body is too long.", "Error"),
+    "415": ("The body is not JSON.", "Error"),
+    "422": ("There is no such strategy.", "Error"),
+}
+BEARER = [{"token": []}]
+EVENTS = (
+    "Server-sent events: hello, then second, endpoints and decisions once a second, transition and strategy as they "
+    "happen, missed when the listener was too slow for some."
+)
+
+
+def _paths() -> Schema:
+    address = {
+        "name": "address",
+        "in": "path",
+        "required": True,
+        "schema": TEXT,
+        "description": "`host:port`, an IPv6 host in brackets.",
+    }
+    limit = {"name": "limit", "in": "query", "schema": {**COUNT, "minimum": 1, "maximum": 1000, "default": 100}}
+    body = {"required": True, "content": {"application/json": {"schema": ref("StrategyName")}}}
+    drain = _operation("drain", "Give it no new request; those in flight end as they would.", HELD, security=BEARER)
+    undrain = _operation("undrain", "Take it back.", HELD, security=BEARER)
+    latest: dict[str, Response] = {
+        "200": ("Them.", "Decisions"),
+        "400": ("limit is no number from 1 to 1000.", "Error"),
+    }
+    switch = "Choose by another strategy from the next request on."
+    return {
+        "/api/openapi.json": {"get": _operation("openapi", "This document.", {"200": ("The document.", None)})},
+        "/api/endpoints": {"get": _operation("endpoints", "Every endpoint.", {"200": ("All of them.", "Endpoints")})},
+        "/api/endpoints/{address}": {
+            "parameters": [address],
+            "get": _operation("endpoint", "One endpoint.", {"200": ("It.", "Endpoint"), "404": NO_ENDPOINT}),
+        },
+        "/api/endpoints/{address}/drain": {"parameters": [address], "post": drain},
+        "/api/endpoints/{address}/undrain": {"parameters": [address], "post": undrain},
+        "/api/strategy": {
+            "get": _operation("strategy", "The one in force, and those there are.", {"200": ("Them.", "Strategy")}),
+            "put": _operation("switch", switch, SWITCHED, security=BEARER, requestBody=body),
+        },
+        "/api/decisions": {
+            "get": _operation("decisions", "The latest recorded, the newest first.", latest, parameters=[limit])
+        },
+        "/api/history": {
+            "get": _operation("history", "The last five minutes.", {"200": ("A second each.", "History")})
+        },
+        "/api/config": {"get": _operation("config", "The settings in force.", {"200": ("Secrets masked.", "Config")})},
+        "/api/events": {"get": _events()},
+    }
+
+
+def _events() -> Schema:
+    stream = {"description": "The stream.", "content": {"text/event-stream": {"schema": TEXT}}}
+    full = _response(("Too many follow the events already.", "Error"))
+    return {"operationId": "events", "summary": EVENTS, "responses": {"200": stream, "503": full}}
+
+
+def _operation(name: str, summary: str, responses: Mapping[str, Response], **more: object) -> Schema:
+    told = {status: _response(response) for status, response in responses.items()}
+    return {"operationId": name, "summary": summary, "responses": told, **more}
+
+
+def _response(response: Response) -> Schema:
+    description, schema = response
+    content: Schema = {"schema": ref(schema) if schema else {"type": "object"}}
+    return {"description": description, "content": {"application/json": content}}

@@ -1,0 +1,45 @@
+"""The admin port's HTTP server: every path, and what stands before them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from balancer.admin import dashboard, exposition, health
+from balancer.admin.api import BODY_LIMIT, Api
+from balancer.admin.auth import guard
+from balancer.admin.feed import Feed
+from balancer.admin.status import Running
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a request in progress is given when the port closes."""
+
+
+def application(running: Running, feed: Feed, draining: Callable[[], bool]) -> web.Application:
+    """Every path of the admin port."""
+    app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT)
+    app.add_routes(
+        [
+            web.get("/healthz", health.healthz),
+            web.get("/readyz", health.readyz(running, draining)),
+            web.get("/metrics", exposition.handler(running), allow_head=False),
+            *Api(running, feed).routes(),
+            *dashboard.routes(),
+        ]
+    )
+    return app
+
+
+async def listen(app: web.Application, hosts: list[str], port: int) -> tuple[web.AppRunner, int]:
+    """Serve `app` at `port` of every host; gives the port in use. Raises OSError when it cannot be had."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_TIMEOUT)
+    await runner.setup()
+    try:
+        for host in hosts:
+            await web.TCPSite(runner, host, port).start()
+            port = port or runner.addresses[0][1]
+    except BaseException:
+        await runner.cleanup()
+        raise
+    return runner, port

@@ -1,0 +1,93 @@
+"""What the API and the dashboard show of an endpoint and of a decision, as plain JSON values."""
+
+from __future__ import annotations
+
+import json
+
+from balancer.admin.state import state_of
+from balancer.admin.status import Running
+from balancer.balancing.decision import Candidate, Decision
+from balancer.balancing.endpoint import Endpoint
+
+View = dict[str, object]
+
+
+def endpoint_view(endpoint: Endpoint, running: Running, now: float) -> View:
+    """One endpoint: what it is, its state and why, its load, and what it has answered. Durations in seconds."""
+    why_out = running.pool.why_out(endpoint, now)
+    spec = endpoint.spec
+    return {
+        "address": endpoint.address,
+        "pod": spec.name,
+        "zone": spec.zone,
+        "node": spec.node,
+        "state": state_of(endpoint, now),
+        "eligible": why_out is None,
+        "why_out": why_out,
+        "in_flight": endpoint.in_flight,
+        "latency": rounded(endpoint.latency.average(now)),
+        "weight": spec.weight,
+        "weight_in_force": rounded(endpoint.weight),
+        "ejected_for": rounded(left(endpoint.ejected_until, now)),
+        "left_alone_for": rounded(left(endpoint.left_alone_until, now)),
+        "slow_start_for": rounded(slow_start_left(endpoint, running.settings.slow_start, now)),
+        "ejections": endpoint.ejections,
+        "failures_in_row": endpoint.failures_in_row,
+        "healthy": endpoint.healthy,
+        "held": endpoint.held,
+        "answered": {f"{digit}xx": count for digit, count in enumerate(endpoint.answered) if count and digit},
+        "failed": dict(endpoint.failed),
+        "connections": {
+            "open": endpoint.connections_open,
+            "idle": running.proxy.idle_connections(endpoint),
+            "opened": endpoint.connections_opened,
+            "reused": endpoint.connections_reused,
+        },
+        "bytes": {"sent": endpoint.bytes_sent, "received": endpoint.bytes_received},
+    }
+
+
+def left(until: float, now: float) -> float | None:
+    """Seconds until `until`, None when it is past."""
+    return until - now if until > now else None
+
+
+def slow_start_left(endpoint: Endpoint, slow_start: float, now: float) -> float | None:
+    """Seconds of slow start that are left, None when there is none."""
+    return None if endpoint.slow_start_from is None else left(endpoint.slow_start_from + slow_start, now)
+
+
+def decision_view(decision: Decision, wall: float) -> View:
+    """One decision; `wall` is 0 of the pool's clock in Unix time (s). No two have the same `at`."""
+    return {
+        "at": round(decision.at + wall, 3),
+        "strategy": decision.strategy,
+        "client": decision.client,
+        "method": decision.method,
+        "path": decision.path,
+        "chosen": decision.chosen,
+        "by": decision.by,
+        "candidates": [_candidate_view(candidate) for candidate in decision.candidates],
+        "others": decision.others,
+    }
+
+
+def _candidate_view(candidate: Candidate) -> View:
+    return {
+        "address": candidate.address,
+        "score": rounded(candidate.score),
+        "why_not": candidate.why_not,
+        "in_flight": candidate.in_flight,
+        "latency": rounded(candidate.latency),
+        "weight": rounded(candidate.weight),
+    }
+
+
+def rounded(value: float | None) -> float | None:
+    """Six digits after the point; what JSON cannot say (infinity) as None."""
+    return None if value is None or value in (float("inf"), float("-inf")) or value != value else round(value, 6)
+
+
+def to_json(value: object) -> str:
+    """Compact JSON."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
