@@ -92,7 +92,7 @@ class Service:
         return page.Facts(decimals, settings.max_digits, settings.name, computed=computed, queued=queued)
 
     def _root(self, request: web.BaseRequest) -> web.Response:
-        asked = request.rel_url.query.get("digits")
+        asked = request.rel_url.query.get("decimals")
         if asked is not None:
             decimals = self._decimals(asked.strip())
             if decimals is None:

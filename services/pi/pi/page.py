@@ -19,7 +19,7 @@ GROUP = 10
 BLOCK = 1000
 """Digits in an element: whole rows at 10, 5, 4 and 2 groups a row."""
 
-_LARGE = 50
+_LARGE = 100
 """Up to so many decimals are shown in large type."""
 
 _FEWEST_COUNTED = 1000
@@ -67,7 +67,7 @@ def number(main: bytes, facts: Facts) -> bytes:
         f"<div><dt>Computed in</dt><dd>{_duration(facts.computed)}</dd></div>"
         f"{waited if facts.queued >= 0.001 else ''}</dl>{_links(facts)}</header>"
     )
-    foot = f"<footer>{_links(facts)}{_form(facts.most)}</footer>"
+    foot = f"<footer>{_links(facts) if facts.decimals > BLOCK else ''}{_form(facts.most)}</footer>"
     return _document(f"{_counted(facts.decimals)} of Pi", facts.served_by, head, main, foot)
 
 
@@ -98,32 +98,34 @@ def _block(decimals: str, start: int) -> str:
 
 
 def _occurrences(decimals: str) -> str:
-    """How often each digit occurs: bars around the tenth that each would have if all were equally frequent."""
-    counts = [decimals.count(str(digit)) for digit in range(10)]
-    most = max(counts)
+    """How often each digit occurs: bars up or down from the tenth that each would have if all were equally frequent."""
+    excesses = [decimals.count(str(digit)) / len(decimals) - 0.1 for digit in range(10)]
+    largest = max(map(abs, excesses)) or 1.0
+    places = 1 if len(decimals) < 10_000 else 2
     bars = "".join(
-        f'<li style="--part:{count / most:.4f}"><b>{digit}</b> <span>{count:,}</span></li>'
-        for digit, count in enumerate(counts)
+        f'<li style="--size:{abs(excess) / largest:.3f};--over:{excess / largest:.3f}">'
+        f"<b>{digit}</b><span>{100 * (excess + 0.1):.{places}f}</span></li>"
+        for digit, excess in enumerate(excesses)
     )
-    return f'<section aria-label="How often each digit occurs"><ol start="0">{bars}</ol></section>'
+    return f"<section><h2>How often each digit occurs, in %, beside one in ten</h2><ol>{bars}</ol></section>"
 
 
 def _links(facts: Facts) -> str:
     fewer, more = facts.decimals // 10, min(max(facts.decimals, 1) * 10, facts.most)
-    left = f'<a href="{fewer}" rel="prev">← {fewer:,}</a>' if facts.decimals else "<span>←</span>"
-    right = f'<a href="{more}" rel="next">{more:,} →</a>' if more > facts.decimals else "<span>the most →</span>"
+    left = f'<a href="{fewer}" rel="prev">← {fewer:,}</a>' if facts.decimals else ""
+    right = f'<a href="{more}" rel="next">{more:,} →</a>' if more > facts.decimals else "<span>that is the most</span>"
     return f'<nav aria-label="Fewer or more digits">{left}{right}</nav>'
 
 
 def _form(most: int) -> str:
     return (
-        '<form action="./"><label>Digits <input name="digits" type="number" inputmode="numeric" required min="0" '
+        '<form action="./"><label>Decimals <input name="decimals" type="number" inputmode="numeric" required min="0" '
         f'max="{most}" placeholder="up to {most:,}"></label><button>Show</button></form>'
     )
 
 
 def _served(served_by: str) -> str:
-    return f"<footer>Served by <mark>{html.escape(served_by)}</mark></footer>"
+    return f"<footer><p>Served by <mark>{html.escape(served_by)}</mark></p></footer>"
 
 
 def _document(title: str, served_by: str, head: str, main: bytes, foot: str) -> bytes:
