@@ -58,7 +58,10 @@ class DnsDiscovery:
     def __init__(self, name: str, port: int, status: Status, random: Random) -> None:
         self.status = status
         self.resolv_conf = Path("/etc/resolv.conf")
+        self.server_port = 53
         self.hosts = Path("/etc/hosts")
+        self.lifetime = LIFETIME
+        self.ttl_least = TTL_LEAST
         self._name = name
         self._port = port
         self._random = random
@@ -87,7 +90,7 @@ class DnsDiscovery:
                 self.status.count("snapshot")
                 given = snapshot
                 yield snapshot
-            await asyncio.sleep(min(TTL_MOST, max(TTL_LEAST, answer.ttl)))
+            await asyncio.sleep(min(TTL_MOST, max(self.ttl_least, answer.ttl)))
 
     async def _resolve(self) -> Answer:
         """Ask whoever knows. Raises ResolutionError."""
@@ -102,6 +105,7 @@ class DnsDiscovery:
             resolver = dns.asyncresolver.Resolver(str(self.resolv_conf))
         except (dns.exception.DNSException, OSError) as error:
             raise ResolutionError("unconfigured", f"{self.resolv_conf} names no DNS server: {error}.") from error
+        resolver.port = self.server_port
         resolver.use_edns(0, 0, 1232)  # or an answer of 30 addresses needs TCP
         results = await asyncio.gather(*(self._ask(resolver, family) for family in FAMILIES))
         # One family may fail alone (servers that drop AAAA are common): its last answer stands.
@@ -122,14 +126,16 @@ class DnsDiscovery:
         """The addresses of one family, perhaps none. Raises nothing."""
         try:
             answer = await resolver.resolve(
-                self._name, family, lifetime=LIFETIME, search=True, raise_on_no_answer=False
+                self._name, family, lifetime=self.lifetime, search=True, raise_on_no_answer=False
             )
         except dns.resolver.NXDOMAIN:
             words = f"The name {self._name} does not exist (NXDOMAIN): is LB_DNS_NAME spelt right?"
             return ResolutionError("no_name", words)
         except dns.exception.Timeout:
             servers = ", ".join(str(server) for server in resolver.nameservers)
-            words = f"No DNS server answered for {self._name} within {LIFETIME:g} s ({servers}): can they be reached?"
+            words = (
+                f"No DNS server answered for {self._name} within {self.lifetime:g} s ({servers}): can they be reached?"
+            )
             return ResolutionError("timed_out", words)
         except (dns.exception.DNSException, OSError) as error:
             return ResolutionError("server_failure", f"The DNS servers cannot resolve {self._name}: {error}")

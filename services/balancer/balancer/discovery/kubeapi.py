@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import yaml
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
@@ -72,11 +73,12 @@ class SliceApi:
                 )
                 namespace = kube.current_context["context"].get("namespace") or "default"
             return cls(ApiClient(configuration), namespace)
-        except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+        except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             # The loaders check little: a malformed kubeconfig fails wherever it is first used.
+            reason = " ".join(str(error).split())
             raise ApiError(
                 "unconfigured",
-                f"No usable configuration of the Kubernetes API: {error}. In a pod, the ServiceAccount's token must be "
+                f"No usable configuration of the Kubernetes API: {reason}. In a pod, the ServiceAccount's token must be "
                 "mounted (automountServiceAccountToken); elsewhere KUBECONFIG must name a valid file.",
             ) from error
 

@@ -30,6 +30,9 @@ BACKOFF_FIRST = 0.25
 BACKOFF_MOST = 8.0
 """Seconds between attempts: doubled from the first to the most, then a random part from a half up."""
 RETRY_AFTER_MOST = 30.0
+EXCUSED = {"gone": True, "unauthorized": True, "unreachable": False, "watch_ended": False}
+"""In the order of things, once after a watch that worked: a version too old, a token that was rotated, an API server
+that restarts. True: try again at once."""
 
 
 class KubernetesDiscovery:
@@ -62,6 +65,8 @@ class KubernetesDiscovery:
         self._yielded: Snapshot | None = None
         self._failures = 0
         """In a row."""
+        self._excused: set[str] = set()
+        """The kinds of failure passed over since a watch last worked."""
 
     async def snapshots(self) -> AsyncGenerator[Snapshot, None]:
         """The membership after each list, and after each batch of events that changed it. Ends by being closed."""
@@ -113,6 +118,7 @@ class KubernetesDiscovery:
             worked = worked or loop.time() - opened >= SETTLED
             if worked:
                 self._failures = 0
+                self._excused.clear()
         if not worked:
             raise ApiError("watch_ended", f"The API server at {api.server} ends every watch at once.")
         self.status.fresh()
@@ -184,20 +190,22 @@ class KubernetesDiscovery:
         return ""
 
     async def _recover(self, error: ApiError) -> None:
-        """Say what is wrong, if it is not what time and again happens, and wait before the next attempt."""
+        """Say what is wrong, unless it is in the order of things, and wait before the next attempt."""
         self._failures += 1
         if error.kind == "gone":
             self._version = ""
         else:
             # Made anew, so that a token, certificate or kubeconfig that was changed meanwhile counts.
             await self._disconnect()
-        if self._failures == 1 and error.kind in ("gone", "unauthorized", "watch_ended"):
-            # A version too old and a token that was rotated are in the order of things: try again at once.
+        if error.kind in EXCUSED and error.kind not in self._excused:
+            self._excused.add(error.kind)
             self.status.count(error.kind)
-            return
-        known = self.status.fresh_at is not None
-        after = "The last known endpoints go on serving." if known else "No endpoint is known yet."
-        self.status.fault(error.kind, f"{error} {after}")
+            if EXCUSED[error.kind]:
+                return
+        else:
+            known = self.status.fresh_at is not None
+            after = "The last known endpoints go on serving." if known else "No endpoint is known yet."
+            self.status.fault(error.kind, f"{error} {after}")
         backoff = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures - 1, 10)) * self._random.uniform(0.5, 1.0)
         await asyncio.sleep(max(backoff, min(error.retry_after, RETRY_AFTER_MOST)))
 

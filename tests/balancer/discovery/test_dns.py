@@ -1,0 +1,288 @@
+"""Addresses of a name, from a real DNS server on loopback that answers, lies and falls silent on command."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import pytest
+
+from balancer.discovery import Status, dns as dns_discovery
+from balancer.discovery.dns import DnsDiscovery
+
+Record = tuple[str, list[str]]
+"""A type and its values."""
+
+
+class Server(asyncio.DatagramProtocol):
+    """Answers from `zone`; names that are not in it do not exist."""
+
+    def __init__(self) -> None:
+        self.zone: dict[str, list[Record]] = {}
+        self.ttl = 1
+        self.rcodes: dict[str, dns.rcode.Rcode] = {}
+        """A failure to answer with, by type of the question."""
+        self.silent: set[str] = set()
+        """Types of question that get no answer."""
+        self.asked: list[tuple[str, str]] = []
+        self.transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        reply = self.answer(data, 512)
+        if reply is not None and self.transport is not None:
+            self.transport.sendto(reply, addr)
+
+    async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        (length,) = struct.unpack("!H", await reader.readexactly(2))
+        reply = self.answer(await reader.readexactly(length), 65535)
+        if reply is not None:
+            writer.write(struct.pack("!H", len(reply)) + reply)
+        await reader.read()
+        writer.close()
+
+    def answer(self, data: bytes, limit: int) -> bytes | None:
+        query = dns.message.from_wire(data)
+        question = query.question[0]
+        name, kind = question.name.to_text(), dns.rdatatype.to_text(question.rdtype)
+        self.asked.append((name, kind))
+        if kind in self.silent:
+            return None
+        reply = dns.message.make_response(query)
+        records = self.zone.get(name)
+        if kind in self.rcodes:
+            reply.set_rcode(self.rcodes[kind])
+        elif records is None:
+            reply.set_rcode(dns.rcode.NXDOMAIN)
+        else:
+            owner = name
+            for type_, values in records:
+                if type_ == "CNAME":
+                    reply.answer.append(dns.rrset.from_text(owner, self.ttl, "IN", type_, *values))
+                    owner = values[0]
+                elif type_ == kind and values:
+                    reply.answer.append(dns.rrset.from_text(owner, self.ttl, "IN", type_, *values))
+        wire = reply.to_wire(max_size=65535)
+        if len(wire) > max(limit, query.payload):
+            reply.answer.clear()
+            reply.flags |= dns.flags.TC
+            wire = reply.to_wire()
+        return wire
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    made = Server()
+    tcp = await asyncio.start_server(made.serve_tcp, "127.0.0.1", 0)
+    port = tcp.sockets[0].getsockname()[1]
+    loop = asyncio.get_running_loop()
+    udp, _ = await loop.create_datagram_endpoint(lambda: made, local_addr=("127.0.0.1", port))
+    yield made
+    udp.close()
+    tcp.close()
+    await tcp.wait_closed()
+
+
+@pytest.fixture
+def resolve(server: Server, read: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """Starts reading a name, with the search domain `shop.local` and an answer believed for 20 ms at least."""
+    resolv_conf, hosts = tmp_path / "resolv.conf", tmp_path / "hosts"
+    resolv_conf.write_text("nameserver 127.0.0.1\nsearch shop.local\noptions ndots:2\n")
+    hosts.write_text("127.0.0.1 here\n")
+
+    def start(name: str = "pi.example.", lifetime: float = 5.0) -> Any:
+        discovery = DnsDiscovery(name, 8000, Status("dns"), Random(1))
+        assert server.transport is not None
+        discovery.server_port = server.transport.get_extra_info("sockname")[1]
+        discovery.resolv_conf, discovery.hosts = resolv_conf, hosts
+        discovery.lifetime = lifetime
+        discovery.ttl_least = 0.02
+        return read(discovery)
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures are followed by a short pause; every IPv6 address has a route."""
+    monkeypatch.setattr(dns_discovery, "BACKOFF_FIRST", 0.02)
+    monkeypatch.setattr(dns_discovery, "BACKOFF_MOST", 0.05)
+    monkeypatch.setattr(dns_discovery, "_has_route", lambda _: True)
+
+
+async def test_every_address_of_both_families_is_an_endpoint(server: Server, resolve: Callable[..., Any]) -> None:
+    server.zone["pi.example."] = [("A", ["10.0.0.2", "10.0.0.10", "10.0.0.1"]), ("AAAA", ["fd00::1"])]
+    reader = resolve()
+    await reader.until(lambda: reader.snapshots)
+    assert reader.last == ["10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.10:8000", "[fd00::1]:8000"]
+    assert reader.status.error is None
+
+
+async def test_the_name_is_asked_again_when_its_ttl_is_over_and_not_before(
+    server: Server, resolve: Callable[..., Any]
+) -> None:
+    server.zone["pi.example."] = [("A", ["10.0.0.1"])]
+    reader = resolve()
+    await reader.until(lambda: reader.last == ["10.0.0.1:8000"])
+    since = time.monotonic()
+    server.zone["pi.example."] = [("A", ["10.0.0.2"])]
+    await reader.until(lambda: reader.last == ["10.0.0.2:8000"])
+    assert 0.9 < time.monotonic() - since < 3
+
+
+async def test_a_ttl_of_nothing_does_not_ask_without_pause(server: Server, resolve: Callable[..., Any]) -> None:
+    server.zone["pi.example."] = [("A", ["10.0.0.1"])]
+    server.ttl = 0
+    reader = resolve()
+    await reader.until(lambda: reader.snapshots)
+    before = len(server.asked)
+    await asyncio.sleep(0.2)
+    assert len(server.asked) - before <= 2 * 10 + 2
+
+
+async def test_the_order_in_which_a_server_rotates_its_answer_is_no_change(
+    server: Server, resolve: Callable[..., Any]
+) -> None:
+    server.ttl = 0
+    server.zone["pi.example."] = [("A", ["10.0.0.1", "10.0.0.2"])]
+    reader = resolve()
+    await reader.until(lambda: reader.snapshots)
+    server.zone["pi.example."] = [("A", ["10.0.0.2", "10.0.0.1"])]
+    asked = len(server.asked)
+    await reader.until(lambda: len(server.asked) > asked + 4)
+    assert len(reader.snapshots) == 1
+
+
+async def test_aliases_are_followed_and_search_domains_count(server: Server, resolve: Callable[..., Any]) -> None:
+    server.zone["pi.shop.local."] = [("CNAME", ["real.shop.local."]), ("A", ["10.0.0.1"])]
+    reader = resolve("pi")
+    await reader.until(lambda: reader.last == ["10.0.0.1:8000"])
+    assert ("pi.shop.local.", "A") in server.asked
+
+
+async def test_an_answer_too_large_for_a_datagram_comes_whole(server: Server, resolve: Callable[..., Any]) -> None:
+    server.zone["pi.example."] = [("A", [f"10.0.{n // 250}.{n % 250 + 1}" for n in range(500)])]
+    reader = resolve()
+    await reader.until(lambda: len(reader.last) == 500)
+
+
+async def test_a_name_that_does_not_exist_yet_is_told_and_asked_again(
+    server: Server, resolve: Callable[..., Any], logs: list[Any]
+) -> None:
+    reader = resolve()
+    await reader.until(lambda: reader.status.events.get("no_name", 0) >= 3)
+    assert "NXDOMAIN" in reader.status.error
+    assert "LB_DNS_NAME" in reader.status.error
+    assert "No endpoint is known yet" in reader.status.error
+    assert reader.status.fresh_at is None
+    server.zone["pi.example."] = [("A", ["10.0.0.1"])]
+    await reader.until(lambda: reader.last == ["10.0.0.1:8000"])
+    assert [line["event"] for line in logs] == ["discovery_failing", "discovery_recovered"]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "kind", "told"),
+    [
+        (lambda server: server.zone.clear(), "no_name", "NXDOMAIN"),
+        (lambda server: server.zone.update({"pi.example.": []}), "no_address", "no address"),
+        (
+            lambda server: server.rcodes.update(A=dns.rcode.SERVFAIL, AAAA=dns.rcode.SERVFAIL),
+            "server_failure",
+            "SERVFAIL",
+        ),
+        (lambda server: server.rcodes.update(A=dns.rcode.REFUSED, AAAA=dns.rcode.REFUSED), "server_failure", "REFUSED"),
+        (lambda server: server.silent.update({"A", "AAAA"}), "timed_out", "No DNS server answered"),
+    ],
+)
+async def test_each_failure_keeps_the_last_addresses_and_says_which_it_was(
+    server: Server, resolve: Callable[..., Any], break_it: Callable[[Server], None], kind: str, told: str
+) -> None:
+    server.ttl = 0
+    server.zone["pi.example."] = [("A", ["10.0.0.1"])]
+    reader = resolve(lifetime=0.3)
+    await reader.until(lambda: reader.snapshots)
+    break_it(server)
+    await reader.until(lambda: reader.status.events.get(kind))
+    assert told in reader.status.error
+    assert "last known endpoints go on serving" in reader.status.error
+    assert reader.status.stale
+    assert reader.last == ["10.0.0.1:8000"]
+
+
+@pytest.mark.parametrize("way", ["silent", "failing"])
+async def test_one_family_that_fails_does_not_cost_the_other(
+    server: Server, resolve: Callable[..., Any], way: str
+) -> None:
+    server.zone["pi.example."] = [("A", ["10.0.0.1"])]
+    if way == "silent":
+        server.silent.add("AAAA")
+    else:
+        server.rcodes["AAAA"] = dns.rcode.SERVFAIL
+    reader = resolve(lifetime=0.3)
+    await reader.until(lambda: reader.last == ["10.0.0.1:8000"])
+    assert reader.status.error is None
+
+
+async def test_a_family_that_fails_later_keeps_its_last_addresses(server: Server, resolve: Callable[..., Any]) -> None:
+    server.ttl = 0
+    server.zone["pi.example."] = [("A", ["10.0.0.1"]), ("AAAA", ["fd00::1"])]
+    reader = resolve()
+    await reader.until(lambda: len(reader.last) == 2)
+    server.rcodes["AAAA"] = dns.rcode.SERVFAIL
+    server.zone["pi.example."] = [("A", ["10.0.0.2"])]
+    await reader.until(lambda: reader.last == ["10.0.0.2:8000", "[fd00::1]:8000"])
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("here", ["127.0.0.1:8000"]),
+        ("HERE.", ["127.0.0.1:8000"]),
+        ("localhost", ["127.0.0.1:8000", "[::1]:8000"]),
+        ("10.0.0.7", ["10.0.0.7:8000"]),
+        ("fd00::7", ["[fd00::7]:8000"]),
+    ],
+)
+async def test_names_of_the_hosts_file_localhost_and_addresses_need_no_server(
+    server: Server, resolve: Callable[..., Any], name: str, found: list[str]
+) -> None:
+    reader = resolve(name)
+    await reader.until(lambda: reader.snapshots)
+    assert reader.last == found
+    assert not server.asked
+
+
+async def test_addresses_without_a_route_are_left_out_while_there_are_others(
+    server: Server, resolve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns_discovery, "_has_route", lambda _: False)
+    server.ttl = 0
+    server.zone["pi.example."] = [("A", ["10.0.0.1"]), ("AAAA", ["fd00::1"])]
+    reader = resolve()
+    await reader.until(lambda: reader.last == ["10.0.0.1:8000"])
+    server.zone["pi.example."] = [("AAAA", ["fd00::1"])]
+    await reader.until(lambda: reader.last == ["[fd00::1]:8000"])
+
+
+async def test_a_resolv_conf_without_servers_is_told(
+    server: Server, resolve: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "resolv.conf").unlink()
+    reader = resolve()
+    await reader.until(lambda: reader.status.stale)
+    assert "resolv.conf" in reader.status.error
+    server.zone["pi.example."] = [("A", ["10.0.0.1"])]
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    await reader.until(lambda: reader.last == ["10.0.0.1:8000"])
