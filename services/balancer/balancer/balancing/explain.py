@@ -2,28 +2,187 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
 
 from balancer.balancing.chance import Random
-from balancer.balancing.decision import Decision
+from balancer.balancing.decision import Candidate, Decision
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.strategies import STRATEGIES, load
 from balancer.balancing.strategies.strategy import Strategy
+
+SHOWN: Final = 16
+"""Candidates told of, at most."""
+
+_OUT_SHOWN: Final = 4
+"""Of these, places kept for endpoints that were out, where there are any."""
+
+SCORED: Final = 500
+"""Endpoints scored, at most: in a larger fleet each decision looks at another part of it."""
+
+_PAUSE: Final = 5e-5
+"""Seconds between two decisions recorded, for each endpoint scored: explaining takes about a hundredth of the time."""
+
+DRAWN: Final = "drawn at random"
+NOT_KNOWN: Final = "not known: its turns depend on the weights and are counted only while it is in use"
 
 
 class View:
-    def __init__(self) -> None:
-        self.best: Endpoint | None = None
-        self.pause = 0.01
+    """The endpoints as they stood before one choice."""
+
+    __slots__ = ("at", "eligible", "excluded", "others", "out", "pause", "request", "scored")
+
+    def __init__(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> None:
+        self.at = now
+        self.request = request
+        self.excluded = excluded
+        self.scored: list[tuple[float, int, int, Endpoint]] = []
+        """The eligible endpoints: score, number of the last choice, order, endpoint; the best first."""
+        self.eligible = 0
+        """How many are eligible, scored or not."""
+        self.out: list[Endpoint] = []
+        """Some of those that are not."""
+        self.others: dict[str, str] = {}
+        self.pause = 0.0
+        """How long no other decision should be recorded (s)."""
+
+    @property
+    def best(self) -> Endpoint | None:
+        """The one with the lowest score."""
+        return self.scored[0][3] if self.scored else None
 
 
 class Explainer:
-    def __init__(self, random: Random, hash_key: str) -> None: ...
+    """Scores the endpoints by the strategy in use and by each other, and finds words for the outcome.
 
-    def use(self, strategy: Strategy, name: str) -> None: ...
+    The other strategies are told nothing of the fleet; their scores see an endpoint, the request and the time. Where
+    that is not enough to say what one would choose, it is said.
+    """
 
-    def look(self, pool: object, request: RequestInfo, now: float, excluded: Collection[Endpoint]) -> View:
-        return View()
+    __slots__ = ("_name", "_next", "_others", "_strategy", "_why_out")
+
+    def __init__(self, random: Random, hash_key: str, why_out: Callable[[Endpoint, float], str | None]) -> None:
+        self._why_out = why_out
+        self._others: dict[str, Strategy] = {name: load(name, random, hash_key) for name in STRATEGIES}
+        self._strategy: Strategy = self._others["round-robin"]
+        self._name = ""
+        self._next = 0
+        """Where in a large fleet the next decision begins to look."""
+
+    def use(self, strategy: Strategy, name: str) -> None:
+        """`strategy` is the one that chooses from now on."""
+        self._strategy = strategy
+        self._name = name
+
+    def look(
+        self, endpoints: Iterable[Endpoint], request: RequestInfo, excluded: Collection[Endpoint], now: float
+    ) -> View:
+        """Score the endpoints as they stand now."""
+        view = View(request, excluded, now)
+        eligible: list[Endpoint] = []
+        for endpoint in endpoints:
+            if endpoint.listed and endpoint not in excluded:
+                eligible.append(endpoint)
+            elif len(view.out) < SHOWN:
+                view.out.append(endpoint)
+        view.eligible = len(eligible)
+        eligible = self._part(eligible)
+        for endpoint in eligible:
+            score = self._strategy.score(endpoint, request, now)
+            view.scored.append((score, endpoint.chosen_at, endpoint.order, endpoint))
+        view.scored.sort(key=_without_endpoint)
+        view.others = {
+            name: _choice(name, strategy, eligible, request, now)
+            for name, strategy in self._others.items()
+            if name != self._name and eligible
+        }
+        view.pause = _PAUSE * len(eligible)
+        return view
 
     def decide(self, view: View, chosen: Endpoint | None, why_none: str | None) -> Decision:
-        return Decision(0, "", "", "", "", None, "", (), {})
+        """The decision that took `chosen`; where nobody was, `why_none` says why. Call it before the choice counts."""
+        request = view.request
+        return Decision(
+            at=view.at,
+            strategy=self._name,
+            client=request.client,
+            method=request.method,
+            path=request.path,
+            chosen=None if chosen is None else chosen.address,
+            by=why_none or self._by(view, chosen),
+            candidates=self._candidates(view, chosen),
+            others=view.others,
+        )
+
+    def _part(self, eligible: list[Endpoint]) -> list[Endpoint]:
+        if len(eligible) <= SCORED:
+            return eligible
+        start = self._next % len(eligible)
+        self._next = start + SCORED
+        part = eligible[start : start + SCORED]
+        return part + eligible[: SCORED - len(part)]
+
+    def _by(self, view: View, chosen: Endpoint | None) -> str:
+        scored = view.scored
+        if chosen is None or not scored:
+            return "outside the rules"
+        if view.eligible == 1:
+            return "the only candidate"
+        mine: float | None = None
+        for score, _, _, endpoint in scored:
+            if endpoint is chosen:
+                mine = score
+        if mine is None:
+            mine = self._strategy.score(chosen, view.request, view.at)
+        part = "" if len(scored) == view.eligible else f" ({len(scored)} of {view.eligible} candidates looked at again)"
+        lowest = scored[0][0]
+        if mine > lowest:
+            how = "less loaded of two drawn at random, " if self._name == "random-of-two" else ""
+            return f"{how}score {mine:.4g}{part}"
+        if mine == lowest and len(scored) > 1 and scored[1][0] == lowest:
+            return f"tie, chosen longest ago{part}"
+        return f"lowest score {mine:.4g}{part}"
+
+    def _candidates(self, view: View, chosen: Endpoint | None) -> tuple[Candidate, ...]:
+        shown: list[Candidate] = []
+        in_room = SHOWN - min(len(view.out), _OUT_SHOWN)
+        if chosen is not None:
+            shown.append(_candidate(chosen, self._strategy.score(chosen, view.request, view.at), None, view.at))
+        for score, _, _, endpoint in view.scored:
+            if endpoint is chosen:
+                shown[0] = _candidate(endpoint, score, None, view.at)
+            elif len(shown) < in_room:
+                shown.append(_candidate(endpoint, score, None, view.at))
+        for endpoint in view.out:
+            if len(shown) == SHOWN:
+                break
+            if endpoint is not chosen:
+                why_not = self._why_out(endpoint, view.at) or "this request has tried it"
+                shown.append(_candidate(endpoint, None, why_not, view.at))
+        return tuple(shown)
+
+
+def _candidate(endpoint: Endpoint, score: float | None, why_not: str | None, now: float) -> Candidate:
+    latency = endpoint.latency.average(now)
+    return Candidate(endpoint.address, score, why_not, endpoint.in_flight, latency, endpoint.weight)
+
+
+def _choice(name: str, strategy: Strategy, eligible: list[Endpoint], request: RequestInfo, now: float) -> str:
+    """What `strategy` would choose, or why that cannot be said from the endpoints alone."""
+    if name == "random-of-two":
+        return DRAWN
+    if name == "round-robin" and any(endpoint.weight != eligible[0].weight for endpoint in eligible):
+        return NOT_KNOWN
+    best = eligible[0]
+    lowest = strategy.score(best, request, now)
+    for endpoint in eligible:
+        score = strategy.score(endpoint, request, now)
+        if score < lowest or (score == lowest and endpoint.chosen_at < best.chosen_at):
+            best = endpoint
+            lowest = score
+    return best.address
+
+
+def _without_endpoint(scored: tuple[float, int, int, Endpoint]) -> tuple[float, int, int]:
+    return scored[0], scored[1], scored[2]

@@ -160,7 +160,7 @@ class Pool:
         self._strategy = strategy
         self._hears_load = hears_load(strategy)
         self._hears_changes = hears_changes(strategy)
-        self._explainer = Explainer(random, policy.hash_key)
+        self._explainer = Explainer(random, policy.hash_key, self.why_out)
         self._explainer.use(strategy, strategy_name)
         self._subscribers: list[Subscriber] = []
 
@@ -205,10 +205,15 @@ class Pool:
             self._admit(ticket)
         view: View | None = None
         if explain or self.decisions.due(now):
-            view = self._look(request, now, excluded)
+            view = self._explainer.look(self._members.values(), request, excluded, now)
         endpoint = self._strategy.choose(request, excluded, now)
         if endpoint is None:
             endpoint = self._second_choice(request, excluded, now, view)
+        lease = Lease(self, endpoint, now)
+        if view is not None:
+            decision = self._record(view, endpoint, None)
+            if explain:
+                lease.decision = decision
         self._choices += 1
         endpoint.chosen_at = self._choices
         in_flight = endpoint.in_flight + 1
@@ -220,14 +225,13 @@ class Pool:
             self._strategy.removed(endpoint)
         elif self._hears_load:
             self._strategy.changed(endpoint)
-        lease = Lease(self, endpoint, now)
-        if view is not None:
-            decision = self._explainer.decide(view, endpoint, None)
-            if self.decisions.due(now):
-                self.decisions.add(decision, view.pause)
-            if explain:
-                lease.decision = decision
         return lease
+
+    def _record(self, view: View, chosen: Endpoint | None, why_none: str | None) -> Decision:
+        decision = self._explainer.decide(view, chosen, why_none)
+        if self.decisions.due(view.at):
+            self.decisions.add(decision, view.pause)
+        return decision
 
     def _admit(self, ticket: Ticket | None) -> None:
         """Nobody takes the place that was promised to one who waits. Raises AllAtLimit."""
@@ -248,8 +252,8 @@ class Pool:
             if endpoint is not None:
                 return endpoint
         error = self._why_none(excluded)
-        if view is not None and self.decisions.due(now):
-            self.decisions.add(self._explainer.decide(view, None, error.reason), view.pause)
+        if view is not None:
+            self._record(view, None, error.reason)
         self._serve()
         raise error
 
@@ -580,13 +584,10 @@ class Pool:
 
     def explain(self, request: RequestInfo, now: float, chosen: Endpoint | None = None) -> Decision:
         """Candidates, their scores and why the others are out; changes nothing."""
-        view = self._look(request, now, ())
+        view = self._explainer.look(self._members.values(), request, (), now)
         if chosen is None:
             chosen = view.best
         return self._explainer.decide(view, chosen, None if chosen is not None else self._why_none(()).reason)
-
-    def _look(self, request: RequestInfo, now: float, excluded: Collection[Endpoint]) -> View:
-        return self._explainer.look(self, request, now, excluded)
 
     # Reading
 

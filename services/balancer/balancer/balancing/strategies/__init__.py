@@ -2,8 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+from typing import Final
+
 from balancer.balancing.chance import Random
+from balancer.balancing.strategies.by_load import ByLoad
+from balancer.balancing.strategies.by_score import ByScore
+from balancer.balancing.strategies.consistent_hash import ConsistentHash
+from balancer.balancing.strategies.least_connections import LeastConnections
+from balancer.balancing.strategies.least_response_time import LeastResponseTime
+from balancer.balancing.strategies.n_to_one import NToOne
+from balancer.balancing.strategies.random_of_two import RandomOfTwo
 from balancer.balancing.strategies.round_robin import RoundRobin
 from balancer.balancing.strategies.strategy import Strategy
 
-__all__ = ["Random", "RoundRobin", "Strategy"]
+__all__ = ["STRATEGIES", "ByLoad", "ByScore", "Strategy", "load"]
+
+STRATEGIES: Final[dict[str, Callable[[Random], Strategy]]] = {
+    "n-to-one": NToOne,
+    "round-robin": RoundRobin,
+    "least-connections": LeastConnections,
+    "least-response-time": LeastResponseTime,
+    "random-of-two": RandomOfTwo,
+    "consistent-hash": ConsistentHash,
+}
+"""Name, as LB_STRATEGY says it, to class."""
+
+_HOOKS: Final = ("added", "removed", "changed", "choose", "score")
+
+
+def load(name: str, random: Random, hash_key: str = "client-ip") -> Strategy:
+    """A new strategy: one of ours by name, or a user's own as `module:Class`, constructed as `Class(random)`.
+
+    Raises ValueError, with what is allowed, for an unknown name, a module or class that cannot be had, or a class that
+    is no strategy.
+    """
+    if name == "consistent-hash":
+        return ConsistentHash(random, hash_key)
+    known = STRATEGIES.get(name)
+    if known is not None:
+        return known(random)
+    module, colon, class_name = name.partition(":")
+    if not (module and colon and class_name):
+        raise ValueError(f"unknown strategy {name!r}: allowed are {', '.join(STRATEGIES)} and module:Class")
+    return _load_own(name, module, class_name, random)
+
+
+def _load_own(name: str, module: str, class_name: str, random: Random) -> Strategy:
+    try:
+        found = getattr(import_module(module), class_name)
+    except ImportError as error:
+        raise ValueError(f"strategy {name!r}: cannot import {module}: {error}") from error
+    except AttributeError as error:
+        raise ValueError(f"strategy {name!r}: {module} has no {class_name}") from error
+    missing = [hook for hook in _HOOKS if not callable(getattr(found, hook, None))]
+    if missing:
+        raise ValueError(f"strategy {name!r} is no strategy: it has no {', '.join(missing)}")
+    try:
+        made: Strategy = found(random)
+    except TypeError as error:
+        raise ValueError(f"strategy {name!r} is not constructed as {class_name}(random): {error}") from error
+    return made

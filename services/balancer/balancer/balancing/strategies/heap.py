@@ -58,6 +58,14 @@ class Heap(Generic[E]):
         self._rise(entry)
         self._sink(entry)
 
+    def add_children(self, entry: E, to: list[E]) -> None:
+        """Append the entries right below `entry` to a list."""
+        child = _CHILDREN * entry.place + 1
+        end = min(child + _CHILDREN, len(self.entries))
+        while child < end:
+            to.append(self.entries[child])
+            child += 1
+
     def _rise(self, entry: E) -> None:
         entries = self.entries
         place = entry.place
