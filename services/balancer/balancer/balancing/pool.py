@@ -235,9 +235,9 @@ class Pool:
 
     def _admit(self, ticket: Ticket | None) -> None:
         """Nobody takes the place that was promised to one who waits. Raises AllAtLimit."""
-        if ticket is not None:
-            self._queue.spend(ticket)
-        elif self._used and (len(self._queue) or (self._queue.woken and self._queue.woken >= self._room)):
+        if ticket is not None and self._queue.spend(ticket):
+            return
+        if self._used and (len(self._queue) or (self._queue.woken and self._queue.woken >= self._room)):
             raise AllAtLimit
 
     def _second_choice(

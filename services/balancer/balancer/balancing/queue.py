@@ -63,17 +63,17 @@ class Queue:
         self.woken += 1
         ticket.wake()
 
-    def spend(self, ticket: Ticket) -> None:
-        """Its owner has come: the place promised to it is taken, or free for the next."""
-        if ticket.state == _WOKEN:
-            self.woken -= 1
-        elif ticket.state == _WAITING:
-            del self._waiting[ticket]
+    def spend(self, ticket: Ticket) -> bool:
+        """Its owner has come, or gone; True when a place was promised to it, which is now its own or free again."""
+        state = ticket.state
         ticket.state = _GONE
+        if state == _WOKEN:
+            self.woken -= 1
+        elif state == _WAITING:
+            del self._waiting[ticket]
+        return state == _WOKEN
 
     def leave(self, ticket: Ticket) -> None:
         """Its owner has gone; the place promised to it, if any, goes to the next."""
-        promised = ticket.state == _WOKEN
-        self.spend(ticket)
-        if promised:
+        if self.spend(ticket):
             self._serve()

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
+from mypy_extensions import mypyc_attr
+
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Strategy(Protocol):
     """Decides which of the eligible endpoints takes a request. It does not filter: the pool tells who is eligible.
 
