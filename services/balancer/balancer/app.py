@@ -1,0 +1,241 @@
+"""The composition root: settings become objects, objects tasks, and at the end everything is drained.
+
+The only file that knows every room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import time
+from random import Random
+from typing import Final
+
+import structlog
+import uvloop
+
+from balancer import discovery
+from balancer.admin import Admin
+from balancer.balancing import strategies
+from balancer.balancing.endpoint import Endpoint, Snapshot
+from balancer.balancing.pool import Policy, Pool
+from balancer.counters import Counters
+from balancer.log import AccessLog, Output
+from balancer.probes import Probes
+from balancer.proxy.http.proxy import HttpProxy
+from balancer.proxy.tcp import TcpProxy
+from balancer.proxy.timers import TICK, TimerWheel
+from balancer.proxy.tls import ServerCertificate
+from balancer.settings import Settings
+
+CANNOT_START: Final = 1
+RELOAD_EVERY: Final = 2.0
+"""Seconds between two looks at the certificate's files."""
+
+log = structlog.get_logger()
+
+
+def main(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; the exit status."""
+    try:
+        return uvloop.run(_run(settings))
+    except OSError as error:
+        log.exception(
+            "cannot start", error=error.strerror or str(error), remedy="choose another LB_PORT or LB_ADMIN_PORT"
+        )  # noqa: TRY400
+        return CANNOT_START
+
+
+async def _run(settings: Settings) -> int:
+    balancer = Balancer(settings)
+    await balancer.start()
+    try:
+        await balancer.serve()
+    finally:
+        await balancer.stop()
+    return 0
+
+
+class Balancer:
+    """Everything that runs, joined: what the admin port is told of the data plane comes from here too."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = time.monotonic
+        self._random = Random()
+        self.started_at = self._clock()
+        self.replica = os.environ.get("HOSTNAME") or socket.gethostname()
+        self._counters = Counters()
+        self._pool = Pool(self._strategy(settings.strategy), settings.strategy, _policy(settings), self._random)
+        self._pool.subscribe(self)
+        self._wheel = TimerWheel(self._clock())
+        self._output = Output(1, delay=0.1)
+        access_log = (
+            AccessLog(self._output, settings.access_log_sample, settings.slow_request, self._random)
+            if settings.access_log
+            else None
+        )
+        proxy = HttpProxy if settings.mode == "http" else TcpProxy
+        self._proxy = proxy(settings, self._pool, self._counters, self._wheel, self._clock, access_log)
+        self._certificate = (
+            ServerCertificate(settings.tls_cert, settings.tls_key, alpn=settings.mode == "http")
+            if settings.tls_cert and settings.tls_key
+            else None
+        )
+        self._discovery = discovery.create(settings, self._counters.discovery_events, self._clock)
+        self._admin = Admin(
+            settings=settings,
+            pool=self._pool,
+            counters=self._counters,
+            clock=self._clock,
+            discovery=self._discovery.status,
+            proxy=self,
+            switch_strategy=self.switch_strategy,
+        )
+        self._leaving = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Coming, serving, leaving.
+
+    async def start(self) -> None:
+        """Listen, on the admin port first. Raises OSError when a port cannot be had."""
+        await self._admin.start()
+        await self._proxy.start(self._certificate.context if self._certificate else None)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._leaving.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+        work = [self._tick(), discovery.follow(self._discovery, self._apply)]
+        if self._settings.health_path:
+            work.append(Probes(self._pool, self._settings, self._clock, self._random).run())
+        if self._certificate:
+            work.append(self._reload())
+        self._tasks = [loop.create_task(_told(job)) for job in work]
+        log.info(
+            "listening",
+            mode=self._settings.mode,
+            hosts=",".join(self._settings.host),
+            port=self._proxy.port,
+            admin_port=self._admin.port,
+            strategy=self._settings.strategy,
+            discovery=self._settings.discovery,
+        )
+        # Nothing made so far is ever garbage: the collector need not look at it again, nor look often.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+
+    async def serve(self) -> None:
+        """Serve until told to leave; then leave in order (decision 11 of docs/architecture.md)."""
+        await self._leaving.wait()
+        self._admin.draining = True
+        self._proxy.drain()
+        log.info("draining", delay=self._settings.drain_delay, timeout=self._settings.drain_timeout)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._settings.drain_delay)
+        await self._proxy.stop_listening()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._proxy.all_closed(), self._settings.drain_timeout)
+        cut = self._proxy.cut()
+        self._counters.drained_cut += cut
+        if cut:
+            log.warning("cut at the end of LB_DRAIN_TIMEOUT", requests=cut)
+
+    async def stop(self) -> None:
+        """End every task and close every port."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._proxy.close()
+        await self._admin.stop()
+        log.info("stopped", requests=self._counters.requests)
+        self._output.close()
+
+    def _interrupted(self) -> None:
+        """Ctrl-C: no delay."""
+        self._hurry.set()
+        self._leaving.set()
+
+    def _hung_up(self) -> None:
+        log.warning("SIGHUP ignored", remedy="settings are fixed at the start: restart to change them")
+
+    # Tasks.
+
+    async def _tick(self) -> None:
+        """The only clock that runs: deadlines, ejections and slow starts all look at it."""
+        while True:
+            await asyncio.sleep(TICK)
+            now = self._clock()
+            self._wheel.advance(now)
+            self._pool.tick(now)
+
+    async def _reload(self) -> None:
+        while self._certificate:
+            await asyncio.sleep(RELOAD_EVERY)
+            self._certificate.reload_if_changed()
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        self._pool.replace(snapshot, self._clock())
+        self._proxy.discovered()
+
+    def switch_strategy(self, name: str) -> None:
+        """Choose by another strategy from now on. Raises ValueError for one that there is not."""
+        self._pool.use(self._strategy(name), name, self._clock())
+        log.info("strategy changed", strategy=name)
+
+    def _strategy(self, name: str) -> strategies.Strategy:
+        return strategies.load(name, self._random, self._settings.hash_key)
+
+    # Told by the pool.
+
+    def left(self, endpoint: Endpoint) -> None:
+        """An endpoint is gone: so are the connections that idle there."""
+        self._proxy.endpoint_left(endpoint)
+
+    def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
+        """Something happened to an endpoint, or to the pool."""
+        level = log.warning if event in {"ejected", "unhealthy", "panic"} else log.info
+        level(event, endpoint=endpoint.address if endpoint else None, detail=detail)
+
+    # Asked by the admin port.
+
+    @property
+    def queue_length(self) -> int:
+        """Requests that wait for an endpoint below its limit."""
+        return self._pool.queued
+
+    @property
+    def retry_budget(self) -> float:
+        """Retries that the budget would pay for now."""
+        return self._proxy.retry_budget(self._clock())
+
+    def idle_connections(self, endpoint: Endpoint) -> int:
+        """Unused connections kept open to `endpoint`."""
+        return self._proxy.idle_connections(endpoint)
+
+
+async def _told(job: object) -> None:
+    """Run a task of ours to its end; a fault in it is told, and does not pass for silence."""
+    try:
+        await job  # type: ignore[misc]
+    except Exception:
+        log.exception("a task failed")
+        raise
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        endpoint_max_requests=settings.endpoint_max_requests,
+        queue_size=settings.queue_size,
+        eject_after=settings.eject_after,
+        eject_time=settings.eject_time,
+        eject_max_share=settings.eject_max_share,
+        panic_share=settings.panic_share,
+        slow_start=settings.slow_start,
+        prefer_zone=settings.prefer_zone,
+    )

@@ -1,0 +1,44 @@
+"""Backpressure: reading from one side stops while the other side cannot take more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+PEER_FULL: Final = 1
+"""The side that we write to has more unsent than its high-water mark."""
+PIPELINED: Final = 2
+"""The client has sent the next request before this one was answered."""
+NOT_CONNECTED: Final = 4
+"""There is no endpoint yet to send this body to, and the part kept for a retry is full."""
+
+HIGH_WATER: Final = 256 * 1024
+"""Bytes unsent on one connection at which reading from its peer stops; it goes on at a quarter of that."""
+
+
+class Intake:
+    """Reading from one transport, stopped while any reason to stop stands."""
+
+    __slots__ = ("_reasons", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._reasons = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is being read."""
+        return self._reasons != 0
+
+    def stop(self, reason: int) -> None:
+        """Stop reading for `reason`, one of the constants above."""
+        if self._reasons == 0 and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._reasons |= reason
+
+    def go(self, reason: int) -> None:
+        """`reason` is gone: read on if no other stands."""
+        if self._reasons & reason:
+            self._reasons &= ~reason
+            if self._reasons == 0 and not self._transport.is_closing():
+                self._transport.resume_reading()

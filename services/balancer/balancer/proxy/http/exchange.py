@@ -1,0 +1,545 @@
+"""One request's life: from its head through one or more attempts at endpoints to the last byte of its response.
+
+The states, each named by what is awaited:
+
+    queued      no endpoint is below its limit: a ticket in the pool's queue
+    connecting  an endpoint is leased, a connection to it is being opened
+    sent        the request, or what has come of it, is on its way: the response head is awaited
+    answering   the response has begun to go to the client: from here on there is no retry
+    ended       everything has been given back, exactly once
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.errors import AllAtLimit, AllTried, NoEndpoint
+from balancer.balancing.outcome import CLIENT_LEFT, UNUSED, Kind, Outcome
+from balancer.balancing.pool import Lease
+from balancer.balancing.queue import Ticket
+from balancer.balancing.request import RequestInfo
+from balancer.balancing.retry import IDEMPOTENT, Retry, may_retry
+from balancer.counters import count
+from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
+from balancer.proxy.http import explain, framing, headers, responses
+from balancer.proxy.http.framing import RequestLine
+from balancer.proxy.http.headers import RequestFields, ResponseHead
+from balancer.proxy.http.service import HttpService
+from balancer.proxy.http.upstream import Upstream
+from balancer.proxy.timers import Timed
+
+if TYPE_CHECKING:
+    from balancer.proxy.http.downstream import Downstream
+
+FRESH: Final = 0.5
+"""Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
+
+_KINDS: Final = {
+    Kind.REFUSED: Outcome(Kind.REFUSED),
+    Kind.CONNECT_TIMEOUT: Outcome(Kind.CONNECT_TIMEOUT),
+    Kind.RESET: Outcome(Kind.RESET),
+    Kind.TIMED_OUT: Outcome(Kind.TIMED_OUT),
+    Kind.BAD_RESPONSE: Outcome(Kind.BAD_RESPONSE),
+}
+
+
+class Exchange(Timed):
+    """One request and its response."""
+
+    __slots__ = (
+        "_attempts",
+        "_chunked_out",
+        "_connecting",
+        "_ended",
+        "_endpoint",
+        "_explain",
+        "_keeps",
+        "_kept",
+        "_kept_size",
+        "_retry_after",
+        "_ticket",
+        "_tried",
+        "_upstream",
+        "began_at",
+        "bytes_received",
+        "bytes_sent",
+        "closes",
+        "connect_took",
+        "downstream",
+        "fields",
+        "first_byte_took",
+        "info",
+        "is_head",
+        "lease",
+        "line",
+        "path",
+        "queue_took",
+        "queued_at",
+        "reason",
+        "received_whole",
+        "request_id",
+        "responding",
+        "service",
+        "status",
+        "total_deadline",
+    )
+
+    def __init__(
+        self, downstream: Downstream, line: RequestLine, target: bytes, fields: RequestFields, now: float
+    ) -> None:
+        super().__init__()
+        service = downstream.service
+        self.service: HttpService = service
+        self.downstream = downstream
+        self.line = line
+        self.path = target
+        self.fields = fields
+        self.is_head = line.method == b"HEAD"
+        self.request_id = fields.request_id or service.request_id()
+        self.info = RequestInfo(
+            downstream.peer.address, line.method.decode(), target.partition(b"?")[0].decode(), fields.headers
+        )
+        self.began_at = now
+        self.received_whole = False
+        """Whether the request's body has come to its end."""
+        self.responding = False
+        """Whether the final response has begun to go to the client."""
+        self.closes = False
+        """Whether the client's connection ends with this response."""
+        self.status = 0
+        self.reason = ""
+        self.lease: Lease | None = None
+        self._upstream: Upstream | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._ticket: Ticket | None = None
+        self._tried: list[Endpoint] = []
+        self._attempts = 0
+        self._endpoint: Endpoint | None = None
+        self._explain = bool(fields.explain) and service.may_explain(downstream.peer, fields.explain)
+        self._kept: list[bytes] = []
+        self._kept_size = 0
+        self._keeps = True
+        self._chunked_out = False
+        self._ended = False
+        self._retry_after: float | None = None
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.queued_at = 0.0
+        self.queue_took = -1.0
+        self.connect_took = -1.0
+        self.first_byte_took = -1.0
+        self.total_deadline = 0.0
+
+    # The request, as it comes from the client.
+
+    def start(self, now: float) -> None:
+        """Begin: the head has been read."""
+        service = self.service
+        service.counters.requests += 1
+        service.counters.requests_in_flight += 1
+        service.budget.earn(now)
+        if service.rules.total_timeout:
+            self.total_deadline = now + service.rules.total_timeout
+            service.wheel.arm(self, self.total_deadline)
+        self._attempt(now)
+
+    def request_body(self, wire: bytes, now: float) -> None:
+        """More of the request's body, framed for the endpoint."""
+        upstream = self._upstream
+        if self._keeps:
+            self._kept.append(wire)
+            self._kept_size += len(wire)
+            if self._kept_size > self.service.rules.retry_buffer:
+                if upstream is None and not self.responding:
+                    self.downstream.intake.stop(NOT_CONNECTED)
+                else:
+                    self._keep_no_more()
+        if upstream is not None:
+            upstream.write(wire)
+
+    def request_ended(self, now: float) -> None:
+        """The request's body is whole."""
+        self.received_whole = True
+        if self._upstream is not None and self.lease is not None:
+            self.lease.sent(now)
+            self._upstream.sent_whole(now)
+
+    def client_left(self) -> None:
+        """The client's connection is gone: nobody waits for the response any more."""
+        if self._ended:
+            return
+        count(self.service.counters.client_faults, "client left")
+        self.reason = self.reason or "client left"
+        self.status = self.status or 499
+        self._let_go(CLIENT_LEFT, self.service.clock())
+        self._end(self.service.clock())
+
+    def broken_off(self, error: responses.Error) -> None:
+        """The client's body is bad, too large or too slow: its fault, not the endpoint's."""
+        now = self.service.clock()
+        count(self.service.counters.client_faults, error.reason)
+        if self.responding:
+            self.reason = error.reason
+            self._let_go(UNUSED, now)
+            self._end(now)
+            self.downstream.cut()
+        else:
+            self._let_go(UNUSED, now)
+            self._fail(error, now)
+
+    # Attempts.
+
+    def _attempt(self, now: float) -> None:
+        """Lease an endpoint and send the request to it; or wait; or say why not."""
+        ticket, self._ticket = self._ticket, None
+        try:
+            lease = self.service.pool.lease(self.info, now, self._tried, self._explain, ticket)
+        except AllTried:
+            # Another endpoint is better than the same again, which is better than none.
+            self._tried = []
+            self._ticket = ticket
+            self._attempt(now)
+            return
+        except AllAtLimit:
+            self._join_queue(now)
+            return
+        except NoEndpoint as error:
+            self._fail(responses.no_endpoint(error) if self.service.discovered else responses.DISCOVERY_PENDING, now)
+            return
+        self._take_up(lease, now)
+
+    def _take_up(self, lease: Lease, now: float) -> None:
+        self.lease = lease
+        self._attempts += 1
+        endpoint = lease.endpoint
+        self._endpoint = endpoint
+        fresh_since = now - FRESH if self.info.method not in IDEMPOTENT else 0.0
+        upstream = self.service.upstreams.take(endpoint, fresh_since)
+        if upstream is not None:
+            self._send(upstream, now)
+        else:
+            self._connect(endpoint, now)
+
+    def _connect(self, endpoint: Endpoint, now: float) -> None:
+        self._connecting = self.service.upstreams.connect(endpoint, self)
+        self._arm(now + self.service.upstreams.rules.connect_timeout)
+
+    def connected(self, upstream: Upstream, took: float) -> None:
+        """The connection asked for is open."""
+        self._connecting = None
+        self.connect_took = took
+        self._arm(0.0)
+        self._send(upstream, self.service.clock())
+
+    def _send(self, upstream: Upstream, now: float) -> None:
+        self._upstream = upstream
+        fields = self.fields
+        wire = b"%b %b HTTP/1.1\r\n%bX-Request-Id: %b\r\n\r\n" % (
+            self.line.method,
+            self.path,
+            fields.forward,
+            self.request_id,
+        )
+        if self._kept:
+            wire += b"".join(self._kept)
+        whole = self.received_whole
+        upstream.begin(self, wire, whole, now)
+        if whole:
+            if self.lease is not None:
+                self.lease.sent(now)
+        else:
+            if self._kept_size > self.service.rules.retry_buffer:
+                self._keep_no_more()
+            self.downstream.intake.go(NOT_CONNECTED)
+
+    def _keep_no_more(self) -> None:
+        """The body is longer than what is kept for a retry: from here on there is none once it has been sent."""
+        self._keeps = False
+        self._kept.clear()
+
+    def attempt_failed(self, kind: Kind, stale: bool = False, fault: str = "") -> None:
+        """The attempt has come to nothing; `stale`: on a reused connection, before anything came back."""
+        now = self.service.clock()
+        self._connecting = None
+        self._upstream = None
+        if self._ended:
+            return
+        self._arm(0.0)
+        verdict = may_retry(kind, 0, self.info.method in IDEMPOTENT, stale, self.service.rules.retry_statuses)
+        resend = self._keeps and not self.responding
+        if verdict is Retry.FRESH and resend and self.lease is not None:
+            # The endpoint had only closed a connection that idled: its lease stands.
+            self._connect(self.lease.endpoint, now)
+            return
+        self._close_lease(UNUSED if stale and not resend else _KINDS[kind], now)
+        self.reason = kind.value
+        if self.responding:
+            # Part of the response is with the client: only a broken connection tells it that the rest is missing.
+            self._end(now)
+            self.downstream.cut()
+            return
+        if resend and verdict is Retry.ELSEWHERE and self._may_try_again(now):
+            count(self.service.counters.retries, kind.value)
+            self._attempt(now)
+            return
+        self._fail(responses.failed_attempt(kind), now)
+
+    def _may_try_again(self, now: float) -> bool:
+        """Whether the rules and the budget leave another attempt; it is then paid for."""
+        if self._attempts > self.service.rules.retries:
+            return False
+        if not self.service.budget.take(now):
+            self.service.counters.retries_denied += 1
+            return False
+        if self._endpoint is not None:
+            self._tried.append(self._endpoint)
+        return True
+
+    def _answered_elsewhere(self, head: ResponseHead, complete: bool, now: float) -> bool:
+        """Whether a status that asks for it is retried at another endpoint, which then is leased already."""
+        rules = self.service.rules
+        if head.status not in rules.retry_statuses or not self._keeps or self._attempts > rules.retries:
+            return False
+        verdict = may_retry(Kind.ANSWERED, head.status, self.info.method in IDEMPOTENT, False, rules.retry_statuses)
+        lease, endpoint, upstream = self.lease, self._endpoint, self._upstream
+        if verdict is not Retry.ELSEWHERE or lease is None or endpoint is None:
+            return False
+        try:
+            other = self.service.pool.lease(self.info, now, [*self._tried, endpoint], self._explain)
+        except NoEndpoint:
+            return False
+        if not self.service.budget.take(now):
+            self.service.counters.retries_denied += 1
+            other.close(UNUSED, now)
+            return False
+        self._tried.append(endpoint)
+        count(self.service.counters.retries, str(head.status))
+        self._close_lease(Outcome.answered(head.status, head.retry_after), now)
+        self._upstream = None
+        if upstream is not None and not complete:
+            upstream.abort()
+        self._take_up(other, now)
+        return True
+
+    # Waiting in the queue.
+
+    def _join_queue(self, now: float) -> None:
+        try:
+            self._ticket = self.service.pool.wait(self._woken, now)
+        except NoEndpoint as error:
+            self._fail(responses.no_endpoint(error), now)
+            return
+        if self.queued_at == 0.0:
+            self.queued_at = now
+        self._arm(self.queued_at + self.service.rules.queue_timeout)
+
+    def _woken(self) -> None:
+        now = self.service.clock()
+        self._arm(0.0)
+        self._note_queue(now)
+        self._attempt(now)
+
+    def _note_queue(self, now: float) -> None:
+        self.queue_took = now - self.queued_at
+        self.service.counters.queue_seconds.observe(self.queue_took)
+
+    # Time.
+
+    def _arm(self, deadline: float) -> None:
+        """Expire at `deadline` (0: only at the request's own total)."""
+        total = self.total_deadline
+        if total and (deadline == 0.0 or total < deadline):
+            deadline = total
+        if deadline:
+            self.service.wheel.arm(self, deadline)
+        else:
+            self.deadline = 0.0
+
+    def expired(self, now: float) -> None:
+        if self.total_deadline and now >= self.total_deadline:
+            self.reason = responses.TOTAL_TIMEOUT.reason
+            if self.responding:
+                self._let_go(_KINDS[Kind.TIMED_OUT], now)
+                self._end(now)
+                self.downstream.cut()
+            else:
+                self._let_go(_KINDS[Kind.TIMED_OUT], now)
+                self._fail(responses.TOTAL_TIMEOUT, now)
+        elif self._ticket is not None:
+            self._ticket.leave()
+            self._ticket = None
+            self._note_queue(now)
+            self._fail(responses.QUEUE_TIMEOUT, now)
+        elif self._connecting is not None:
+            self._connecting.cancel()
+            self.attempt_failed(Kind.CONNECT_TIMEOUT)
+
+    # The response, as it comes from the endpoint.
+
+    def interim(self, head: ResponseHead) -> None:
+        """A 1xx response: passed on, but not to HTTP/1.0, which knows none (RFC 9110 §15.2)."""
+        if self.line.minor:
+            self.downstream.write(head.forward + b"\r\n")
+
+    def switched(self, head: ResponseHead) -> None:
+        """101: the connection becomes a tunnel, if that was asked for."""
+        upstream = self._upstream
+        if not self.fields.upgrade or upstream is None or self.lease is None:
+            if upstream is not None:
+                upstream.abort()
+            self.attempt_failed(Kind.BAD_RESPONSE, fault="101 without an upgrade")
+            return
+        now = self.service.clock()
+        self.lease.first_byte(now)
+        self.responding = True
+        self.status = 101
+        self.closes = True
+        self._upstream = None
+        self.downstream.write(
+            b"%bConnection: Upgrade\r\nUpgrade: %b\r\nX-Request-Id: %b\r\n\r\n"
+            % (head.forward, head.upgrade or self.fields.upgrade, self.request_id)
+        )
+        self.downstream.become_tunnel(self, upstream)
+
+    def answered(self, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """The final response's head, with what has come of its body; `complete` when that is all."""
+        service = self.service
+        now = service.clock()
+        lease = self.lease
+        if lease is not None:
+            lease.first_byte(now)
+        if head.status in service.rules.retry_statuses and self._answered_elsewhere(head, complete, now):
+            return
+        self.status = head.status
+        self._retry_after = head.retry_after
+        self.responding = True
+        line, fields = self.line, self.fields
+        framed = head.length >= 0 or self.is_head or head.status in (204, 304)
+        closes = not fields.keep_alive or service.draining or (not framed and not line.minor)
+        if not self.received_whole and (complete or fields.expects_continue):
+            # The rest of the body may never come, or would be taken for the next request.
+            closes = True
+        self.closes = closes
+        if closes:
+            end = b"Connection: close\r\n\r\n"
+        elif line.minor:
+            end = b"\r\n"
+        else:
+            end = b"Connection: keep-alive\r\n\r\n"
+        if not framed and line.minor:
+            self._chunked_out = True
+            end = b"Transfer-Encoding: chunked\r\n" + end
+        elif head.chunked and self.is_head and line.minor:
+            end = b"Transfer-Encoding: chunked\r\n" + end
+        if lease is not None and lease.decision is not None:
+            end = explain.fields(lease.decision) + end
+        if body:
+            self.bytes_sent += len(body)
+        self.downstream.write(b"%bX-Request-Id: %b\r\n%b%b" % (head.forward, self.request_id, end, body))
+        if complete:
+            self._upstream = None
+            self.response_ended()
+        elif self.downstream.full and self._upstream is not None and self._upstream.intake is not None:
+            self._upstream.intake.stop(PEER_FULL)
+
+    def response_body(self, data: bytes) -> None:
+        """More of the body."""
+        self.bytes_sent += len(data)
+        self.downstream.write(framing.chunk([data]) if self._chunked_out else data)
+
+    def response_chunks(self, pieces: list[bytes]) -> None:
+        """More of a chunked body: its payload."""
+        self.bytes_sent += sum(map(len, pieces))
+        self.downstream.write(framing.chunk(pieces) if self._chunked_out else b"".join(pieces))
+
+    def response_trailers(self, trailers: framing.Headers) -> None:
+        """The end of a chunked body."""
+        if self._chunked_out:
+            self._chunked_out = False
+            self.downstream.write(framing.last_chunk(trailers))
+
+    def response_ended(self) -> None:
+        """The response's last byte has been passed on; the upstream connection has been given back or closed."""
+        if self._chunked_out:
+            self.downstream.write(framing.last_chunk([]))
+        now = self.service.clock()
+        self._upstream = None
+        self._close_lease(Outcome.answered(self.status, self._retry_after), now)
+        self._end(now)
+        self.downstream.answered(self, now)
+
+    def tunnel_ended(self) -> None:
+        """The upgraded connection is closed on both sides."""
+        if not self._ended:
+            now = self.service.clock()
+            self._close_lease(Outcome.answered(101), now)
+            self._end(now)
+
+    # The end.
+
+    def _fail(self, error: responses.Error, now: float) -> None:
+        """Answer with an error of our own."""
+        self.reason = error.reason
+        self.status = error.status
+        count(self.service.counters.errors, error.reason)
+        closes = not self.fields.keep_alive or self.service.draining or not self.received_whole
+        self.closes = closes
+        self.responding = True
+        as_json = headers.prefers_json(self.fields.headers)
+        self.downstream.write(responses.render(error, self.request_id, as_json, self.is_head, closes))
+        self._end(now)
+        self.downstream.answered(self, now)
+
+    def _let_go(self, outcome: Outcome, now: float) -> None:
+        """Give up whatever is under way upstream."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        if self._ticket is not None:
+            self._ticket.leave()
+            self._ticket = None
+            self._note_queue(now)
+        if self._upstream is not None:
+            self._upstream.abort()
+            self._upstream = None
+        self._close_lease(outcome, now)
+
+    def _close_lease(self, outcome: Outcome, now: float) -> None:
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            if lease.first_byte_at is not None and lease.sent_at is not None:
+                self.first_byte_took = lease.first_byte_at - lease.sent_at
+                self.service.counters.first_byte_seconds.observe(self.first_byte_took)
+            lease.close(outcome, now)
+
+    def _end(self, now: float) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        service = self.service
+        service.wheel.forget(self)
+        counters = service.counters
+        counters.requests_in_flight -= 1
+        if 200 <= self.status < 600 and self.responding:
+            counters.responses[self.status // 100] += 1
+        took = now - self.began_at
+        counters.total_seconds.observe(took)
+        if service.access_log is not None and service.access_log.wants(took):
+            service.log(self, took)
+
+    @property
+    def attempts(self) -> int:
+        """Attempts made so far."""
+        return self._attempts
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The last attempt's endpoint."""
+        return self._endpoint
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """The connection that carries this exchange now."""
+        return self._upstream

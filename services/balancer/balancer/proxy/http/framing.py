@@ -1,0 +1,313 @@
+"""Where a message begins and ends: strict, pure functions from bytes to values.
+
+One reading or none: what two parsers could frame in two ways is refused here, so that nothing behind us can be made to
+see another message than we saw (RFC 9112 §11.2, request smuggling). httptools (llhttp) reads the field lines; the rest
+of the rules stand below, each with its source.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import httptools
+
+Headers = list[tuple[bytes, bytes]]
+"""Field names and values in the order received, names in the case received."""
+
+NO_BODY: Final = 0
+LENGTH: Final = 1
+"""Content-Length says how long the body is."""
+CHUNKED: Final = 2
+UNTIL_CLOSE: Final = 3
+"""The end of the connection ends the body (responses only)."""
+
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+_LOOKS_LIKE_HTTP_09: Final = re.compile(rb"(?:" + _TOKEN + rb") [\x21-\x7e]+")
+_NUMBER: Final = re.compile(rb"[0-9]{1,18}")
+_QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+_CHUNK_LINE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)"
+)
+BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=\-]*)(?::[0-9]*)?")
+
+MAX_CHUNK_LINE: Final = 1024
+"""Bytes of a chunk's size and extensions."""
+MAX_CHUNK: Final = 1 << 50
+"""Bytes of one chunk: beyond any body, and far below where integers of other parsers overflow."""
+
+
+class BadMessage(Exception):
+    """The message must not be forwarded; `fault` says why in the words that the client, log and metric get.
+
+    `status` answers a request; for a response it is always 502.
+    """
+
+    def __init__(self, fault: str, status: int = 400) -> None:
+        super().__init__(fault)
+        self.fault = fault
+        self.status = status
+
+
+class RequestLine:
+    """Method, target and minor version (0 or 1) of an HTTP/1 request."""
+
+    __slots__ = ("method", "minor", "target")
+
+    def __init__(self, method: bytes, target: bytes, minor: int) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+
+
+def request_line(line: bytes) -> RequestLine:
+    """Read a request line, without its line end. Raises BadMessage (400, or 505 for another version)."""
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        if _LOOKS_LIKE_HTTP_09.fullmatch(line):
+            raise BadMessage("HTTP/0.9 is not supported", 505)
+        raise BadMessage("malformed request line")
+    method, target, major, minor = match.groups()
+    if major != b"1" or minor not in (b"0", b"1"):
+        raise BadMessage("only HTTP/1.0 and HTTP/1.1 are supported", 505)
+    if b"#" in target:
+        raise BadMessage("fragment in the request target")
+    return RequestLine(method, target, 1 if minor == b"1" else 0)
+
+
+def status_line(line: bytes) -> tuple[int, int]:
+    """Minor version and status code of a status line, without its line end. Raises BadMessage."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None or match.group(2) > b"599":
+        raise BadMessage("malformed status line", 502)
+    return (1 if match.group(1) == b"1" else 0), int(match.group(2))
+
+
+class _Collector:
+    """What httptools calls back."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: Headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
+
+
+def header_fields(block: bytes) -> Headers:
+    """Read header or trailer field lines, each ended by CRLF, and the empty line after them.
+
+    Refused by llhttp: obsolete folding, bare CR or LF, white space before the colon, control characters, both
+    Content-Length and Transfer-Encoding, a malformed or repeated Content-Length. Raises BadMessage.
+    """
+    collector = _Collector()
+    parser = httptools.HttpRequestParser(collector)
+    try:
+        # Only the fields are asked of it: a neutral request line keeps out what it makes of methods and versions.
+        parser.feed_data(b"POST / HTTP/1.1\r\n" + block)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as error:
+        raise BadMessage(f"malformed header fields: {error}") from None
+    return collector.fields
+
+
+class Framing:
+    """How the body of a message is framed: `kind`, and `length` where that is LENGTH."""
+
+    __slots__ = ("kind", "length")
+
+    def __init__(self, kind: int, length: int = 0) -> None:
+        self.kind = kind
+        self.length = length
+
+
+def framing_of(fields: Headers, minor: int) -> Framing | None:
+    """How `fields` of a message of version 1.`minor` frame its body; None if they do not say. Raises BadMessage.
+
+    Source: RFC 9112 §6.1 to 6.3, of which everything optional is read as a refusal.
+    """
+    length: bytes | None = None
+    coding: bytes | None = None
+    for name, value in fields:
+        lowered = name.lower()
+        if lowered == b"content-length":
+            if length is not None:
+                raise BadMessage("more than one Content-Length")
+            length = value
+        elif lowered == b"transfer-encoding":
+            if coding is not None:
+                raise BadMessage("more than one Transfer-Encoding")
+            coding = value
+    if coding is not None:
+        if length is not None:
+            raise BadMessage("both Content-Length and Transfer-Encoding")
+        if minor == 0:
+            raise BadMessage("Transfer-Encoding in HTTP/1.0")
+        if coding.lower() != b"chunked":
+            final = coding.lower().rpartition(b",")[2].strip(b" \t")
+            if final != b"chunked" or coding.lower().count(b"chunked") > 1:
+                raise BadMessage("Transfer-Encoding does not end in a single chunked")
+            raise BadMessage("a transfer coding other than chunked is not supported", 501)
+        return Framing(CHUNKED)
+    if length is not None:
+        if _NUMBER.fullmatch(length) is None:
+            raise BadMessage("malformed Content-Length")
+        return Framing(LENGTH, int(length))
+    return None
+
+
+# What may stand in a trailer section: nothing that frames, routes, authenticates or is meant for one hop
+# (RFC 9110 §6.5.1).
+FORBIDDEN_TRAILERS: Final = frozenset(
+    {
+        b"authorization",
+        b"connection",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"host",
+        b"keep-alive",
+        b"max-forwards",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"set-cookie",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+FRAMING_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
+"""In a trailer section these can only be an attack."""
+
+_SIZE_LINE: Final = 0
+_DATA: Final = 1
+_DATA_END: Final = 2
+_TRAILERS: Final = 3
+_DONE: Final = 4
+
+
+class ChunkedReader:
+    """Takes the payload out of a chunked body as it comes; `chunk` and `last_chunk` put it in again.
+
+    Whoever passes a body on frames it anew, so that no chunk extension and no odd spelling of a size gets through.
+    """
+
+    __slots__ = ("_held", "_left", "_max_trailers", "_state", "out", "trailers")
+
+    def __init__(self, max_trailers: int) -> None:
+        self.out: list[bytes] = []
+        """Payload read and not yet taken by the caller."""
+        self.trailers: Headers = []
+        """The trailer fields that may be passed on, once `done`."""
+        self._max_trailers = max_trailers
+        self._state = _SIZE_LINE
+        self._left = 0
+        self._held = b""
+
+    @property
+    def done(self) -> bool:
+        """Whether the last chunk and the trailers have been read."""
+        return self._state == _DONE
+
+    def feed(self, data: bytes, start: int = 0) -> int:
+        """Read `data` from `start`; the position behind what was read: the end, unless the body ended before.
+
+        Raises BadMessage.
+        """
+        if not self._held:
+            return self._read(data, start)
+        # Positions are told in the caller's data, of which what was held is no part.
+        held = self._held
+        self._held = b""
+        return self._read(held + data[start:], 0) - len(held) + start
+
+    def _read(self, data: bytes, position: int) -> int:
+        end = len(data)
+        while self._state != _DONE:
+            if self._state == _DATA:
+                piece = data[position : position + self._left]
+                if piece:
+                    self.out.append(piece)
+                    self._left -= len(piece)
+                    position += len(piece)
+                after = position if self._left == 0 else -1
+            elif self._state == _DATA_END:
+                after = self._line_end(data, position)
+            elif self._state == _SIZE_LINE:
+                after = self._size_line(data, position)
+            else:
+                after = self._trailer_section(data, position)
+            if after < 0:
+                self._held = data[position:end]
+                return end
+            position = after
+            self._state = _NEXT[self._state] if self._state != _SIZE_LINE or self._left else _TRAILERS
+        return position
+
+    def _line_end(self, data: bytes, position: int) -> int:
+        found = data[position : position + 2]
+        if found == b"\r\n":
+            return position + 2
+        if found in (b"", b"\r"):
+            return -1
+        raise BadMessage("chunk data not followed by CRLF")
+
+    def _size_line(self, data: bytes, position: int) -> int:
+        line_end = data.find(b"\r\n", position, position + MAX_CHUNK_LINE)
+        if line_end < 0:
+            if len(data) - position >= MAX_CHUNK_LINE or BARE_LF.search(data, position):
+                raise BadMessage("malformed chunk size")
+            return -1
+        match = _CHUNK_LINE.fullmatch(data, position, line_end)
+        if match is None:
+            raise BadMessage("malformed chunk size or extension")
+        self._left = int(match.group(1), 16)
+        if self._left > MAX_CHUNK:
+            raise BadMessage("chunk size too large")
+        return line_end + 2
+
+    def _trailer_section(self, data: bytes, position: int) -> int:
+        if data.startswith(b"\r\n", position):
+            return position + 2
+        section_end = data.find(b"\r\n\r\n", position)
+        if section_end - position > self._max_trailers or (
+            section_end < 0 and len(data) - position > self._max_trailers
+        ):
+            raise BadMessage("trailer section too large", 431)
+        if section_end < 0:
+            if BARE_LF.search(data, position):
+                raise BadMessage("malformed trailer fields")
+            return -1
+        for name, value in header_fields(data[position : section_end + 4]):
+            if name.lower() in FRAMING_FIELDS:
+                raise BadMessage("framing field in the trailers")
+            if name.lower() not in FORBIDDEN_TRAILERS:
+                self.trailers.append((name, value))
+        return section_end + 4
+
+
+_NEXT: Final = {_SIZE_LINE: _DATA, _DATA: _DATA_END, _DATA_END: _SIZE_LINE, _TRAILERS: _DONE}
+
+
+def chunk(pieces: list[bytes]) -> bytes:
+    """One chunk that holds all `pieces`; nothing for no payload."""
+    if len(pieces) == 1:
+        return b"%x\r\n%b\r\n" % (len(pieces[0]), pieces[0])
+    payload = b"".join(pieces)
+    return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
+
+
+def last_chunk(trailers: Headers) -> bytes:
+    """The end of a chunked body."""
+    if not trailers:
+        return b"0\r\n\r\n"
+    return b"0\r\n" + b"".join([b"%b: %b\r\n" % field for field in trailers]) + b"\r\n"

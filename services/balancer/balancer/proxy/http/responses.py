@@ -1,0 +1,125 @@
+"""The responses that we make ourselves: one table from what went wrong to what the client is told.
+
+Each error has a status, a token for the Proxy-Status field (RFC 9209 §2.3), and words. The reason is the same in the
+header, in the log line and in the metric label. docs/errors.md tells cause and remedy of each.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Final
+
+from balancer.balancing.errors import AllAtLimit, AllEjected, AllTried, NoEndpoint, QueueFull
+from balancer.balancing.outcome import Kind
+
+
+class Error:
+    """One kind of error: `status`, `token` for Proxy-Status, `reason` for header, log and metric, `detail` in words."""
+
+    __slots__ = ("detail", "reason", "retry_after", "status", "token")
+
+    def __init__(self, status: int, token: str, reason: str, detail: str, retry_after: int = 0) -> None:
+        self.status = status
+        self.token = token
+        self.reason = reason
+        self.detail = detail
+        self.retry_after = retry_after
+        """Seconds after which the client may try again; 0 says nothing."""
+
+
+def bad_request(status: int, fault: str) -> Error:
+    """The client's message was refused; `fault` says why."""
+    return Error(status, "http_request_error", fault, f"The request was refused: {fault}.")
+
+
+REQUEST_TIMEOUT: Final = Error(408, "http_request_error", "request timed out", "The request did not arrive in time.")
+URI_TOO_LONG: Final = bad_request(414, "request target too long")
+HEADER_TOO_LARGE: Final = bad_request(431, "header fields too large")
+TOO_MANY_FIELDS: Final = bad_request(431, "too many header fields")
+BODY_TOO_LARGE: Final = bad_request(413, "body too large")
+METHOD_REFUSED: Final = bad_request(405, "method refused")
+
+DISCOVERY_PENDING: Final = Error(
+    503, "destination_unavailable", "discovery is stale", "Discovery has not found the endpoints yet.", 1
+)
+QUEUE_TIMEOUT: Final = Error(
+    503, "connection_limit_reached", "queue timed out", "No endpoint got below its limit in time.", 1
+)
+TOTAL_TIMEOUT: Final = Error(
+    504, "http_response_timeout", "total time exceeded", "The request took longer than LB_TOTAL_TIMEOUT."
+)
+TOO_MANY_CONNECTIONS: Final = Error(
+    503, "connection_limit_reached", "too many connections from this client", "Close other connections first.", 1
+)
+
+# First match wins: subclasses stand before their bases.
+_NO_ENDPOINT: Final[list[tuple[type[NoEndpoint], str]]] = [
+    (QueueFull, "connection_limit_reached"),
+    (AllAtLimit, "connection_limit_reached"),
+    (AllTried, "destination_unavailable"),
+    (AllEjected, "destination_unavailable"),
+    (NoEndpoint, "destination_unavailable"),
+]
+
+_FAILED_ATTEMPT: Final = {
+    Kind.REFUSED: Error(502, "connection_refused", Kind.REFUSED.value, "No endpoint accepted a connection."),
+    Kind.CONNECT_TIMEOUT: Error(504, "connection_timeout", Kind.CONNECT_TIMEOUT.value, "Connecting took too long."),
+    Kind.RESET: Error(
+        502, "connection_terminated", Kind.RESET.value, "The endpoint closed the connection before its response."
+    ),
+    Kind.TIMED_OUT: Error(
+        504, "http_response_timeout", Kind.TIMED_OUT.value, "The endpoint did not respond within LB_RESPONSE_TIMEOUT."
+    ),
+    Kind.BAD_RESPONSE: Error(
+        502, "http_protocol_error", Kind.BAD_RESPONSE.value, "The endpoint's response is not one that may be passed on."
+    ),
+}
+
+
+def no_endpoint(error: NoEndpoint) -> Error:
+    """Why there was no endpoint, told to the client: always 503."""
+    token = next(token for kind, token in _NO_ENDPOINT if isinstance(error, kind))
+    return Error(503, token, error.reason, error.remedy, retry_after=1)
+
+
+def failed_attempt(kind: Kind) -> Error:
+    """The last attempt's failure, told to the client."""
+    return _FAILED_ATTEMPT[kind]
+
+
+def render(error: Error, request_id: bytes, as_json: bool, head_only: bool, close: bool) -> bytes:
+    """The response as bytes: problem+json (RFC 9457) where the client accepts JSON, else a line of text."""
+    phrase = HTTPStatus(error.status).phrase
+    if as_json:
+        kind = "application/problem+json"
+        body = json.dumps(
+            {
+                "type": "about:blank",
+                "title": phrase,
+                "status": error.status,
+                "detail": error.detail,
+                "reason": error.reason,
+                "requestId": request_id.decode("latin-1"),
+            }
+        )
+    else:
+        kind = "text/plain; charset=utf-8"
+        body = f"{error.status} {phrase}: {error.detail} ({error.reason})"
+    payload = f"{body}\n".encode()
+    lines = [
+        f"HTTP/1.1 {error.status} {phrase}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(payload)}",
+        f'Proxy-Status: lb; error={error.token}; details="{error.reason}"',
+        f"X-Request-Id: {request_id.decode('latin-1')}",
+        "Cache-Control: no-store",
+    ]
+    if error.retry_after:
+        lines.append(f"Retry-After: {error.retry_after}")
+    if error is METHOD_REFUSED:
+        lines.append("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+    if close:
+        lines.append("Connection: close")
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    return head if head_only else head + payload
