@@ -102,18 +102,22 @@ def _check() -> int:
     from balancer.cli.check import faults_of
 
     settings = _settings()
-    if settings is None:
-        return WRONG_SETTINGS
-    faults = faults_of(settings)
-    if faults:
-        _tell(faults)
+    if settings is None or _wrong(faults_of(settings)):
         return WRONG_SETTINGS
     return _print("The settings are valid.")
 
 
+def _wrong(faults: Sequence[str]) -> bool:
+    if faults:
+        _tell(faults)
+    return bool(faults)
+
+
 def _run() -> int:
+    from balancer.cli.check import faults_at_start
+
     settings = _settings()
-    if settings is None:
+    if settings is None or _wrong(faults_at_start(settings)):
         return WRONG_SETTINGS
     from balancer import log
     from balancer.settings import service_links

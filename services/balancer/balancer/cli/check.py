@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
+from balancer.balancing import strategies
 from balancer.settings import parse_backends_file
 from balancer.settings.kinds import ItemsError
 
@@ -17,24 +18,22 @@ if TYPE_CHECKING:
 
 def faults_of(settings: Settings) -> list[str]:
     """One line for each fault."""
-    return [*_strategy(settings.strategy), *_backends(settings.backends_file), *_tls(settings)]
+    return [*faults_at_start(settings), *_backends(settings.backends_file)]
 
 
-def _strategy(name: str) -> Iterator[str]:
-    if ":" not in name:
-        return
-    module, _, attribute = name.partition(":")
+def faults_at_start(settings: Settings) -> list[str]:
+    """The faults that stop the start. A backends file may come, or be mended, while the balancer runs."""
+    return [*_strategy(settings), *_tls(settings)]
+
+
+def _strategy(settings: Settings) -> list[str]:
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        strategies.load(settings.strategy, Random(), settings.hash_key)
+    except ValueError as error:
+        return [f"LB_STRATEGY={settings.strategy}: {error}"]
     except Exception as error:  # noqa: BLE001 (a user's module may raise anything while it is imported)
-        yield f"LB_STRATEGY={name}: importing {module} failed: {type(error).__name__}: {error}"
-        return
-    if not isinstance(found, type):
-        yield f"LB_STRATEGY={name}: {module} has no class {attribute}"
-        return
-    missing = [method for method in ("added", "removed", "changed", "choose", "score") if not hasattr(found, method)]
-    if missing:
-        yield f"LB_STRATEGY={name}: not a strategy: it lacks {', '.join(missing)}"
+        return [f"LB_STRATEGY={settings.strategy}: importing it failed: {type(error).__name__}: {error}"]
+    return []
 
 
 def _backends(path: Path | None) -> Iterator[str]:

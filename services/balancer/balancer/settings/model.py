@@ -13,21 +13,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from balancer.balancing import strategies
 from balancer.balancing.endpoint import EndpointSpec
+from balancer.balancing.strategies import STRATEGIES
 from balancer.settings import checks, kinds
 from balancer.settings.backends import ALLOWED, parse_backends, show_backend
 from balancer.settings.kinds import FIELD_NAME, Kind
 from balancer.settings.table import Row, rows_of
 
-STRATEGY_NAMES = tuple(
-    getattr(
-        strategies,
-        "STRATEGIES",
-        ("n-to-one", "round-robin", "least-connections", "least-response-time", "random-of-two", "consistent-hash"),
-    )
-)
-
+STRATEGY_NAMES = tuple(STRATEGIES)
 MODULE_CLASS = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 HOSTS = r"[0-9A-Za-z.:%_-]+( ?, ?[0-9A-Za-z.:%_-]+)*"
 DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -90,7 +83,7 @@ class Group:
 LISTENING = Group("Where clients connect")
 TLS = Group("TLS")
 ADMIN = Group("Admin port")
-STRATEGY = Group("Strategy")
+CHOOSING = Group("Strategy")
 DISCOVERY = Group("Discovery")
 TIMEOUTS = Group("Timeouts")
 CLIENT_LIMITS = Group("Limits on clients")
@@ -140,11 +133,11 @@ class Settings(BaseSettings):
         ADMIN(None, "Bearer token for API calls that change something; without one they are refused.", secret=True)
     )
 
-    strategy: Annotated[str, _strategy()] = STRATEGY("round-robin", "How an endpoint is chosen for a request.")
+    strategy: Annotated[str, _strategy()] = CHOOSING("round-robin", "How an endpoint is chosen for a request.")
     hash_key: Annotated[
         str,
         kinds.pattern(f"client-ip|path|(header|cookie):{FIELD_NAME}", "client-ip, path, header:NAME or cookie:NAME"),
-    ] = STRATEGY("client-ip", "What consistent-hash takes as the key of a request.")
+    ] = CHOOSING("client-ip", "What consistent-hash takes as the key of a request.")
 
     discovery: Annotated[Literal["static", "dns", "kubernetes"], kinds.one_of(["static", "dns", "kubernetes"])] = (
         DISCOVERY("static", "Where the endpoints come from.")
