@@ -44,9 +44,8 @@ def main(settings: Settings) -> int:
     try:
         return uvloop.run(_run(settings))
     except OSError as error:
-        log.exception(
-            "cannot start", error=error.strerror or str(error), remedy="choose another LB_PORT or LB_ADMIN_PORT"
-        )  # noqa: TRY400
+        remedy = "choose another LB_PORT or LB_ADMIN_PORT"
+        log.error("cannot start", error=error.strerror or str(error), remedy=remedy)  # noqa: TRY400 — a fact, no bug
         return CANNOT_START
 
 

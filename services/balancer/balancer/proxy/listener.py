@@ -1,8 +1,8 @@
 """Where clients connect: listening sockets, the limits on connections, and the order of leaving.
 
 A listening socket is opened once and stays open as long as we listen; accepting pauses by closing a duplicate of it,
-so that clients wait in the kernel's backlog instead of being refused. So it does at LB_MAX_CONNECTIONS, which is lowered
-at the start to what the limit of open files allows: file descriptors cannot run out.
+so that clients wait in the kernel's backlog instead of being refused. So it does at LB_MAX_CONNECTIONS, which is
+lowered at the start to what the limit of open files allows: file descriptors cannot run out.
 """
 
 from __future__ import annotations

@@ -350,7 +350,7 @@ class Upstreams:
         return upstream
 
     def connect(self, endpoint: Endpoint, exchange: Exchange) -> asyncio.Task[None]:
-        """Open a connection for `exchange`, which is told `connected` or `attempt_failed` unless the task is cancelled."""
+        """Open a connection for `exchange`, which is told `connected` or `attempt_failed` unless it cancels."""
         task = self._loop.create_task(self._connect(endpoint, exchange))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
