@@ -17,7 +17,8 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from balancer.discovery import Status, dns as dns_discovery
+from balancer.discovery import Status
+from balancer.discovery import dns as dns_discovery
 from balancer.discovery.dns import DnsDiscovery
 
 Record = tuple[str, list[str]]

@@ -78,8 +78,8 @@ class SliceApi:
             reason = " ".join(str(error).split())
             raise ApiError(
                 "unconfigured",
-                f"No usable configuration of the Kubernetes API: {reason}. In a pod, the ServiceAccount's token must be "
-                "mounted (automountServiceAccountToken); elsewhere KUBECONFIG must name a valid file.",
+                f"No usable configuration of the Kubernetes API: {reason}. In a pod, the ServiceAccount's token must "
+                "be mounted (automountServiceAccountToken); elsewhere KUBECONFIG must name a valid file.",
             ) from error
 
     async def list_all(self, namespace: str, service: str) -> dict[str, Any]:
