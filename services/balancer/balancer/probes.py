@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import re
 import ssl
 from collections.abc import Callable
@@ -217,7 +218,7 @@ class Ask:
         except OSError as error:
             if error.errno in OUR_OWN:
                 raise
-            return (error.strerror or str(error) or type(error).__name__).lower()
+            return _words(error)
 
     async def _asked(self, endpoint: Endpoint) -> str | None:
         host = endpoint.spec.host
@@ -250,3 +251,10 @@ class Ask:
         if any(first <= status <= last for first, last in self._expected):
             return None
         return f"status {status}"
+
+
+def _words(error: OSError) -> str:
+    """`connection refused`, whoever phrased it; a failed look-up's number is none of errno's."""
+    number = error.errno or 0
+    told = os.strerror(number) if number in errno.errorcode else error.strerror or str(error)
+    return told.lower()

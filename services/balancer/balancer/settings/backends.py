@@ -15,9 +15,13 @@ ALLOWED = "host:port or host:port;weight=N, an IPv6 host in brackets"
 def parse_backend(text: str) -> EndpointSpec:
     """One endpoint. Raises ValueError that says what is wrong with it."""
     place, *options = (part.strip() for part in text.split(";"))
+    if "://" in place:
+        raise ValueError("a URL: give host:port alone")
+    if "[" not in place and place.count(":") > 1:
+        raise ValueError("an IPv6 host stands in brackets, as [::1]:8000")
     match = re.fullmatch(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>.*))?", place)
     if not match:
-        raise ValueError("an IPv6 host stands in brackets, as [::1]:8000" if place.count(":") > 1 else "no host:port")
+        raise ValueError("no host:port")
     return EndpointSpec(host=_host(match["v6"], match["host"]), port=_port(match["port"]), weight=_weight(options))
 
 
