@@ -26,6 +26,7 @@ class Discovery:
     source: str = "static"
     fresh_at: float | None = None
     error: str | None = None
+    stale: bool = False
 
 
 @dataclass
@@ -96,7 +97,7 @@ async def make_world() -> AsyncIterator[Callable[..., object]]:
     made = []
 
     async def make(**settings: object) -> World:
-        world = World(Settings(**{"admin_port": 0, "admin_token": TOKEN, **settings}))
+        world = World(Settings(**{"backends": "10.0.0.1:8000", "admin_port": 0, "admin_token": TOKEN, **settings}))
         await world.admin.start()
         world.url = f"http://127.0.0.1:{world.admin.port}"
         made.append(world)

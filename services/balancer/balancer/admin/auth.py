@@ -56,24 +56,23 @@ class Refusal(Exception):
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse other sites' pages, turn errors into JSON, and put the protective headers on every response."""
+    """Refuse other sites' pages, and turn errors into JSON."""
     try:
         if request.path not in UNGUARDED:
             refuse_foreign_host(request.headers.get("Host", ""))
             refuse_other_sites(request)
-        response = await handler(request)
+        return await handler(request)
     except Refusal as refusal:
-        response = refusal.response()
+        return refusal.response()
+    except ConnectionResetError:
+        return web.Response()  # The client left in mid-answer, which is its right: nobody reads this one.
     except web.HTTPException as error:
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        response = Refusal(error.status, error.reason, headers).response()
-    if not response.prepared:
-        protect(response)
-    return response
+        return Refusal(error.status, error.reason, headers).response()
 
 
-def protect(response: web.StreamResponse) -> None:
-    """Put the protective headers on a response; whoever prepares one early (a stream) calls this first."""
+async def protect(_request: web.Request, response: web.StreamResponse) -> None:
+    """Put the protective headers on a response that is about to be sent."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from balancer.admin.auth import Refusal, protect
+from balancer.admin.auth import Refusal
 from balancer.admin.views import to_json
 
 BACKLOG = 64
@@ -91,7 +91,6 @@ class Hub:
         if len(self._listeners) >= LISTENERS:
             raise Refusal(503, f"{LISTENERS} clients follow the events already.", {"Retry-After": "10"})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
-        protect(response)
         listener = Listener()
         self._listeners.add(listener)
         try:

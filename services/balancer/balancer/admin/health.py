@@ -31,6 +31,7 @@ def readiness(running: Running, draining: bool) -> tuple[int, dict[str, object]]
         "discovery": {
             "source": discovery.source,
             "age_seconds": None if discovery.fresh_at is None else round(max(0.0, now - discovery.fresh_at), 3),
+            "stale": discovery.stale,
             "error": discovery.error,
         },
         "replica": running.proxy.replica,
@@ -47,7 +48,7 @@ def _notes(running: Running, draining: bool, total: int, eligible: int) -> list[
         notes.append("Discovery has found no endpoint: every request gets 503.")
     elif eligible == 0:
         notes.append("No endpoint is eligible: see /api/endpoints for each one's reason.")
-    if running.discovery.error is not None and running.discovery.fresh_at is not None:
+    if running.discovery.stale and running.discovery.fresh_at is not None:
         notes.append("Discovery is stale: the last set of endpoints is used on.")
     return notes
 

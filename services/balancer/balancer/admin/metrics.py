@@ -372,7 +372,7 @@ METRICS = (
         "lb_discovery_stale",
         "gauge",
         "1 while the discovery fails and the last set is used on.",
-        whole(lambda r: float(r.discovery.error is not None)),
+        whole(lambda r: float(r.discovery.stale)),
     ),
     Metric(
         "lb_discovery_events_total",

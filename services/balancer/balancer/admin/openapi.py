@@ -145,7 +145,7 @@ SWITCHED: dict[str, Response] = {
     "415": ("The body is not JSON.", "Error"),
     "422": ("There is no such strategy.", "Error"),
 }
-BEARER = [{"token": []}]
+BEARER: list[Schema] = [{"token": []}]
 EVENTS = (
     "Server-sent events: hello, then second, endpoints and decisions once a second, transition and strategy as they "
     "happen, missed when the listener was too slow for some."

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from balancer.admin import dashboard, exposition, health
 from balancer.admin.api import BODY_LIMIT, Api
-from balancer.admin.auth import guard
+from balancer.admin.auth import guard, protect
 from balancer.admin.feed import Feed
 from balancer.admin.status import Running
 
@@ -19,6 +19,7 @@ CLOSE_TIMEOUT = 1.0
 def application(running: Running, feed: Feed, draining: Callable[[], bool]) -> web.Application:
     """Every path of the admin port."""
     app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT)
+    app.on_response_prepare.append(protect)
     app.add_routes(
         [
             web.get("/healthz", health.healthz),

@@ -27,7 +27,11 @@ class DiscoveryStatus(Protocol):
 
     @property
     def error(self) -> str | None:
-        """Why it is not current now, in words; None while all is well."""
+        """What is wrong and what to do about it, in words; None while all is well."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether the source cannot be read now, so that the last known endpoints are used on."""
 
 
 class ProxyStatus(Protocol):

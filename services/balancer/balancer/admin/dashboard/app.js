@@ -29,9 +29,9 @@ const plots = [
   new Plot({
     title: "Errors and retries", unit: "a second", kind: "stack", floor: 2, format: count,
     series: [
-      { name: "endpoints' 5xx", colour: "--s5", value: (s) => Math.max(0, s.responses[4] - sum(Object.values(s.errors))) },
+      { name: "from endpoints", colour: "--s5", value: (s) => Math.max(0, s.responses[4] - sum(Object.values(s.errors))) },
       { name: "our own", colour: "--own", value: (s) => sum(Object.values(s.errors)) },
-      { name: "clients' faults", colour: "--s4", value: (s) => sum(Object.values(s.client_faults)) },
+      { name: "by clients", colour: "--s4", value: (s) => sum(Object.values(s.client_faults)) },
       { name: "retries", colour: "--s3", dashed: true, value: (s) => s.retries },
     ],
   }),
@@ -115,6 +115,7 @@ const handlers = {
     const from = told.history[0]?.at ?? Infinity;
     history = [...history.filter((second) => second.at < from), ...told.history].slice(-KEPT);
     strategy.show(told.strategies, told.changeable);
+    decisions.order(told.strategies.strategies.map((each) => each.name));
     drawAbout();
     drawFigures();
     drawPlots();

@@ -28,6 +28,11 @@ export class Decisions {
     this.place.replaceChildren(el("p", { class: "empty", text: "No decision recorded yet: send a request." }));
   }
 
+  // The strategies in the order in which they are always listed.
+  order(names) {
+    this.others.names = names;
+  }
+
   setPaused(paused) {
     this.paused = paused;
     this.pause.setAttribute("aria-pressed", String(paused));
@@ -90,6 +95,9 @@ function scores(decision) {
   return el("div", { class: "scores" }, el("p", { class: "quiet", text: about }), el("div", { class: "scroll" }, table));
 }
 
+// What another strategy would have chosen is an address, or words for why that cannot be said.
+const isAddress = (choice) => /^\S+:\d+$/.test(choice ?? "");
+
 class Others {
   constructor(place) {
     this.bars = el("div", { class: "others-bars" });
@@ -100,6 +108,7 @@ class Others {
     more.addEventListener("toggle", () => this.show(this.decisions));
     this.more = more;
     this.rows = new Map();
+    this.names = [];
     place.append(this.empty, this.bars, more);
   }
 
@@ -109,7 +118,8 @@ class Others {
     this.empty.hidden = known.length > 0;
     this.more.hidden = this.bars.hidden = !known.length;
     if (!known.length) return;
-    const names = [...new Set(known.flatMap((d) => [d.strategy, ...Object.keys(d.others)]))].sort();
+    const told = new Set(known.flatMap((d) => [d.strategy, ...Object.keys(d.others)]));
+    const names = [...new Set([...this.names, ...told])].filter((name) => told.has(name));
     const choice = (d, name) => (name === d.strategy ? d.chosen : d.others[name]);
     for (const name of names) this.bar(name, known, choice);
     for (const [name, row] of this.rows) if (!names.includes(name)) row.node.remove(), this.rows.delete(name);
@@ -124,7 +134,13 @@ class Others {
       this.bars.append(row.node);
     }
     const row = this.rows.get(name);
-    const judged = known.filter((d) => choice(d, name));
+    const judged = known.filter((d) => isAddress(choice(d, name)));
+    if (!judged.length) {
+      setText(row.same, choice(known[0], name) ?? "");
+      row.bar.hidden = true;
+      return;
+    }
+    row.bar.hidden = false;
     const same = judged.filter((d) => choice(d, name) === d.chosen).length / Math.max(1, judged.length);
     const current = known[0].strategy === name;
     row.node.classList.toggle("current", current);
@@ -145,7 +161,7 @@ class Others {
     const rows = latest.map((d) => el("tr", {}, el("th", { scope: "row", text: `${clock(d.at)} ${d.path || d.client}` }),
       ...names.map((name) => {
         const address = choice(d, name);
-        return el("td", { class: address === d.chosen ? "same" : "" }, address ? chip(address) : "–");
+        return el("td", { class: address === d.chosen ? "same" : "" }, isAddress(address) ? chip(address) : "–");
       })));
     this.table.replaceChildren(el("thead", {}, head), el("tbody", {}, ...rows));
   }

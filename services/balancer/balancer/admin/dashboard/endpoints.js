@@ -11,7 +11,8 @@ const WORDS = {
 };
 const TROUBLE = ["ejected", "unhealthy", "left-alone", "draining", "held", "at-limit", "standby", "slow-start", "ready"];
 const CARDS_UP_TO = 24;
-const BAR_UP_TO = 12;
+const SPOKEN = 12;
+const TELLING = ["unhealthy", "at-limit", "standby"];
 
 export class Endpoints {
   constructor(hold) {
@@ -94,14 +95,16 @@ export class Endpoints {
   }
 
   drawShares(shown) {
-    const shares = shown.filter((e) => e.share > 0).sort((a, b) => b.share - a.share).slice(0, BAR_UP_TO);
-    const inOrder = shown.filter((e) => shares.includes(e));
-    const rest = 1 - inOrder.reduce((sum, e) => sum + e.share, 0);
-    const parts = inOrder.map((e) => ({ name: shortName(e.address), share: e.share, fill: colour(e.address), title: e.address }));
-    if (inOrder.length && rest > 0.005) parts.push({ name: "others", share: rest, fill: "var(--rest)", title: "all others" });
+    const busy = shown.filter((e) => e.share > 0);
+    const parts = busy.map((e) => ({ name: shortName(e.address), share: e.share, fill: colour(e.address), title: e.address }));
+    const rest = 1 - busy.reduce((sum, e) => sum + e.share, 0);
+    if (parts.length && rest > 0.005) parts.push({ name: "others", share: rest, fill: "var(--rest)", title: "All others" });
     this.shareBar.hidden = !parts.length;
+    this.shareBar.classList.toggle("many", parts.length > 30);
     drawBar(this.shareBar, parts);
-    setAttribute(this.shareBar, "aria-label", `Share of the traffic: ${parts.map((p) => `${p.title} ${percent(p.share)}`).join(", ")}`);
+    const busiest = [...parts].sort((a, b) => b.share - a.share).slice(0, SPOKEN);
+    const words = busiest.map((p) => `${p.title} ${percent(p.share)}`).join(", ");
+    setAttribute(this.shareBar, "aria-label", `Share of the traffic${parts.length > SPOKEN ? ", the busiest" : ""}: ${words}`);
   }
 }
 
@@ -126,7 +129,7 @@ function reason(e) {
   if (e.ejected_for !== null) return `Back in ${duration(e.ejected_for)}`;
   if (e.left_alone_for !== null) return `Asked to be left alone: ${duration(e.left_alone_for)} more`;
   if (e.slow_start_for !== null) return `Full weight in ${duration(e.slow_start_for)}, now ${percent(e.weight_in_force / e.weight)}`;
-  if (e.why_out) return e.why_out[0].toUpperCase() + e.why_out.slice(1);
+  if (e.why_out && TELLING.includes(e.state)) return e.why_out[0].toUpperCase() + e.why_out.slice(1);
   if (e.failures_in_row) return `${e.failures_in_row} failure${e.failures_in_row > 1 ? "s" : ""} in a row`;
   return "";
 }
@@ -173,7 +176,7 @@ class Card extends Item {
     this.node = el("li", { class: "card panel" },
       el("div", { class: "card-head" }, title, this.state), this.where,
       el("dl", {}, figure("in_flight", "In flight"), figure("latency", "EWMA"), figure("rate", "Requests/s"), figure("share", "Share")),
-      this.share, this.reason, this.countdown, this.failed, el("div", { class: "card-foot" }, this.button));
+      this.share, this.reason, this.countdown, el("div", { class: "card-foot" }, this.failed, this.button));
     this.node.style.setProperty("--c", colour(endpoint.address));
     this.longest = 0;
   }

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from balancer.admin import exposition
+from balancer.admin.metrics import METRICS
+from balancer.balancing.endpoint import EndpointSpec
+from balancer.balancing.outcome import Kind
+from balancer.counters import Histogram, count
+
+ROOT = Path(__file__).resolve().parents[3]
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+EVERYTHING = ("requests", "bytes_received", "bytes_sent", "retries_denied", "connections_accepted", "drained_cut")
+
+
+async def scrape(client, headers=None) -> str:
+    async with client.get("/metrics", headers=headers) as response:
+        assert response.status == 200
+        return await response.text()
+
+
+def value(text: str, sample: str, **labels: str) -> float:
+    for family in parse_text(text):
+        for found in family.samples:
+            if found.name == sample and found.labels == labels:
+                return found.value
+    raise AssertionError(f"no {sample} {labels}")
+
+
+def busy(world) -> None:
+    """Count something of every kind, with names that need escaping."""
+    for name in EVERYTHING:
+        setattr(world.counters, name, 7)
+    tables = ("errors", "client_faults", "retries", "choices", "discovery_events", "connections_refused")
+    for table in tables:
+        count(getattr(world.counters, table), 'a "reason"\\with\nall')
+    for name in ("total_seconds", "first_byte_seconds", "connect_seconds", "queue_seconds", "loop_lag_seconds"):
+        getattr(world.counters, name).observe(0.004)
+    world.request()
+    world.request(503)
+    world.endpoint(1).failed[Kind.REFUSED.value] = 2
+
+
+async def test_what_endpoints_did_is_told_by_endpoint_and_class(world, client):
+    first = world.request(200)
+    world.request(502)
+    world.request(200)
+    text = await scrape(client)
+    assert value(text, "lb_endpoint_responses_total", endpoint=first.address, **{"class": "2xx"}) == 2
+    assert value(text, "lb_responses_total", **{"class": "5xx"}) == 1
+    assert value(text, "lb_requests_total") == 3
+    assert value(text, "lb_endpoint_latency_seconds", endpoint=first.address) > 0
+
+
+async def test_a_histogram_is_cumulative_and_agrees_with_its_count_and_sum(world, client):
+    for seconds in (0.0001, 0.003, 0.003, 700.0):
+        world.counters.total_seconds.observe(seconds)
+    text = await scrape(client)
+    name = "lb_request_duration_seconds"
+    assert value(text, f"{name}_bucket", le="0.0005") == 1
+    assert value(text, f"{name}_bucket", le="0.005") == 3
+    assert value(text, f"{name}_bucket", le="60.0") == 3
+    assert value(text, f"{name}_bucket", le="+Inf") == value(text, f"{name}_count") == 4
+    assert value(text, f"{name}_sum") == pytest.approx(700.0061)
+
+
+async def test_states_and_transitions_are_counted(world, client):
+    world.pool.hold(world.endpoint(2), True, world.now)
+    text = await scrape(client)
+    assert value(text, "lb_endpoints", state="held") == 1
+    assert value(text, "lb_endpoints", state="ready") == 1
+    assert value(text, "lb_endpoint_eligible", endpoint="10.0.0.2:8000") == 0
+    assert value(text, "lb_transitions_total", event="held") == 1
+    assert value(text, "lb_transitions_total", event="joined") == 2
+
+
+async def test_the_age_of_the_discovery_is_absent_before_it_is_known(make_world, world, client):
+    world.now += 5
+    assert value(await scrape(client), "lb_discovery_age_seconds") == 5
+    world.discovery.fresh_at = None
+    assert not re.search(r"^lb_discovery_age_seconds ", await scrape(client), re.MULTILINE)
+
+
+async def test_openmetrics_and_prometheus_tell_the_same(world, client):
+    busy(world)
+    text = await scrape(client)
+    openmetrics = await scrape(client, OPENMETRICS)
+    assert openmetrics.endswith("# EOF\n")
+    assert openmetrics.count("# EOF") == 1
+
+    def lb(families) -> dict:
+        found = {(s.name, *sorted(s.labels.items())): s.value for family in families for s in family.samples}
+        return {key: value for key, value in found.items() if key[0].startswith("lb_") and "uptime" not in key[0]}
+
+    plain, open_ = lb(parse_text(text)), lb(parse_openmetrics(openmetrics))
+    assert plain == open_
+    assert len(plain) > 100
+
+
+async def test_every_name_follows_prometheus_conventions(world, client):
+    busy(world)
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian's package `prometheus` has it)")
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=(await scrape(client)).encode(), capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+async def test_a_scrape_tells_every_metric_of_the_table_and_no_other(world, client):
+    busy(world)
+    families = {family.name for family in parse_text(await scrape(client)) if not family.name.startswith("process_")}
+    assert families == {metric.name.removesuffix("_total") for metric in METRICS}
+
+
+async def test_two_pods_at_one_address_do_not_break_the_scrape(world, client):
+    specs = [EndpointSpec("10.0.0.1", 8000, uid=uid) for uid in ("old", "new")]
+    world.pool.replace(specs, world.now)
+    lines = [line for line in (await scrape(client)).splitlines() if line.startswith("lb_endpoint_in_flight")]
+    assert lines == ['lb_endpoint_in_flight{endpoint="10.0.0.1:8000"} 0.0']
+
+
+async def test_a_big_fleet_is_told_whole_in_pieces_between_which_others_run(world):
+    world.pool.replace([EndpointSpec(f"10.1.{i // 250}.{i % 250}", 80) for i in range(2000)], world.now)
+    collector = exposition.BalancerCollector(world.admin._running)
+    encode, _ = exposition.choose_encoder(OPENMETRICS["Accept"])
+    ran = 0
+
+    async def count_turns() -> None:
+        nonlocal ran
+        while True:
+            ran += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(count_turns())
+    pieces = [piece async for piece in exposition.render(collector, encode)]
+    other.cancel()
+    text = b"".join(pieces).decode()
+    assert ran >= len(pieces) - 1 > 2000 / exposition.SLICE * 10
+    assert max(piece.count(b"\n") for piece in pieces) <= exposition.SLICE + 3
+    assert text.count("# TYPE lb_endpoint_in_flight ") == 1
+    in_flight = next(f for f in parse_openmetrics(text) if f.name == "lb_endpoint_in_flight")
+    assert len(in_flight.samples) == 2000
+
+
+def test_no_label_is_made_of_what_a_client_sends():
+    from_clients = {"path", "method", "client", "host", "user", "url"}
+    assert not from_clients & {label for metric in METRICS for label in metric.labels}
+
+
+def test_the_page_is_in_step_with_the_table():
+    checked = subprocess.run(
+        [sys.executable, ROOT / "tools" / "metrics.py", "--check"], capture_output=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+async def test_a_slow_event_loop_is_noticed(world):
+    lag: Histogram = world.counters.loop_lag_seconds
+    world.now += 3.0  # By the clock that the timer compares with, three seconds pass in one turn.
+    async with asyncio.timeout(5):
+        while not sum(lag.counts):
+            await asyncio.sleep(0.01)
+    assert lag.sum == pytest.approx(2.9)
