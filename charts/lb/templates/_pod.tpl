@@ -25,7 +25,7 @@ annotations:
 {{- define "lb.podSpec" -}}
 {{- $root := index . 0 -}}
 {{- $values := index $root.Values (index . 1) -}}
-{{- $selector := fromYaml (include "lb.selector" .) -}}
+{{- $this := . -}}
 serviceAccountName: {{ include "lb.serviceAccount" . }}
 {{- /* Without this, a Service called lb makes Kubernetes inject LB_PORT=tcp://… and the like. */}}
 enableServiceLinks: false
@@ -56,9 +56,14 @@ tolerations:
 {{- with $values.topologySpreadConstraints }}
 topologySpreadConstraints:
   {{- range . }}
-  {{- /* Per template hash, so that a rollout's old pods don't count. */}}
-  {{- $ours := dict "labelSelector" (dict "matchLabels" $selector) "matchLabelKeys" (list "pod-template-hash") }}
-  - {{ toYaml (ternary . (merge (dict) . $ours) (hasKey . "labelSelector")) | nindent 4 | trim }}
+  - {{ toYaml . | nindent 4 | trim }}
+    {{- if not .labelSelector }}
+    labelSelector:
+      matchLabels:
+        {{- include "lb.selector" $this | nindent 8 }}
+    # Each rollout for itself: its old pods don't count.
+    matchLabelKeys: [pod-template-hash]
+    {{- end }}
   {{- end }}
 {{- end }}
 {{- end -}}
