@@ -197,6 +197,7 @@ def test_a_value_with_line_ends_or_of_great_length_stays_one_short_line() -> Non
             NEEDED | {"LB_MODE": "tcp", "LB_STRATEGY": "consistent-hash", "LB_HASH_KEY": "path"},
             "LB_HASH_KEY can only be client-ip",
         ),
+        (NEEDED | {"LB_UPSTREAM_PROXY_PROTOCOL": "v2"}, "LB_UPSTREAM_PROXY_PROTOCOL needs LB_MODE=tcp"),
         (NEEDED | {"LB_ADMIN_PORT": "8080"}, "LB_PORT and LB_ADMIN_PORT are the same"),
     ],
 )

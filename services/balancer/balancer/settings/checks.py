@@ -87,6 +87,11 @@ RULES: list[Rule] = [
         "LB_MODE=tcp sees no request: LB_HASH_KEY can only be client-ip there",
     ),
     (
+        lambda s: s.mode == "http" and s.upstream_proxy_protocol != "off",
+        "mode upstream_proxy_protocol",
+        "LB_UPSTREAM_PROXY_PROTOCOL needs LB_MODE=tcp: in http mode, where clients share connections, use X-Forwarded-For",
+    ),
+    (
         _ports_clash,
         "port admin_port host admin_host",
         "LB_PORT and LB_ADMIN_PORT are the same on the same address: change one of them",

@@ -115,7 +115,7 @@ class Settings(BaseSettings):
         False, "Whether connections from LB_TRUSTED_PROXIES begin with a PROXY protocol header (v1 or v2)."
     )
     upstream_proxy_protocol: Annotated[Literal["off", "v1", "v2"], kinds.one_of(["off", "v1", "v2"])] = LISTENING(
-        "off", "Version of the PROXY protocol header that connections to endpoints begin with."
+        "off", "Version of the PROXY protocol header that connections to endpoints begin with, in tcp mode."
     )
 
     tls_cert: PathOrNone = TLS(None, "File with the certificate chain (PEM) for clients; read again when it changes.")
