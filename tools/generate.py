@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GENERATORS = [
     "tools/version.py",
     "tools/settings.py",
+    "tools/chart.py",
+    "tools/manifests.py",
 ]
 """Each writes its files, or with `--check` writes none and exits with 1 when one is out of step. Order matters."""
 

@@ -17,8 +17,10 @@ LOCKS = {
     "requirements-dev.lock": ["--group", "dev", "--all-extras", f"{BALANCER}/pyproject.toml", f"{PI}/pyproject.toml"],
     f"{BALANCER}/requirements.lock": [*TESTED, "--all-extras", f"{BALANCER}/pyproject.toml"],
     f"{BALANCER}/requirements-build.lock": [*TESTED, "--group", "compile"],
+    f"{BALANCER}/requirements-reload.lock": [*TESTED, "--group", "reload"],
     f"{PI}/requirements.lock": [*TESTED, "--all-extras", f"{PI}/pyproject.toml"],
     f"{PI}/requirements-build.lock": [*TESTED, "--group", "build"],
+    f"{PI}/requirements-reload.lock": [*TESTED, "--group", "reload"],
 }
 """Each lock file and what is resolved for it, in the order in which they build on each other."""
 
