@@ -1,103 +1,24 @@
-"""An admin port over a real pool, on a clock that stands still unless a test moves it."""
+"""An admin port over a real pool, and its clients."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from random import Random
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from tests.balancer.admin.world import TOKEN, MakeWorld, World
 
-from balancer.admin import Admin
-from balancer.balancing import strategies
-from balancer.balancing.endpoint import Endpoint, EndpointSpec
-from balancer.balancing.outcome import Outcome
-from balancer.balancing.pool import Policy, Pool
-from balancer.balancing.request import RequestInfo
-from balancer.counters import Counters
 from balancer.settings import Settings
-
-TOKEN = "open-sesame"
-
-
-@dataclass
-class Discovery:
-    source: str = "static"
-    fresh_at: float | None = None
-    error: str | None = None
-    stale: bool = False
-
-
-@dataclass
-class Proxy:
-    replica: str = "lb-7f9c-x2x4q"
-    started_at: float = 100.0
-    retry_budget: float = 10.0
-
-    def idle_connections(self, endpoint: Endpoint) -> int:
-        return endpoint.connections_open
-
-
-@dataclass
-class World:
-    """A balancer without a data plane: what the data plane would do is done by `request`."""
-
-    settings: Settings
-    now: float = 1000.0
-    discovery: Discovery = field(default_factory=Discovery)
-    proxy: Proxy = field(default_factory=Proxy)
-    counters: Counters = field(default_factory=Counters)
-
-    def __post_init__(self) -> None:
-        self.random = Random(7)
-        self.pool = Pool(
-            self.strategy(self.settings.strategy), self.settings.strategy, Policy(eject_after=3), self.random
-        )
-        self.admin = Admin(
-            settings=self.settings,
-            pool=self.pool,
-            counters=self.counters,
-            clock=lambda: self.now,
-            discovery=self.discovery,
-            proxy=self.proxy,
-            switch_strategy=self.switch,
-        )
-        self.url = ""
-
-    def strategy(self, name: str) -> strategies.Strategy:
-        return strategies.load(name, self.random)
-
-    def switch(self, name: str) -> None:
-        self.pool.use(self.strategy(name), name, self.now)
-
-    def fleet(self, *names: str) -> None:
-        """Discovery finds these, at 10.0.0.1:8000 and so on."""
-        self.pool.replace([EndpointSpec(f"10.0.0.{i}", 8000, name=name) for i, name in enumerate(names, 1)], self.now)
-        self.discovery.fresh_at = self.now
-
-    def request(self, status: int = 200, seconds: float = 0.01, path: str = "/pi") -> Endpoint:
-        """A request comes, is answered with `status` after `seconds`, and is counted as the proxy would."""
-        lease = self.pool.lease(RequestInfo("192.0.2.1", "GET", path), self.now)
-        lease.sent(self.now)
-        self.now += seconds
-        lease.first_byte(self.now)
-        lease.close(Outcome.answered(status), self.now)
-        self.counters.requests += 1
-        self.counters.responses[status // 100] += 1
-        self.counters.total_seconds.observe(seconds)
-        return lease.endpoint
-
-    def endpoint(self, number: int) -> Endpoint:
-        return list(self.pool.endpoints)[number - 1]
 
 
 @pytest.fixture
-async def make_world() -> AsyncIterator[Callable[..., object]]:
-    made = []
+async def make_world() -> AsyncIterator[MakeWorld]:
+    """Makes admin ports; settings as keywords."""
+    made: list[World] = []
 
     async def make(**settings: object) -> World:
-        world = World(Settings(**{"backends": "10.0.0.1:8000", "admin_port": 0, "admin_token": TOKEN, **settings}))
+        told = {"backends": "10.0.0.1:8000", "admin_port": 0, "admin_token": TOKEN, **settings}
+        world = World(Settings.model_validate(told))
         await world.admin.start()
         world.url = f"http://127.0.0.1:{world.admin.port}"
         made.append(world)
@@ -109,7 +30,7 @@ async def make_world() -> AsyncIterator[Callable[..., object]]:
 
 
 @pytest.fixture
-async def world(make_world: Callable[..., object]) -> World:
+async def world(make_world: MakeWorld) -> World:
     """An admin port with a token and two endpoints."""
     made = await make_world()
     made.fleet("pi-a", "pi-b")

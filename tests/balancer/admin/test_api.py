@@ -2,29 +2,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 import structlog
+from aiohttp import ClientSession
+from tests.balancer.admin.world import World
 
 from balancer.balancing.endpoint import EndpointSpec
+from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies import STRATEGIES
 
 
-async def get(client, path: str, status: int = 200) -> dict:
+async def get(client: ClientSession, path: str, status: int = 200) -> Any:
     async with client.get(path) as response:
         assert response.status == status, await response.text()
         assert response.content_type == "application/json"
         return await response.json()
 
 
-async def put(client, body: object, status: int) -> dict:
+async def put(client: ClientSession, body: object, status: int) -> Any:
     async with client.put("/api/strategy", json=body) as response:
         assert response.status == status, await response.text()
         return await response.json()
 
 
-async def test_a_switch_is_at_once_and_forgets_nothing(world, operator):
-    lease = world.pool.lease(request(), world.now)
+async def test_a_switch_is_at_once_and_forgets_nothing(world: World, operator: ClientSession) -> None:
+    lease = world.pool.lease(RequestInfo("192.0.2.1", "GET", "/"), world.now)
     for _ in range(9):
         world.request(seconds=0.2)
     before = [(e.latency.average(world.now), e.answered[2], e.in_flight) for e in world.pool.endpoints]
@@ -36,13 +40,13 @@ async def test_a_switch_is_at_once_and_forgets_nothing(world, operator):
     assert (await get(operator, "/api/strategy"))["strategy"] == "least-connections"
 
 
-async def test_an_unknown_strategy_is_refused_with_the_names_there_are(world, operator):
+async def test_an_unknown_strategy_is_refused_with_the_names_there_are(world: World, operator: ClientSession) -> None:
     error = (await put(operator, {"strategy": "fastest"}, 422))["error"]
     assert all(name in error for name in STRATEGIES)
     assert world.pool.strategy_name == "round-robin"
 
 
-async def test_the_token_does_not_let_one_import_code(world, operator):
+async def test_the_token_does_not_let_one_import_code(world: World, operator: ClientSession) -> None:
     await put(operator, {"strategy": "os:system"}, 422)
     assert world.pool.strategy_name == "round-robin"
 
@@ -50,18 +54,20 @@ async def test_the_token_does_not_let_one_import_code(world, operator):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"strategy": 1}', b"{}", b'{"strategy": "n-to-one", "x": 1}'], ids=str
 )
-async def test_any_other_body_is_refused(operator, body):
+async def test_any_other_body_is_refused(operator: ClientSession, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     async with operator.put("/api/strategy", data=body, headers=headers) as response:
         assert response.status == 400
         assert "error" in await response.json()
 
 
-async def test_a_long_body_is_refused_before_it_is_held(operator):
+async def test_a_long_body_is_refused_before_it_is_held(operator: ClientSession) -> None:
     await put(operator, {"strategy": "x" * 100_000}, 413)
 
 
-async def test_an_endpoint_drained_by_hand_gets_no_request_until_it_is_taken_back(world, operator):
+async def test_an_endpoint_drained_by_hand_gets_no_request_until_it_is_taken_back(
+    world: World, operator: ClientSession
+) -> None:
     async with operator.post("/api/endpoints/10.0.0.1:8000/drain") as response:
         assert (await response.json())["state"] == "held"
     assert {world.request().address for _ in range(10)} == {"10.0.0.2:8000"}
@@ -70,18 +76,20 @@ async def test_an_endpoint_drained_by_hand_gets_no_request_until_it_is_taken_bac
     assert {world.request().address for _ in range(10)} == {"10.0.0.1:8000", "10.0.0.2:8000"}
 
 
-async def test_an_ipv6_endpoint_is_found_by_its_address(world, operator):
+async def test_an_ipv6_endpoint_is_found_by_its_address(world: World, operator: ClientSession) -> None:
     world.pool.replace([EndpointSpec("fd00::7", 8000)], world.now)
     assert (await get(operator, "/api/endpoints/%5Bfd00%3A%3A7%5D%3A8000"))["address"] == "[fd00::7]:8000"
 
 
-async def test_an_unknown_endpoint_is_said_to_be(operator):
+async def test_an_unknown_endpoint_is_said_to_be(operator: ClientSession) -> None:
     await get(operator, "/api/endpoints/10.9.9.9:1", 404)
     async with operator.post("/api/endpoints/10.9.9.9:1/drain") as response:
         assert response.status == 404
 
 
-async def test_each_change_is_logged_with_who_and_what(world, operator, client):
+async def test_each_change_is_logged_with_who_and_what(
+    world: World, operator: ClientSession, client: ClientSession
+) -> None:
     with structlog.testing.capture_logs() as logs:
         await put(operator, {"strategy": "least-connections"}, 200)
         async with operator.post("/api/endpoints/10.0.0.1:8000/drain", headers={"User-Agent": "curl/8"}):
@@ -98,7 +106,7 @@ async def test_each_change_is_logged_with_who_and_what(world, operator, client):
     assert "open-sesame" not in json.dumps(logs)
 
 
-async def test_endpoints_are_told_with_their_state_and_why(world, client):
+async def test_endpoints_are_told_with_their_state_and_why(world: World, client: ClientSession) -> None:
     for _ in range(6):
         world.request(502)  # three failures in a row each: one is ejected, the other is the last
     told = (await get(client, "/api/endpoints"))["endpoints"]
@@ -111,18 +119,20 @@ async def test_endpoints_are_told_with_their_state_and_why(world, client):
     assert (ready["eligible"], ready["why_out"], ready["ejected_for"]) == (True, None, None)
 
 
-async def test_a_big_fleet_is_told_whole(world, client):
+async def test_a_big_fleet_is_told_whole(world: World, client: ClientSession) -> None:
     world.pool.replace([EndpointSpec(f"10.1.{i // 250}.{i % 250}", 80) for i in range(1001)], world.now)
     told = await get(client, "/api/endpoints")
     assert told["total"] == len(told["endpoints"]) == 1001
 
 
-async def test_an_empty_fleet_is_told(world, client):
+async def test_an_empty_fleet_is_told(world: World, client: ClientSession) -> None:
     world.fleet()
     assert await get(client, "/api/endpoints") == {"total": 0, "endpoints": []}
 
 
-async def test_decisions_come_newest_first_with_candidates_and_the_others_choices(world, client):
+async def test_decisions_come_newest_first_with_candidates_and_the_others_choices(
+    world: World, client: ClientSession
+) -> None:
     for path in ("/first", "/second", "/third"):
         world.request(path=path)
     told = (await get(client, "/api/decisions?limit=2"))["decisions"]
@@ -136,12 +146,12 @@ async def test_decisions_come_newest_first_with_candidates_and_the_others_choice
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "x", "", "1e3", "²", "9" * 5000])
-async def test_a_limit_that_is_none_is_refused(client, limit):
+async def test_a_limit_that_is_none_is_refused(client: ClientSession, limit: str) -> None:
     async with client.get("/api/decisions", params={"limit": limit}) as response:
         assert response.status == 400
 
 
-async def test_the_settings_in_force_are_told_and_the_token_is_not(world, client):
+async def test_the_settings_in_force_are_told_and_the_token_is_not(world: World, client: ClientSession) -> None:
     async with client.get("/api/config") as response:
         text = await response.text()
     assert "open-sesame" not in text
@@ -150,7 +160,7 @@ async def test_the_settings_in_force_are_told_and_the_token_is_not(world, client
     assert settings["LB_STRATEGY"] == "round-robin"
 
 
-async def test_what_does_not_exist_is_answered_in_json(client):
+async def test_what_does_not_exist_is_answered_in_json(client: ClientSession) -> None:
     await get(client, "/api/nowhere", 404)
     async with client.delete("/api/strategy") as response:
         assert response.status == 405
@@ -158,7 +168,9 @@ async def test_what_does_not_exist_is_answered_in_json(client):
         assert "error" in await response.json()
 
 
-async def test_a_client_that_leaves_in_mid_answer_leaves_no_traceback(world, caplog):
+async def test_a_client_that_leaves_in_mid_answer_leaves_no_traceback(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.pool.replace([EndpointSpec(f"10.1.{i // 250}.{i % 250}", 80) for i in range(5000)], world.now)
     for _ in range(3):
         reader, writer = await asyncio.open_connection("127.0.0.1", world.admin.port)
@@ -167,9 +179,3 @@ async def test_a_client_that_leaves_in_mid_answer_leaves_no_traceback(world, cap
         writer.transport.abort()
         await asyncio.sleep(0.05)
     assert not caplog.records
-
-
-def request():
-    from balancer.balancing.request import RequestInfo
-
-    return RequestInfo("192.0.2.1", "GET", "/")

@@ -3,14 +3,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from aiohttp import ClientResponse, ClientSession
+from tests.balancer.admin.world import MakeWorld, World
 
 from balancer.admin import events
 from balancer.admin.events import Hub, Listener, encode
 
+Stream = AsyncIterator[tuple[str, Any]]
 
-async def follow(response) -> AsyncIterator[tuple[str, object]]:
+
+async def follow(response: ClientResponse) -> Stream:
     """The events of a stream."""
     name = ""
     async for line in response.content:
@@ -21,7 +26,7 @@ async def follow(response) -> AsyncIterator[tuple[str, object]]:
             yield name, json.loads(text)
 
 
-async def first(stream, name: str) -> dict:
+async def first(stream: Stream, name: str) -> Any:
     async with asyncio.timeout(5):
         async for event, data in stream:
             if event == name:
@@ -29,7 +34,7 @@ async def first(stream, name: str) -> dict:
     raise AssertionError(f"no {name}")
 
 
-async def test_a_new_listener_is_told_who_this_is_and_how_things_stand(world, client):
+async def test_a_new_listener_is_told_who_this_is_and_how_things_stand(world: World, client: ClientSession) -> None:
     world.request()
     async with client.get("/api/events") as response:
         assert response.content_type == "text/event-stream"
@@ -44,7 +49,9 @@ async def test_a_new_listener_is_told_who_this_is_and_how_things_stand(world, cl
     assert len(decisions["decisions"]) == 1
 
 
-async def test_transitions_and_switches_are_told_at_once(world, client, operator):
+async def test_transitions_and_switches_are_told_at_once(
+    world: World, client: ClientSession, operator: ClientSession
+) -> None:
     async with client.get("/api/events") as response:
         stream = follow(response)
         await first(stream, "decisions")
@@ -57,7 +64,7 @@ async def test_transitions_and_switches_are_told_at_once(world, client, operator
         assert (told["before"], told["strategy"]) == ("round-robin", "n-to-one")
 
 
-async def test_each_second_is_told_with_rates_and_shares(world, client):
+async def test_each_second_is_told_with_rates_and_shares(world: World, client: ClientSession) -> None:
     feed = world.admin._feed
     async with client.get("/api/events") as response:
         stream = follow(response)
@@ -76,17 +83,18 @@ async def test_each_second_is_told_with_rates_and_shares(world, client):
     assert len(decisions["decisions"]) == 10
 
 
-async def test_the_streams_end_when_the_port_closes(make_world):
-    import aiohttp
+async def test_the_streams_end_when_the_port_closes(make_world: MakeWorld) -> None:
 
     world = await make_world()
-    async with aiohttp.ClientSession(world.url) as client, client.get("/api/events") as response:
+    async with ClientSession(world.url) as client, client.get("/api/events") as response:
         async with asyncio.timeout(5):
             await world.admin.stop()
             assert (await response.content.read())[:5] == b"retry"
 
 
-async def test_too_many_listeners_are_refused_and_a_place_is_free_when_one_leaves(world, client, monkeypatch):
+async def test_too_many_listeners_are_refused_and_a_place_is_free_when_one_leaves(
+    world: World, client: ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(events, "LISTENERS", 1)
     async with client.get("/api/events") as response:
         await first(follow(response), "hello")
@@ -100,24 +108,24 @@ async def test_too_many_listeners_are_refused_and_a_place_is_free_when_one_leave
         assert response.status == 200
 
 
-async def test_what_a_slow_listener_misses_is_counted_and_not_kept():
+async def test_what_a_slow_listener_misses_is_counted_and_not_kept() -> None:
     listener = Listener()
     for number in range(events.BACKLOG + 30):
         listener.tell(encode("second", {"n": number}))
-    told = await listener.take()
+    told = await listener.take() or b""
     assert told.count(b"event: second") == events.BACKLOG
     assert told.endswith(encode("missed", {"count": 30}))
     listener.end()
     assert await listener.take() is None
 
 
-async def test_a_listener_that_takes_nothing_is_dropped(world, monkeypatch):
+async def test_a_listener_that_takes_nothing_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "STUCK_AFTER", 0.2)
     hub: Hub = world.admin._feed.hub
     _, writer = await asyncio.open_connection("127.0.0.1", world.admin.port)
     writer.write(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(10):
-        while not hub:
+        while not hub:  # noqa: ASYNC110 - the hub does not tell who comes
             await asyncio.sleep(0.01)
         while hub:  # It never reads: the socket's buffers fill, then its backlog, then it is dropped.
             hub.tell("second", {"filler": "x" * 500_000})

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import aiohttp
 import pytest
+from aiohttp import ClientSession
+from tests.balancer.admin.world import MakeWorld, World
 
 
-async def test_the_process_lives_even_before_it_is_ready(make_world):
+async def test_the_process_lives_even_before_it_is_ready(make_world: MakeWorld) -> None:
     world = await make_world()
     async with aiohttp.ClientSession(world.url) as client, client.get("/healthz") as response:
         assert (response.status, await response.json()) == (200, {"status": "ok"})
 
 
-async def test_is_ready_from_the_first_snapshot_until_sigterm(make_world):
+async def test_is_ready_from_the_first_snapshot_until_sigterm(make_world: MakeWorld) -> None:
     world = await make_world()
     async with aiohttp.ClientSession(world.url) as client:
 
@@ -37,8 +39,8 @@ async def test_is_ready_from_the_first_snapshot_until_sigterm(make_world):
     ids=["an empty fleet", "a stale discovery"],
 )
 async def test_what_taking_this_replica_out_would_not_mend_is_a_detail_and_no_failure(
-    world, client, fleet, error, words
-):
+    world: World, client: ClientSession, fleet: tuple[str, ...], error: str | None, words: str
+) -> None:
     world.fleet(*fleet)
     world.discovery.error, world.discovery.stale = error, error is not None
     world.now += 42
@@ -54,7 +56,7 @@ async def test_what_taking_this_replica_out_would_not_mend_is_a_detail_and_no_fa
     }
 
 
-async def test_readiness_tells_how_many_endpoints_can_be_chosen(world, client):
+async def test_readiness_tells_how_many_endpoints_can_be_chosen(world: World, client: ClientSession) -> None:
     world.pool.hold(world.endpoint(1), True, world.now)
     async with client.get("/readyz") as response:
         assert (await response.json())["endpoints"] == {"total": 2, "eligible": 1}
