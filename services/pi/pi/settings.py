@@ -20,7 +20,9 @@ from pi.cpus import available_cpus
 
 PREFIX = "PI_"
 
-_SERVICE_LINK = re.compile(r"PI_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_SERVICE_LINK = re.compile(
+    r"PI(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII
+)
 _SERVICE_LINK_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -31,10 +33,12 @@ _CONSEQUENCE = "default_factory_not_called"
 def _is_service_link(variable: str, value: str) -> bool:
     """Whether Kubernetes made this variable.
 
-    A pod gets `PI_SERVICE_HOST`, `PI_PORT=tcp://…`, `PI_PORT_8000_TCP…` when its namespace has a Service called `pi`,
-    unless it sets `enableServiceLinks: false`.
+    A pod gets `PI_SERVICE_HOST`, `PI_PORT=tcp://…`, `PI_PORT_8000_TCP…` when its namespace has a Service called `pi`
+    (`PI_WEB_…` for one called `pi-web`), unless it sets `enableServiceLinks: false`.
     """
-    return bool(_SERVICE_LINK.fullmatch(variable)) or (variable == "PI_PORT" and bool(_SERVICE_LINK_URL.match(value)))
+    if _SERVICE_LINK.fullmatch(variable):
+        return True
+    return variable.endswith("_PORT") and bool(_SERVICE_LINK_URL.match(value))
 
 
 class _Environment(EnvSettingsSource):
@@ -130,7 +134,7 @@ def load() -> tuple[Settings, list[str]]:
         if not variable.upper().startswith(PREFIX):
             continue
         if _is_service_link(variable, value):
-            warnings.append(f"{variable}={value} ignored: Kubernetes sets it for a Service called pi")
+            warnings.append(f"{variable}={value} ignored: Kubernetes sets it for a Service")
         elif variable.upper() not in _variables():
             faults.append(f"{variable}={value!r}: no such setting; there are {', '.join(_variables())}")
     try:

@@ -43,7 +43,7 @@ li::before{content:"";display:block;height:4rem;margin-bottom:.3rem;background:
 linear-gradient(var(--accent),var(--accent)) 50% calc(50% - var(--over)*1rem)/60% calc(var(--size)*2rem) no-repeat,
 linear-gradient(var(--edge),var(--edge)) 0 50%/100% 1px no-repeat}
 main{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"Liberation Mono","DejaVu Sans Mono",monospace;margin:2rem 0}
-.large{font-size:clamp(1.5rem,.6rem + 4.6vw,3.5rem);line-height:1.35;overflow-wrap:normal}
+.large{font-size:clamp(1rem,6.2vw,3.35rem);line-height:1.35;overflow-wrap:normal}
 main>b{display:block;font-size:2.5rem;line-height:1;font-weight:500;color:var(--accent);
 margin:0 0 .75rem var(--gutter)}
 main>p{position:relative;box-sizing:content-box;width:calc(var(--groups)*11ch - .5ch);margin:0 0 .9em;

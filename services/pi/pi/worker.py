@@ -9,18 +9,12 @@ import ctypes
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 
 from pi import page
 from pi.digits import pi_text
-
-QUESTION = struct.Struct("!Q?")
-"""How many decimals, and whether to lay them out for the page."""
-
-ANSWER = struct.Struct("!Qdd")
-"""Length of the payload that follows in bytes, seconds spent computing, seconds spent laying out."""
+from pi.frames import ANSWER, QUESTION
 
 _PR_SET_PDEATHSIG = 1
 
@@ -79,7 +73,7 @@ def main() -> None:
     computer = Computer(remember=memory == "on")
     channel = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     try:
-        channel.sendall(ANSWER.pack(0, 0.0, 0.0))  # ready
+        channel.sendall(ANSWER.pack(0, 0.0, 0.0))
         while question := _receive(channel, QUESTION.size):
             channel.sendall(computer.answer(question))
     except (BrokenPipeError, ConnectionResetError):
