@@ -89,7 +89,7 @@ RULES: list[Rule] = [
     (
         lambda s: s.mode == "http" and s.upstream_proxy_protocol != "off",
         "mode upstream_proxy_protocol",
-        "LB_UPSTREAM_PROXY_PROTOCOL needs LB_MODE=tcp: in http mode, where clients share connections, use X-Forwarded-For",
+        "LB_UPSTREAM_PROXY_PROTOCOL needs LB_MODE=tcp: in http mode clients share connections (see X-Forwarded-For)",
     ),
     (
         _ports_clash,

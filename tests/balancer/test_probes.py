@@ -1,0 +1,354 @@
+"""Active health checks: when whom, what a row of results means, and what endpoints of each kind are found to be."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.balancing import strategies
+from balancer.balancing.endpoint import Endpoint, EndpointSpec
+from balancer.balancing.pool import Policy, Pool
+from balancer.probes import MAX_AT_ONCE, Ask, Probes, Schedule, Streak
+from balancer.settings import Settings
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def endpoints(number: int) -> list[Endpoint]:
+    return [Endpoint(EndpointSpec("10.0.0.1", port + 1)) for port in range(number)]
+
+
+# A row of results.
+
+
+def verdicts(rise: int, fall: int, results: str) -> str:
+    """The health after each result: `+` and `-`."""
+    streak = Streak(rise, fall)
+    said = ""
+    for result in results:
+        streak.heard(result == "+")
+        said += "+" if streak.healthy else "-"
+    return said
+
+
+def test_the_first_check_decides_alone() -> None:
+    assert verdicts(2, 3, "-") == "-"
+    assert verdicts(2, 3, "+") == "+"
+
+
+def test_a_healthy_endpoint_falls_after_as_many_failures_in_a_row_as_fall_says() -> None:
+    assert verdicts(2, 3, "+--+---") == "++++++-"
+
+
+def test_an_unhealthy_endpoint_rises_after_as_many_successes_in_a_row_as_rise_says() -> None:
+    assert verdicts(2, 3, "-+-++") == "----+"
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.text("+-", min_size=1, max_size=60))
+def test_health_changes_only_on_a_whole_row_of_results(rise: int, fall: int, results: str) -> None:
+    said = verdicts(rise, fall, results)
+    for index in range(1, len(results)):
+        needed = rise if said[index] == "+" else fall
+        whole_row = results[max(0, index - needed + 1) : index + 1] == said[index] * needed
+        assert (said[index] != said[index - 1]) <= whole_row
+
+
+# The schedule.
+
+
+def test_checks_of_thousands_of_endpoints_are_spread_over_the_interval() -> None:
+    schedule = Schedule(interval=5.0, random=Random(1))
+    for each in endpoints(5000):
+        schedule.add(each, 0.0)
+    for _ in range(5):
+        per_slice: Counter[int] = Counter()
+        base = schedule.soonest() or 0.0
+        now = base
+        while now < base + 5.0:
+            while (endpoint := schedule.due(now)) is not None:
+                per_slice[int((now - base) / 0.1)] += 1
+                schedule.again(endpoint, now, now)
+            now += 0.01
+        assert max(per_slice.values()) < 5 * 5000 / 50
+
+
+def test_an_endpoint_that_joins_a_small_fleet_is_checked_at_once() -> None:
+    schedule = Schedule(interval=60.0, random=Random(1))
+    for endpoint in endpoints(10):
+        schedule.add(endpoint, 100.0)
+    checked = 0
+    while schedule.due(100.2) is not None:
+        checked += 1
+    assert checked == 10
+
+
+def test_the_next_check_follows_one_jittered_interval_after_the_last_began() -> None:
+    pauses = []
+    [endpoint] = endpoints(1)
+    schedule = Schedule(interval=10.0, random=Random(1))
+    schedule.add(endpoint, 0.0)
+    for _ in range(200):
+        begun = schedule.soonest() or 0.0
+        assert schedule.due(begun) is endpoint
+        schedule.again(endpoint, begun, begun + 1.0)
+        pauses.append((schedule.soonest() or 0.0) - begun)
+    assert 9.0 <= min(pauses) < 9.2
+    assert 10.8 < max(pauses) <= 11.0
+
+
+def test_an_endpoint_is_never_checked_twice_at_a_time() -> None:
+    [endpoint] = endpoints(1)
+    schedule = Schedule(interval=1.0, random=Random(1))
+    schedule.add(endpoint, 0.0)
+    schedule.add(endpoint, 0.0)
+    assert schedule.due(1.0) is endpoint
+    assert schedule.due(100.0) is None
+    schedule.again(endpoint, started=0.0, now=100.0)
+    assert schedule.soonest() == 100.0
+
+
+def test_an_endpoint_that_left_is_checked_no_more() -> None:
+    stays, leaves = endpoints(2)
+    schedule = Schedule(interval=1.0, random=Random(1))
+    schedule.add(stays, 0.0)
+    schedule.add(leaves, 0.0)
+    schedule.remove(leaves)
+    assert schedule.due(10.0) is stays
+    assert schedule.due(10.0) is None
+    schedule.again(leaves, 0.0, 10.0)
+    assert schedule.soonest() is None
+
+
+# One check, on real sockets.
+
+
+@asynccontextmanager
+async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[EndpointSpec]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await handler(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield EndpointSpec("127.0.0.1", server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+
+
+def answering(response: bytes, heard: list[bytes] | None = None) -> Handler:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if heard is not None:
+            heard.append(head)
+        writer.write(response)
+        await writer.drain()
+
+    return handle
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+def settings_for(*specs: EndpointSpec, **fields: object) -> Settings:
+    defaults: dict[str, object] = {"health_path": "/healthz", "health_timeout": 2.0, "health_interval": 0.05}
+    return Settings(**{"backends": tuple(specs), **defaults, **fields})  # type: ignore[arg-type]
+
+
+async def asked(spec: EndpointSpec, **fields: object) -> str | None:
+    return await Ask(settings_for(spec, **fields))(Endpoint(spec))
+
+
+async def test_an_endpoint_that_answers_as_expected_is_healthy_and_was_asked_for_the_path() -> None:
+    heard: list[bytes] = []
+    async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n", heard)) as spec:
+        assert await asked(spec) is None
+    lines = heard[0].decode().split("\r\n")
+    assert lines[0] == "GET /healthz HTTP/1.1"
+    assert f"Host: {spec.address}" in lines
+    assert "Connection: close" in lines
+
+
+async def test_an_unexpected_status_is_told() -> None:
+    async with serving(answering(b"HTTP/1.1 500 Oops\r\n\r\n")) as spec:
+        assert await asked(spec) == "status 500"
+        assert await asked(spec, health_status=((200, 299), (500, 500))) is None
+
+
+async def test_an_interim_response_is_not_the_answer() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 503 Service Unavailable\r\n\r\n"
+    async with serving(answering(early)) as spec:
+        assert await asked(spec) == "status 503"
+
+
+@pytest.mark.parametrize(
+    ("response", "why"),
+    [
+        (b"220 mail ready\r\n\r\n", "its answer is not HTTP"),
+        (b"HTTP/1.1 20\r\n\r\n", "its answer is not HTTP"),
+        (b"", "closed before its answer"),
+        (b"HTTP/1.1 200 OK\r\n", "closed before its answer"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000, "a response head of more than 65536 bytes"),
+    ],
+)
+async def test_what_is_no_whole_response_is_unhealthy(response: bytes, why: str) -> None:
+    async with serving(answering(response)) as spec:
+        assert await asked(spec) == why
+
+
+async def test_an_endpoint_that_hangs_is_unhealthy_after_the_timeout() -> None:
+    async with serving(silent) as spec:
+        assert await asked(spec, health_timeout=0.05) == "no answer within 0.05 s"
+
+
+async def test_an_endpoint_that_refuses_is_unhealthy() -> None:
+    async with serving(silent) as spec:
+        pass
+    assert await asked(spec) == "connection refused"
+    assert await asked(spec, health_path="tcp") == "connection refused"
+
+
+async def test_a_name_that_cannot_be_is_unhealthy() -> None:
+    assert await asked(EndpointSpec("a" * 64 + ".invalid", 80)) is not None
+
+
+async def test_tcp_asks_for_a_connection_alone() -> None:
+    async with serving(silent) as spec:
+        assert await asked(spec, health_path="tcp") is None
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_a_check_begins_with_the_proxy_header_that_the_endpoint_expects(version: str) -> None:
+    heard: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readexactly(15 if version == "v1" else 16))
+        await answering(b"HTTP/1.1 200 OK\r\n\r\n")(reader, writer)
+
+    async with serving(handle) as spec:
+        assert await asked(spec, mode="tcp", upstream_proxy_protocol=version) is None
+    local = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
+    assert heard == [b"PROXY UNKNOWN\r\n" if version == "v1" else local]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+async def test_a_certificate_is_verified(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    file = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    async with serving(answering(b"HTTP/1.1 200 OK\r\n\r\n"), context) as spec:
+        assert await asked(spec, upstream_tls=True, upstream_tls_ca=file) is None
+        assert await asked(spec, upstream_tls=True, upstream_tls_ca=file, health_path="tcp") is None
+        assert "certificate" in str(await asked(spec, upstream_tls=True))
+
+
+# All of it.
+
+
+def pool_of(*specs: EndpointSpec) -> Pool:
+    pool = Pool(strategies.load("round-robin", Random(1)), "round-robin", Policy(), Random(1))
+    pool.replace(specs, time.monotonic())
+    return pool
+
+
+@asynccontextmanager
+async def probing(pool: Pool, settings: Settings) -> AsyncIterator[None]:
+    task = asyncio.create_task(Probes(pool, settings, time.monotonic, Random(1)).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (what is awaited is another part's state)
+            await asyncio.sleep(0.005)
+
+
+def health(pool: Pool) -> dict[str, bool]:
+    return {endpoint.address: endpoint.healthy for endpoint in pool.endpoints}
+
+
+async def test_an_endpoint_falls_and_rises_as_its_answers_change() -> None:
+    status = [200]
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answering(f"HTTP/1.1 {status[0]} X\r\n\r\n".encode())(reader, writer)
+
+    async with serving(handle) as spec, serving(answering(b"HTTP/1.1 200 OK\r\n\r\n")) as other:
+        pool = pool_of(spec, other)
+        async with probing(pool, settings_for(spec, other)):
+            status[0] = 500
+            await until(lambda: not health(pool)[spec.address])
+            assert health(pool)[other.address]
+            status[0] = 200
+            await until(lambda: health(pool)[spec.address])
+
+
+async def test_endpoints_that_join_later_are_checked_and_those_that_left_are_not() -> None:
+    asked_for: Counter[str] = Counter()
+
+    def counting(name: str, response: bytes) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked_for[name] += 1
+            await answering(response)(reader, writer)
+
+        return handle
+
+    async with (
+        serving(counting("first", b"HTTP/1.1 200 OK\r\n\r\n")) as first,
+        serving(counting("second", b"HTTP/1.1 500 X\r\n\r\n")) as second,
+    ):
+        pool = pool_of(first)
+        async with probing(pool, settings_for(first)):
+            await until(lambda: asked_for["first"] > 1)
+            pool.replace([second], time.monotonic())
+            await until(lambda: health(pool) == {second.address: False})
+            before = asked_for["first"]
+            seen = asked_for["second"]
+            await until(lambda: asked_for["second"] > seen + 5)
+            assert asked_for["first"] <= before + 1  # one may have been under way
+
+
+async def test_no_more_checks_are_under_way_than_allowed_and_none_is_left_at_the_end() -> None:
+    under_way = most = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            await reader.read()
+        finally:
+            under_way -= 1
+
+    async with serving(handle) as spec:
+        # The same address as if of many pods: each is an endpoint of its own.
+        pool = pool_of(*[EndpointSpec(spec.host, spec.port, uid=str(number)) for number in range(300)])
+        async with probing(pool, settings_for(spec, health_timeout=30.0, health_interval=1.0)):
+            await until(lambda: under_way == MAX_AT_ONCE)
+            await asyncio.sleep(0.05)
+        assert most == MAX_AT_ONCE
+        await until(lambda: under_way == 0)
+    assert len(asyncio.all_tasks()) == 1
