@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from wire.process import SETTLE, Balancer, Start
+from tests.balancer.proxy.wire.process import SETTLE, Balancer, Start
 
 # A line of the log that no input may cause.
 FAULTS = ("Traceback", "was never retrieved", "was never awaited", "was destroyed but it is pending", "ResourceWarning")

@@ -7,10 +7,10 @@ import random
 
 import h11
 import pytest
-from wire.corpus import Case, all_cases
-from wire.ends import Accepted, Client, Endpoint
-from wire.messages import ADDED_TO_REQUESTS, Message, read_request, read_response
-from wire.process import Start
+from tests.balancer.proxy.wire.corpus import Case, all_cases
+from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint
+from tests.balancer.proxy.wire.messages import ADDED_TO_REQUESTS, Message, read_request, read_response
+from tests.balancer.proxy.wire.process import Start
 
 CASES = all_cases("requests")
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from wire.messages import (
+from tests.balancer.proxy.wire.messages import (
     PATIENCE,
     Closed,
     Message,
