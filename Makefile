@@ -33,7 +33,7 @@ run: .venv/.ready  ## Start the balancer and four Pi backends until Ctrl-C (BACK
 	$(VENV)/python tools/run.py
 
 demo: .venv/.ready  ## A guided tour: unequal backends under load, and the dashboard
-	$(VENV)/python tools/demo.py
+	$(VENV)/python -m tools.demo
 
 stress: .venv/.ready  ## Load a running balancer (N=1000 C=50 DIGITS=10-1000 URL=http://localhost:8080)
 	$(VENV)/python tools/stress.py --requests $(N) --concurrency $(C) --digits $(DIGITS) --url $(URL)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GENERATORS = [
     "tools/version.py",
     "tools/settings.py",
+    "tools/metrics.py",
     "tools/chart.py",
     "tools/manifests.py",
 ]

@@ -42,6 +42,8 @@ class Backend:
 
     name: str
     port: int
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Its own variables, beside those that all share."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,8 @@ class Runner:
         """Until interrupted, or the balancer has ended by itself: then 1."""
         async with asyncio.TaskGroup() as tasks:
             for backend in self._plan.backends:
-                environ = {"PI_HOST": "127.0.0.1", "PI_PORT": str(backend.port), "PI_NAME": backend.name}
+                where = {"PI_HOST": "127.0.0.1", "PI_PORT": str(backend.port), "PI_NAME": backend.name}
+                environ = {**backend.environ, **where}
                 self._pis.append(await self._start(backend.name, "pi", environ))
             self._balancer = await self._start("balancer", "balancer", {})
             watchers = [tasks.create_task(self._watch(child)) for child in [*self._pis, self._balancer]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 
 import structlog
 
@@ -17,6 +18,8 @@ from balancer.balancing.endpoint import Endpoint
 
 DECISIONS = 10
 """Decisions told a second, at most: as many as a person can follow. /api/decisions has the last thousand."""
+HAPPENED = 30
+"""Transitions kept for a new listener."""
 AT_FIRST = 40
 """Decisions told to a new listener."""
 
@@ -31,6 +34,7 @@ class Feed:
         self.meter = Meter(running)
         self.choices = Choices(running)
         self._running = running
+        self._happened: deque[View] = deque(maxlen=HAPPENED)
         self._told = float("-inf")
         self._task: asyncio.Task[None] | None = None
         running.pool.subscribe(self)
@@ -45,11 +49,15 @@ class Feed:
         if event == "strategy":
             return  # `switched` tells it, with the new names and meanings.
         address = None if endpoint is None else endpoint.address
-        self.hub.tell("transition", {"at": time.time(), "endpoint": address, "event": event, "detail": detail})
+        told: View = {"at": round(time.time(), 3), "endpoint": address, "event": event, "detail": detail}
+        self._happened.append(told)
+        self.hub.tell("transition", told)
 
     def switched(self, before: str) -> None:
         """The strategy is another than `before` from now on."""
-        self.hub.tell("strategy", {"at": time.time(), "before": before, **self.choices.view()})
+        told: View = {"at": round(time.time(), 3), "before": before, **self.choices.view()}
+        self._happened.append({"at": told["at"], "endpoint": None, "event": "strategy", "detail": told["strategy"]})
+        self.hub.tell("strategy", told)
 
     def start(self) -> None:
         """Feed from now on."""
@@ -73,6 +81,7 @@ class Feed:
             "changeable": running.settings.admin_token is not None,
             "strategies": self.choices.view(),
             "history": list(self.meter.history),
+            "happened": list(self._happened),
         }
         return (
             encode("hello", about),

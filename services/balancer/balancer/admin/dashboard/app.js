@@ -61,7 +61,7 @@ const decisions = new Decisions();
 const span = document.getElementById("span");
 const eventList = document.getElementById("events");
 let history = [];
-let marks = [];
+let restarts = [];
 
 async function hold(address, held) {
   const what = held ? `Give ${address} no new request; those in flight end as they would.` : `Take ${address} back.`;
@@ -73,6 +73,8 @@ async function hold(address, held) {
 }
 
 function drawPlots() {
+  const switches = history.flatMap((s, i) => (i && s.strategy !== history[i - 1].strategy ? [{ at: s.at, text: s.strategy }] : []));
+  const marks = [...restarts, ...switches].sort((a, b) => a.at - b.at);
   for (const plot of plots) plot.show(history, marks, Number(span.value));
 }
 
@@ -101,16 +103,20 @@ function happened(at, what, detail, kind = "") {
 
 // --- what is told
 
+const WORDS = { left_alone: "asks to be left alone", held: "drained by hand", released: "taken back",
+  panic: "panic, all endpoints are used", calm: "panic is over", zone_left: "other zones are used too", zone_back: "only its own zone is used again" };
+
 const handlers = {
   hello(told) {
     if (about.version && about.version !== told.version) return location.reload();
     const again = about.started !== undefined && Math.abs(about.started - told.started) > 2;
     if (again) {
-      marks.push({ at: told.started, text: "restarted" });
+      restarts.push({ at: told.started, text: "restarted" });
       happened(told.started, "The balancer was restarted", `${told.replica}`);
       decisions.forget();
       history = history.filter((second) => second.at < told.started);
     }
+    if (again || about.started === undefined) for (const each of told.happened) handlers.transition(each);
     Object.assign(about, told);
     const from = told.history[0]?.at ?? Infinity;
     history = [...history.filter((second) => second.at < from), ...told.history].slice(-KEPT);
@@ -124,7 +130,7 @@ const handlers = {
   second(told) {
     history.push(told);
     if (history.length > KEPT) history.shift();
-    marks = marks.filter((mark) => mark.at > told.at - KEPT);
+    restarts = restarts.filter((mark) => mark.at > told.at - KEPT);
     drawFigures();
     drawPlots();
     if (history.length % 10 === 1) plots.forEach((plot) => plot.describe());
@@ -138,12 +144,13 @@ const handlers = {
   },
   decisions: (told) => decisions.show(told.decisions),
   strategy(told) {
-    marks.push({ at: told.at, text: told.strategy });
     strategy.show(told);
     happened(told.at, `Strategy: ${told.strategy}`, `instead of ${told.before}`);
-    drawPlots();
   },
-  transition: (told) => happened(told.at, `${told.endpoint ?? "The pool"}: ${told.event}`, told.detail, told.event),
+  transition(told) {
+    if (told.event === "strategy") happened(told.at, `Strategy: ${told.detail}`, "");
+    else happened(told.at, `${told.endpoint ?? "The pool"}: ${WORDS[told.event] ?? told.event}`, told.detail, told.event);
+  },
   missed: (told) => happened(Date.now() / 1000, "This page was too slow", `${told.count} events were left out`),
 };
 

@@ -144,7 +144,7 @@ export class Plot {
       pen.lineTo(MARGIN.left + this.plotWidth, y);
       pen.stroke();
       pen.fillStyle = this.css("--quiet");
-      pen.fillText(this.format(tick).replace(/\.0 /, " "), MARGIN.left - 8, y);
+      pen.fillText(this.format(tick).replace(/\.0+ /, " "), MARGIN.left - 8, y);
     }
     pen.textBaseline = "alphabetic";
     const every = this.span / 4;
