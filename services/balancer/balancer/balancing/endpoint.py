@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mypy_extensions import mypyc_attr
+
 from balancer.balancing.latency import PeakEwma
 
 if TYPE_CHECKING:
@@ -45,12 +47,14 @@ Snapshot = Sequence[EndpointSpec]
 """All endpoints there are at one moment, in the order in which `n-to-one` prefers them."""
 
 
+@mypyc_attr(acyclic=True)  # Left to reference counting, without the collector's header: a line of the cache each.
 class Endpoint:
     """The live state of one endpoint, owned by the pool; the rooms read it and only the pool and leases write it."""
 
     __slots__ = (
         "address",
-        "answered",
+        "answered_2xx",
+        "answered_other",
         "bytes_received",
         "bytes_sent",
         "chosen_at",
@@ -82,17 +86,33 @@ class Endpoint:
     )
 
     def __init__(self, spec: EndpointSpec) -> None:
-        self.spec = spec
-        self.address = spec.address
-        self.weight = spec.weight
-        """The weight in force: the spec's, less while in slow start."""
+        # What every choice touches comes first: compiled, it shares two cache lines.
         self.in_flight = 0
         """Leases open, from the moment of selection."""
+        self.weight = spec.weight
+        """The weight in force: the spec's, less while in slow start."""
+        self.chosen_at = 0
+        """Number of the pool's choice that took it last: ties go to the smallest."""
+        self.listed = False
+        """Eligible: used, below its limit, and the strategy knows."""
+        self.used = False
+        """May be chosen whenever it is below its limit."""
+        self.failures_in_row = 0
+        self.recent = 0
+        """Successes and failures in the current interval of the success-rate rule."""
+        self.answered_2xx = 0
         self.waiting: dict[Lease, float] = {}
         """Leases sent whole that still wait for the response head, oldest first, with the time they were sent (s)."""
         self.latency = PeakEwma()
-        self.chosen_at = 0
-        """Number of the pool's choice that took it last: ties go to the smallest."""
+
+        self.spec = spec
+        self.address = spec.address
+        self.order = 0
+        """Its place in the order in which `n-to-one` prefers the endpoints; the smallest is the first."""
+        self.member = False
+        """The last snapshot names it."""
+        self.good = True
+        """Healthy, not ejected, not left alone."""
         self.healthy = True
         """What the active probes say."""
         self.held = False
@@ -105,30 +125,14 @@ class Endpoint:
         """How many ejections its next one is reckoned to follow: grows by repetition, decays with time."""
         self.returned_at = 0.0
         """When its last ejection ended (s)."""
-        self.failures_in_row = 0
-        self.recent = 0
-        """Successes and failures in the current interval of the success-rate rule."""
         self.recent_failures = 0
         self.left_alone_until = 0.0
         """Time (s) until which it asked to be left alone (503 or 429 with Retry-After); 0 when it did not."""
         self.slow_start_from: float | None = None
         """When its slow start began (s); None when it is past."""
-        self.order = 0
-        """Its place in the order in which `n-to-one` prefers the endpoints; the smallest is the first."""
-
-        # Where it stands, derived by the pool from what is above.
-        self.member = False
-        """The last snapshot names it."""
-        self.good = True
-        """Healthy, not ejected, not left alone."""
-        self.used = False
-        """May be chosen whenever it is below its limit."""
-        self.listed = False
-        """Eligible: used, below its limit, and the strategy knows."""
 
         # Counted for the metrics, never read by a strategy.
-        self.answered = [0, 0, 0, 0, 0, 0]
-        """Responses by the first digit of their status; 0 is not used."""
+        self.answered_other = [0, 0, 0, 0, 0, 0]
         self.failed: dict[str, int] = {}
         """Leases that ended without a whole response, by the outcome's reason."""
         self.connections_opened = 0
@@ -138,6 +142,13 @@ class Endpoint:
         """Bytes sent to the endpoint."""
         self.bytes_received = 0
         """Bytes received from the endpoint."""
+
+    @property
+    def answered(self) -> list[int]:
+        """Responses by the first digit of their status; 0 is not used."""
+        counts = list(self.answered_other)
+        counts[2] = self.answered_2xx
+        return counts
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.address}>"

@@ -10,8 +10,8 @@ from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.latency import TIME_CONSTANT
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.strategies.by_load import Seat, first, take_least
-from balancer.balancing.strategies.heap import Heap
+from balancer.balancing.strategies.by_load import first
+from balancer.balancing.strategies.heap import Entry, Heap, take_least
 from balancer.balancing.strategies.strategy import Strategy
 
 LOOKS: Final = 32
@@ -22,17 +22,8 @@ _LAST: Final = 1e9
 """Score of an endpoint that was never measured and holds its share: behind all that were measured."""
 
 
-class _Seat(Seat):
-    """A measured endpoint's key is the logarithm of its score, age left aside, plus now / TIME_CONSTANT."""
-
-    __slots__ = ("in_flight", "load", "measured")
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(endpoint)
-        self.measured = endpoint.latency.measured
-        self.in_flight = 0
-        self.load = 0.0
-        """log((in flight + 1) / weight)."""
+_UNMEASURED: Final = -1
+"""What is noted in the entry of an endpoint that was never measured, instead of its requests in flight."""
 
 
 class LeastResponseTime(Strategy):
@@ -54,36 +45,36 @@ class LeastResponseTime(Strategy):
     """
 
     def __init__(self, random: Random) -> None:
-        self._seats: dict[Endpoint, _Seat] = {}
-        self._measured: Heap[_Seat] = Heap()
-        self._unmeasured: Heap[_Seat] = Heap()
+        self._entries: dict[Endpoint, Entry[Endpoint]] = {}
+        self._measured: Heap[Endpoint] = Heap()
+        self._unmeasured: Heap[Endpoint] = Heap()
         self._in_flight = 0
         """Requests in flight at the measured endpoints."""
 
     def added(self, endpoint: Endpoint) -> None:
         """`endpoint` has become eligible."""
-        seat = _Seat(endpoint)
-        self._seats[endpoint] = seat
-        self._enter(seat)
+        entry = Entry(endpoint)
+        self._entries[endpoint] = entry
+        self._enter(entry)
 
     def removed(self, endpoint: Endpoint) -> None:
         """`endpoint` is eligible no more."""
-        self._exit(self._seats.pop(endpoint))
+        self._exit(self._entries.pop(endpoint))
 
     def changed(self, endpoint: Endpoint) -> None:
         """The load, latency or weight of an eligible endpoint has changed."""
-        seat = self._seats[endpoint]
-        if seat.measured != endpoint.latency.measured:
-            self._exit(seat)
-            self._enter(seat)
-            return
-        before = seat.in_flight
-        self._set_key(seat)
-        if seat.measured:
-            self._in_flight += seat.in_flight - before
-            self._measured.moved(seat)
+        entry = self._entries[endpoint]
+        before = entry.seen
+        self._set_key(entry)
+        if before >= 0 and entry.seen >= 0:
+            self._in_flight += entry.seen - before
+            self._measured.moved(entry)
+        elif before < 0 and entry.seen < 0:
+            self._unmeasured.moved(entry)
         else:
-            self._unmeasured.moved(seat)
+            entry.seen = before
+            self._exit(entry)
+            self._enter(entry)
 
     def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
         """The endpoint with the lowest score that is not in `excluded`."""
@@ -92,9 +83,9 @@ class LeastResponseTime(Strategy):
         untried = first(self._unmeasured, excluded)
         if untried is None:
             return self._fastest(excluded, now)
-        if self._comes_first(untried.endpoint):
-            return untried.endpoint
-        return self._fastest(excluded, now) or untried.endpoint
+        if self._comes_first(untried):
+            return untried
+        return self._fastest(excluded, now) or untried
 
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
         """Expected response time (s) times load; below zero for one that was never measured and comes first."""
@@ -124,52 +115,51 @@ class LeastResponseTime(Strategy):
         if not entries:
             return None
         top = entries[0]
-        if not excluded and not top.endpoint.waiting:
-            return top.endpoint
+        if not excluded and not top.item.waiting:
+            return top.item
         shift = now / TIME_CONSTANT
-        best: _Seat | None = None
+        best: Entry[Endpoint] | None = None
         lowest = inf
         looks = 0
         edge = [top]
         while edge and looks < LOOKS:
-            seat = take_least(edge)
-            if seat.key > lowest:
+            entry = take_least(edge)
+            if entry.key > lowest:
                 break
-            self._measured.add_children(seat, edge)
-            if excluded and seat.endpoint in excluded:
+            self._measured.add_children(entry, edge)
+            if excluded and entry.item in excluded:
                 continue
             looks += 1
-            key = _aged(seat, shift, now)
-            if best is None or key < lowest or (key == lowest and seat.tie < best.tie):
-                best = seat
+            key = _aged(entry, shift, now)
+            if best is None or key < lowest or (key == lowest and entry.tie < best.tie):
+                best = entry
                 lowest = key
-        return None if best is None else best.endpoint
+        return None if best is None else best.item
 
-    def _enter(self, seat: _Seat) -> None:
-        seat.measured = seat.endpoint.latency.measured
-        self._set_key(seat)
-        if seat.measured:
-            self._in_flight += seat.in_flight
-            self._measured.push(seat)
+    def _enter(self, entry: Entry[Endpoint]) -> None:
+        self._set_key(entry)
+        if entry.seen >= 0:
+            self._in_flight += entry.seen
+            self._measured.push(entry)
         else:
-            self._unmeasured.push(seat)
+            self._unmeasured.push(entry)
 
-    def _exit(self, seat: _Seat) -> None:
-        if seat.measured:
-            self._in_flight -= seat.in_flight
-            self._measured.remove(seat)
+    def _exit(self, entry: Entry[Endpoint]) -> None:
+        if entry.seen >= 0:
+            self._in_flight -= entry.seen
+            self._measured.remove(entry)
         else:
-            self._unmeasured.remove(seat)
+            self._unmeasured.remove(entry)
 
-    def _set_key(self, seat: _Seat) -> None:
-        endpoint = seat.endpoint
-        seat.in_flight = endpoint.in_flight
-        seat.tie = endpoint.chosen_at
-        if seat.measured:
-            seat.load = log((endpoint.in_flight + 1) / endpoint.weight)
-            seat.key = endpoint.latency.level + seat.load
+    def _set_key(self, entry: Entry[Endpoint]) -> None:
+        endpoint = entry.item
+        entry.tie = endpoint.chosen_at
+        if endpoint.latency.measured:
+            entry.seen = endpoint.in_flight
+            entry.key = endpoint.latency.level + log((endpoint.in_flight + 1) / endpoint.weight)
         else:
-            seat.key = _unmeasured_key(endpoint)
+            entry.seen = _UNMEASURED
+            entry.key = _unmeasured_key(endpoint)
 
 
 def _unmeasured_key(endpoint: Endpoint) -> float:
@@ -178,11 +168,12 @@ def _unmeasured_key(endpoint: Endpoint) -> float:
     return in_flight + (_LAST if in_flight and endpoint.slow_start_from is not None else 0.0)
 
 
-def _aged(seat: _Seat, shift: float, now: float) -> float:
+def _aged(entry: Entry[Endpoint], shift: float, now: float) -> float:
     """The key of a measured endpoint, raised by the age of its oldest request that waits."""
-    for sent_at in seat.endpoint.waiting.values():
+    endpoint = entry.item
+    for sent_at in endpoint.waiting.values():
         age = now - sent_at
         if age > 0.0:
-            return max(seat.key, log(age) + shift + seat.load)
+            return max(entry.key, log(age) + shift + log((endpoint.in_flight + 1) / endpoint.weight))
         break
-    return seat.key
+    return entry.key

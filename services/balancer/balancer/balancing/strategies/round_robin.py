@@ -24,16 +24,17 @@ class _Turn:
         self.previous: _Turn = self
 
 
-class _Class(Entry):
-    """Endpoints of one weight, in a ring; its key in the heap is when its next turn is due, in virtual time."""
+class _Class:
+    """Endpoints of one weight, in a ring."""
 
-    __slots__ = ("alone", "cursor", "size", "weight")
+    __slots__ = ("alone", "cursor", "entry", "size", "weight")
 
     cursor: _Turn
     """Whose turn is next; there is none while `size` is 0."""
 
     def __init__(self, weight: float, alone: bool) -> None:
-        super().__init__()
+        self.entry = Entry(self)
+        """Its key is when the class's next turn is due, in virtual time."""
         self.weight = weight
         self.alone = alone
         """Made for one endpoint in slow start, whose weight is about to change."""
@@ -75,8 +76,8 @@ class RoundRobin(Strategy):
         _insert(turn)
         if owner.size == 0:
             owner.size = 1
-            owner.key = self._time + 0.5 / weight
-            self._due.push(owner)
+            owner.entry.key = self._time + 0.5 / weight
+            self._due.push(owner.entry)
         else:
             self._resize(owner, owner.size + 1)
 
@@ -86,7 +87,7 @@ class RoundRobin(Strategy):
         owner = turn.owner
         if owner.size == 1:
             owner.size = 0
-            self._due.remove(owner)
+            self._due.remove(owner.entry)
             if not owner.alone:
                 del self._classes[owner.weight]
             return
@@ -99,9 +100,10 @@ class RoundRobin(Strategy):
         if owner.weight == endpoint.weight and owner.alone == (endpoint.slow_start_from is not None):
             return
         if owner.alone and endpoint.slow_start_from is not None:
-            owner.key = self._time + (owner.key - self._time) * owner.weight / endpoint.weight
+            entry = owner.entry
+            entry.key = self._time + (entry.key - self._time) * owner.weight / endpoint.weight
             owner.weight = endpoint.weight
-            self._due.moved(owner)
+            self._due.moved(owner.entry)
         else:
             self.removed(endpoint)
             self.added(endpoint)
@@ -111,7 +113,7 @@ class RoundRobin(Strategy):
         entries = self._due.entries
         if not entries:
             return None
-        owner = entries[0]
+        owner = entries[0].item
         turn = owner.cursor
         if excluded and turn.endpoint in excluded:
             found = self._past(excluded)
@@ -123,11 +125,12 @@ class RoundRobin(Strategy):
         else:
             owner.cursor = turn.next
         self._served += 1
-        self._time = max(self._time, owner.key)
-        owner.key += 1.0 / (owner.weight * owner.size)
-        owner.tie = self._served
+        entry = owner.entry
+        self._time = max(self._time, entry.key)
+        entry.key += 1.0 / (owner.weight * owner.size)
+        entry.tie = self._served
         if len(entries) > 1:
-            self._due.moved(owner)
+            self._due.moved(entry)
         return turn.endpoint
 
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
@@ -136,24 +139,25 @@ class RoundRobin(Strategy):
         Of an endpoint whose turns are not kept here, the number of its last choice.
         """
         turn = self._turns.get(endpoint)
-        return float(endpoint.chosen_at) if turn is None else turn.owner.key
+        return float(endpoint.chosen_at) if turn is None else turn.owner.entry.key
 
     def _resize(self, owner: _Class, size: int) -> None:
-        owner.key = self._time + (owner.key - self._time) * owner.size / size
+        entry = owner.entry
+        entry.key = self._time + (entry.key - self._time) * owner.size / size
         owner.size = size
-        self._due.moved(owner)
+        self._due.moved(entry)
 
     def _past(self, excluded: Collection[Endpoint]) -> _Turn | None:
         """The first turn that is not excluded, in the class that is due first."""
         best: _Turn | None = None
-        best_class: _Class | None = None
+        soonest: Entry[_Class] | None = None
         for entry in self._due.entries:
-            if best_class is not None and (best_class.key, best_class.tie) < (entry.key, entry.tie):
+            if soonest is not None and (soonest.key, soonest.tie) < (entry.key, entry.tie):
                 continue
-            turn = entry.cursor
-            for _ in range(entry.size):
+            turn = entry.item.cursor
+            for _ in range(entry.item.size):
                 if turn.endpoint not in excluded:
-                    best, best_class = turn, entry
+                    best, soonest = turn, entry
                     break
                 turn = turn.next
         return best
