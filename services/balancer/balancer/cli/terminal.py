@@ -107,7 +107,8 @@ class TopView:
         self._endpoints: list[Json] = []
         self._strategy: Json = {}
         self._answers: dict[str, int] = {}
-        self._rates: dict[str, float] = {}
+        self.rates: dict[str, float] = {}
+        """Answers a second, by address; empty at the first look."""
         self._at: float | None = None
 
     def look(self, admin: Admin, now: float) -> None:
@@ -119,7 +120,7 @@ class TopView:
             passed = now - self._at
             # A count that fell is another process's: the balancer was restarted.
             grown = {address: count - self._answers.get(address, count) for address, count in answers.items()}
-            self._rates = {address: max(0, growth) / passed for address, growth in grown.items()}
+            self.rates = {address: max(0, growth) / passed for address, growth in grown.items()}
         self._answers, self._at, self.fault = answers, now, ""
 
     def render(self, height: int) -> RenderableType:
@@ -146,15 +147,15 @@ class TopView:
         head.append(printable(self._strategy.get("strategy", "?")), style="bold")
         head.append(f"   {len(self._endpoints)} endpoints, {out} out   {in_flight} in flight   ")
         head.append(
-            f"{sum(self._rates.values()):.0f} answers/s   replica {printable(self._strategy.get('replica', '?'))}"
+            f"{sum(self.rates.values()):.0f} answers/s   replica {printable(self._strategy.get('replica', '?'))}"
         )
         if self.fault:
             head.append(f"\n{printable(self.fault)}", style="bold red")
         return head
 
     def _row(self, endpoint: Json) -> Iterable[Text]:
-        rate = self._rates.get(endpoint["address"])
-        total = sum(self._rates.values())
+        rate = self.rates.get(endpoint["address"])
+        total = sum(self.rates.values())
         state = printable(endpoint["state"])
         latency = endpoint["latency"]
         name = endpoint["address"] + (f"  {endpoint['pod']}" if endpoint["pod"] else "")
@@ -172,20 +173,18 @@ class TopView:
 
 def explain(admin: Admin, console: Console, number: int, follow: bool) -> None:
     """Show the latest decisions, the newest last, and with `follow` those that come."""
-    seen = 0
+    seen = 0.0
     limit = max(1, min(1000, number))
     while True:
         decisions = admin.get(f"/api/decisions?limit={limit}")["decisions"]
-        if decisions and decisions[0]["number"] < seen:
-            seen = 0  # the balancer was restarted and counts anew
         for decision in reversed(decisions):
-            if decision["number"] > seen:
+            if decision["at"] > seen:  # no two have the same time
                 console.print(decision_text(decision))
-        if not decisions and not follow:
-            console.print("No decision has been recorded yet: it takes a request.", style="dim")
         if not follow:
+            if not decisions:
+                console.print("No decision has been recorded yet: it takes a request.", style="dim")
             return
-        seen = max((decision["number"] for decision in decisions), default=seen)
+        seen = max((decision["at"] for decision in decisions), default=seen)
         limit = 1000
         time.sleep(1.0)
 
