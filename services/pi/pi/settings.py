@@ -5,6 +5,7 @@ This table is the only one: `python -m pi --help` and docs/pi.md print it.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import socket
@@ -64,7 +65,7 @@ def _queue(validated: Mapping[str, Any]) -> int:
 class Settings(BaseSettings):
     """How this process serves. Each field is the variable `PI_` and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     host: str = Field(
         "0.0.0.0",  # noqa: S104
@@ -135,8 +136,10 @@ def load() -> tuple[Settings, list[str]]:
             continue
         if _is_service_link(variable, value):
             warnings.append(f"{variable}={value} ignored: Kubernetes sets it for a Service")
-        elif variable.upper() not in _variables():
-            faults.append(f"{variable}={value!r}: no such setting; there are {', '.join(_variables())}")
+        elif variable.upper() not in variables():
+            close = difflib.get_close_matches(variable[len(PREFIX) :].lower(), Settings.model_fields, n=1)
+            hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else f"there are {', '.join(variables())}"
+            faults.append(f"{variable}={_shown(value)}: no such setting; {hint}")
     try:
         settings = Settings()  # type: ignore[call-arg]
     except ValidationError as error:
@@ -158,13 +161,19 @@ def table(markdown: bool = False) -> str:
     return "\n".join(f"{v:<{widths[0]}}  {d:<{widths[1]}}  {m.replace('`', '')}" for v, d, m in rows)
 
 
-def _variables() -> list[str]:
+def variables() -> list[str]:
+    """The names of all settings."""
     return [PREFIX + name.upper() for name in Settings.model_fields]
 
 
 def _fault(detail: ErrorDetails) -> str:
     name = str(detail["loc"][0])
-    return f"{PREFIX}{name.upper()}={detail['input']!r}: allowed is {_allowed(name)}"
+    return f"{PREFIX}{name.upper()}={_shown(str(detail['input']))}: allowed: {_allowed(name)}"
+
+
+def _shown(value: str) -> str:
+    """The value on one line, whatever it holds."""
+    return value if value.isprintable() else repr(value)
 
 
 def _default(name: str) -> str:
