@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements-dev.lock"
 SERVICES = [ROOT / "services" / "balancer", ROOT / "services" / "pi"]
 WHEELS = ROOT / "build" / "wheels"
+BUILDS = [service / "build" for service in SERVICES]
+"""Left over by setuptools, which would put what it finds there into the next wheel."""
 OLDEST = (3, 11)
 
 
@@ -60,6 +62,12 @@ def pip_for(environment: Path) -> list[str]:
     raise CannotSetUp(f"{sys.executable} has neither ensurepip nor pip. On Debian and Ubuntu: apt install python3-venv")
 
 
+def remove(*folders: Path) -> None:
+    """The folders are gone afterwards."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def set_up(environment: Path) -> None:
     """Both services editable and uncompiled, and the tools to check and test them."""
     pip = [*pip_for(environment), "install", "--quiet", "--no-compile"]
@@ -70,10 +78,10 @@ def set_up(environment: Path) -> None:
 
 def set_up_compiled(environment: Path, builder: Path) -> None:
     """The wheels of both services, built in `builder`, beside the same tools: for tests and benchmarks of them."""
-    for left_over in [WHEELS, *(service / "build" for service in SERVICES)]:
-        shutil.rmtree(left_over, ignore_errors=True)  # setuptools would put what it finds there into the wheel
+    remove(WHEELS, *BUILDS)
     wheel = [*pip_for(builder), "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
     run(*wheel, "--wheel-dir", WHEELS, *SERVICES)
+    remove(*BUILDS)
     pip = [*pip_for(environment), "install", "--quiet", "--no-compile"]
     run(*pip, "--require-hashes", "--requirement", LOCK)
     run(*pip, "--no-deps", "--no-index", "--force-reinstall", *sorted(WHEELS.glob("*.whl")))
