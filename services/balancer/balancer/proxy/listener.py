@@ -145,7 +145,7 @@ def allowed_connections(wanted: int) -> int:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
     allowed = max(1, (soft - FILES_RESERVED) // 2)
-    log.warning("fewer connections than LB_MAX_CONNECTIONS", allowed=allowed, open_files=soft, remedy="raise ulimit -n")
+    log.info("fewer connections than LB_MAX_CONNECTIONS", allowed=allowed, open_files=soft, remedy="raise ulimit -n")
     return allowed
 
 

@@ -197,6 +197,9 @@ class Downstream(Timed):
             if len(line.target) > rules.max_uri_bytes:
                 self._refuse(responses.URI_TOO_LONG, data[start:end])
                 return -1
+            if line.method in REFUSED_METHODS:
+                self._refuse(responses.METHOD_REFUSED, data[start:end])
+                return -1
             authority, target = headers.split_target(line.target, line.method)
             fields = self._fields_of(data[line_end + 2 : end + 4], line.minor, authority)
         except BadMessage as bad:
@@ -204,8 +207,6 @@ class Downstream(Timed):
             return -1
         if len(fields.headers) > rules.max_headers:
             self._refuse(responses.TOO_MANY_FIELDS, data[start:end])
-        elif line.method in REFUSED_METHODS:
-            self._refuse(responses.METHOD_REFUSED, data[start:end])
         elif rules.max_body_bytes is not None and fields.framing.length > rules.max_body_bytes:
             self._refuse(responses.BODY_TOO_LARGE, data[start:end])
         else:
@@ -253,7 +254,7 @@ class Downstream(Timed):
         body = fields.framing
         if body.kind == framing.CHUNKED:
             self._state = _CHUNKED
-            self._reader = ChunkedReader(service.rules.max_header_bytes)
+            self._reader = ChunkedReader(service.rules.max_header_bytes, service.rules.max_headers)
             service.wheel.arm(self, now + service.rules.idle_timeout)
         elif body.length:
             self._state = _LENGTH
@@ -294,7 +295,7 @@ class Downstream(Timed):
             wire = framing.chunk(reader.out) if reader.out else b""
             reader.out = []
             if whole:
-                wire += framing.last_chunk(reader.trailers)
+                wire += framing.last_chunk(headers.trailers_to_pass_on(reader.trailers))
         now = self.service.clock()
         if whole:
             self._state = _ANSWER

@@ -236,9 +236,14 @@ class Exchange(Timed):
     def _send(self, upstream: Upstream, now: float) -> None:
         self._upstream = upstream
         fields = self.fields
-        wire = b"%b %b HTTP/1.1\r\n%bX-Request-Id: %b\r\n\r\n" % (
+        if not fields.names_host and self.lease is not None:
+            host = b"Host: %b\r\n" % self.lease.endpoint.address.encode()
+        else:
+            host = b""
+        wire = b"%b %b HTTP/1.1\r\n%b%bX-Request-Id: %b\r\n\r\n" % (
             self.line.method,
             self.path,
+            host,
             fields.forward,
             self.request_id,
         )
@@ -259,8 +264,11 @@ class Exchange(Timed):
         self._keeps = False
         self._kept.clear()
 
-    def attempt_failed(self, kind: Kind, stale: bool = False, fault: str = "") -> None:
-        """The attempt has come to nothing; `stale`: on a reused connection, before anything came back."""
+    def attempt_failed(self, kind: Kind, stale: bool = False, began: bool = False, fault: str = "") -> None:
+        """The attempt has come to nothing.
+
+        `stale`: on a reused connection, before anything came back; `began`: after the response's first byte.
+        """
         now = self.service.clock()
         self._connecting = None
         self._upstream = None
@@ -268,7 +276,7 @@ class Exchange(Timed):
             return
         self._arm(0.0)
         verdict = may_retry(kind, 0, self.info.method in IDEMPOTENT, stale, self.service.rules.retry_statuses)
-        resend = self._keeps and not self.responding
+        resend = self._keeps and not self.responding and not began
         if verdict is Retry.FRESH and resend and self.lease is not None:
             # The endpoint had only closed a connection that idled: its lease stands.
             self._connect(self.lease.endpoint, now)
@@ -458,7 +466,7 @@ class Exchange(Timed):
         """The end of a chunked body."""
         if self._chunked_out:
             self._chunked_out = False
-            self.downstream.write(framing.last_chunk(trailers))
+            self.downstream.write(framing.last_chunk(headers.trailers_to_pass_on(trailers)))
 
     def response_ended(self) -> None:
         """The response's last byte has been passed on; the upstream connection has been given back or closed."""

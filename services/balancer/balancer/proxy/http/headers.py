@@ -29,6 +29,20 @@ HOP_BY_HOP: Final = frozenset(
 NEVER_NOMINATED: Final = frozenset({b"content-length", b"host", b"transfer-encoding"})
 """Without these a message means another thing: a Connection field that names one is an attack."""
 
+FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
+    b"authorization",
+    b"content-encoding",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"expect",
+    b"max-forwards",
+    b"set-cookie",
+    b"trailer",
+    b"x-lb-explain",
+}
+"""Nothing in a trailer section may route, authenticate or describe the body that came before (RFC 9110 §6.5.1)."""
+
 VIA: Final = b"lb"
 MAX_REQUEST_ID: Final = 128
 
@@ -50,7 +64,17 @@ class Peer:
 class RequestFields:
     """All that follows from a request's header fields."""
 
-    __slots__ = ("expects_continue", "explain", "forward", "framing", "headers", "keep_alive", "request_id", "upgrade")
+    __slots__ = (
+        "expects_continue",
+        "explain",
+        "forward",
+        "framing",
+        "headers",
+        "keep_alive",
+        "names_host",
+        "request_id",
+        "upgrade",
+    )
 
     def __init__(self, headers: Headers) -> None:
         self.headers = headers
@@ -65,6 +89,8 @@ class RequestFields:
         """The value of X-LB-Explain, which never reaches an endpoint."""
         self.forward = b""
         """Field lines for the endpoint, all but X-Request-Id, each with its line end."""
+        self.names_host = True
+        """Whether Host is among them: an HTTP/1.0 client may have sent none."""
 
 
 class ResponseHead:
@@ -128,7 +154,9 @@ def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"")
             elif lowered != b"x-request-id":
                 lines.append(b"%b: %b\r\n" % (name, value))
         else:
-            if lowered == b"expect" and minor:
+            if lowered == b"expect":
+                if minor == 0:
+                    continue  # a 1.0 client's is to be ignored (RFC 9110 §10.1.1)
                 if value.lower() != b"100-continue":
                     raise BadMessage("unknown expectation", 417)
                 fields.expects_continue = True
@@ -137,6 +165,7 @@ def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"")
             lines.append(b"%b: %b\r\n" % (name, value))
     if host is None and authority:
         lines.append(b"Host: %b\r\n" % authority)
+    fields.names_host = host is not None or bool(authority)
     if fields.framing.kind == framing.CHUNKED:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     _note_upgrade(fields, options, minor, lines)
@@ -150,11 +179,16 @@ def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"")
     return fields
 
 
-def response_head(head: bytes) -> ResponseHead:
-    """Read an endpoint's response head, from the status line to the empty line. Raises BadMessage."""
+def response_head(head: bytes, max_fields: int) -> ResponseHead:
+    """Read an endpoint's response head, from the status line to the empty line. Raises BadMessage.
+
+    `max_fields` is the most header fields that it may have.
+    """
     line_end = head.find(b"\r\n")
     minor, status = framing.status_line(head[:line_end])
     headers = framing.header_fields(head[line_end + 2 :])
+    if len(headers) > max_fields:
+        raise BadMessage("too many header fields", 502)
     response = ResponseHead(status)
     found = framing.framing_of(headers, minor)
     if found is not None:
@@ -162,7 +196,8 @@ def response_head(head: bytes) -> ResponseHead:
         response.length = -1 if response.chunked else found.length
     options = _connection_options(headers)
     response.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
-    lines = [b"HTTP/1.1" + head[8:line_end], b"\r\n"]
+    # The blank behind the code is no option, even where no reason follows (RFC 9112 §4).
+    lines = [b"HTTP/1.1", head[8:line_end], b"\r\n" if line_end > 12 else b" \r\n"]
     bodiless = status < 200 or status == 204
     for name, value in headers:
         lowered = name.lower()
@@ -181,6 +216,15 @@ def response_head(head: bytes) -> ResponseHead:
             lines.append(b"%b: %b\r\n" % (name, value))
     response.forward = b"".join(lines)
     return response
+
+
+def trailers_to_pass_on(trailers: Headers) -> Headers:
+    """The trailer fields that may travel on, in either direction."""
+    return [
+        (name, value)
+        for name, value in trailers
+        if name.lower() not in FORBIDDEN_TRAILERS and not _speaks_of_the_client(name.lower())
+    ]
 
 
 def split_target(target: bytes, method: bytes) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
 from balancer.counters import Counters
 from balancer.proxy.flow import HIGH_WATER, PEER_FULL, Intake
-from balancer.proxy.http.framing import BadMessage, ChunkedReader
+from balancer.proxy.http.framing import BARE_LF, BadMessage, ChunkedReader
 from balancer.proxy.http.headers import ResponseHead, response_head
 from balancer.proxy.timers import Timed, TimerWheel
 
@@ -166,7 +166,7 @@ class Upstream(Timed):
         self.transport = None
         if exchange is not None:
             nothing_came = self._reading == _HEAD and not self._held and self._interim == 0
-            exchange.attempt_failed(Kind.RESET, stale=nothing_came and self.carried > 1)
+            exchange.attempt_failed(Kind.RESET, stale=nothing_came and self.carried > 1, began=not nothing_came)
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
@@ -205,14 +205,17 @@ class Upstream(Timed):
             if end < 4:
                 if len(data) > self._owner.rules.max_header_bytes:
                     self._refuse(exchange, "header fields too large")
-                self._held = data
+                elif BARE_LF.search(data) is not None:
+                    self._refuse(exchange, "line ended by a bare LF")
+                else:
+                    self._held = data
                 return
             head_bytes = data[:end]
             if head_bytes == self._head_bytes and self._head is not None:
                 head = self._head
             else:
                 try:
-                    head = response_head(head_bytes)
+                    head = response_head(head_bytes, self._owner.rules.max_headers)
                 except BadMessage as bad:
                     self._refuse(exchange, bad.fault)
                     return
@@ -258,7 +261,7 @@ class Upstream(Timed):
             return
         if length == -1:
             self._reading = _CHUNKED
-            self._reader = ChunkedReader(self._owner.rules.max_header_bytes)
+            self._reader = ChunkedReader(self._owner.rules.max_header_bytes, self._owner.rules.max_headers)
         else:
             self._reading = _UNTIL_CLOSE
         exchange.answered(head, b"", False)
@@ -414,6 +417,10 @@ class Upstreams:
             )
         except OSError as error:
             exchange.attempt_failed(Kind.REFUSED, fault=str(error))
+            return
+        if upstream.transport is None:
+            # Accepted and closed in one: nothing was sent, so that this is as safe to repeat as a refusal.
+            exchange.attempt_failed(Kind.REFUSED, fault="closed at once")
             return
         took = self.clock() - began
         self._counters.connect_seconds.observe(took)
