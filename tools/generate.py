@@ -12,6 +12,7 @@ GENERATORS = [
     "tools/version.py",
     "tools/settings.py",
     "tools/metrics.py",
+    "tools/dashboard.py",
     "tools/chart.py",
     "tools/manifests.py",
 ]
