@@ -1,0 +1,96 @@
+"""Every size of screen, many endpoints, and people who do not use a mouse or their eyes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import axe_playwright_python  # type: ignore[import-untyped]
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+from tests.browser.stage import Stage
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+AXE = next(Path(axe_playwright_python.__file__).parent.rglob("axe.min.js"))
+SIZES = [(320, 640), (390, 844), (768, 1024), (1280, 800), (1920, 1080), (3440, 1440)]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def crowd() -> AsyncIterator[Stage]:
+    """The balancer with 200 endpoints, of which four answer."""
+    async with Stage(200, listening=4) as made:
+        yield made
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+async def test_nothing_is_cut_off_or_pushed_aside(browser: Browser, stage: Stage, size: tuple[int, int]) -> None:
+    page = await browser.new_page(viewport={"width": size[0], "height": size[1]})
+    await page.goto(stage.admin)
+    await page.locator(".card").nth(3).wait_for()
+    await page.locator(".decisions summary").first.click()
+    await page.get_by_text("The latest requests, side by side").click()
+    assert await page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    for name in ("canvas", ".card", ".option", ".figure"):
+        for element in await page.locator(name).all():
+            box = await element.bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= size[0] + 1
+    await page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_axe_finds_no_barrier(browser: Browser, stage: Stage, scheme: str, width: int) -> None:
+    page = await browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    await page.goto(stage.admin)
+    await page.locator(".card").nth(3).wait_for()
+    await page.locator(".decisions summary").first.click()
+    await page.get_by_text("The latest requests, side by side").click()
+    await page.evaluate(AXE.read_text())
+    found = await page.evaluate("axe.run()")
+    barriers = [
+        f"{each['id']}: {each['help']}: {node['html'][:120]} {node['failureSummary'][:200]}"
+        for each in found["violations"]
+        for node in each["nodes"]
+    ]
+    assert barriers == []
+    await page.close()
+
+
+async def test_two_hundred_endpoints_stay_usable(browser: Browser, crowd: Stage) -> None:
+    page = await browser.new_page(viewport={"width": 1280, "height": 800})
+    await page.goto(crowd.admin)
+    rows = page.locator("table.endpoints tbody tr")
+    await expect(rows).to_have_count(200)
+    await page.get_by_label("Show endpoints whose").fill(crowd.endpoints[1].address)
+    await expect(rows).to_have_count(1)
+    await page.get_by_label("Show endpoints whose").fill("ejected")
+    await expect(rows.first).to_contain_text("Ejected")
+    await page.get_by_label("Show endpoints whose").fill("")
+    await page.get_by_label("Order").select_option("share")
+    await expect(rows.first).to_contain_text(re.compile(r"\d %"))
+    assert await page.evaluate("document.documentElement.scrollHeight") < 5000
+    await page.close()
+
+
+async def test_two_hundred_endpoints_cost_the_browser_little(browser: Browser, crowd: Stage) -> None:
+    page = await browser.new_page(viewport={"width": 1280, "height": 800})
+    await page.goto(crowd.admin)
+    await expect(page.locator("table.endpoints tbody tr")).to_have_count(200)
+    tools = await page.context.new_cdp_session(page)
+    await tools.send("Performance.enable")
+
+    async def busy() -> float:
+        metrics = {each["name"]: each["value"] for each in (await tools.send("Performance.getMetrics"))["metrics"]}
+        return float(metrics["ScriptDuration"] + metrics["LayoutDuration"] + metrics["RecalcStyleDuration"])
+
+    before = await busy()
+    await page.wait_for_timeout(5000)
+    assert (await busy() - before) / 5 < 0.5  # Of one core; far less on a machine at rest.
+    await page.close()
