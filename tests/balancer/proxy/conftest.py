@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from tests.balancer.proxy.wire.ends import close_all
 from tests.balancer.proxy.wire.process import SETTLE, Balancer, Start
 
 # A line of the log that no input may cause.
@@ -52,6 +53,12 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[ob
     yield running
     for balancer in running.values():
         balancer.stop()
+
+
+@pytest.fixture(autouse=True)
+async def _tidy() -> AsyncIterator[None]:
+    yield
+    await close_all()
 
 
 @pytest.fixture

@@ -37,11 +37,13 @@ class Hostile:
             if request.target == "/next":
                 await connection.send(NEXT)
                 continue
-            for piece in pieces(self.case.sent, self.count):
-                await connection.send(piece)
-                if self.count > 1:
-                    await asyncio.sleep(0.001)
-            self.said.set()
+            try:
+                for piece in pieces(self.case.sent, self.count):
+                    await connection.send(piece)
+                    if self.count > 1:
+                        await asyncio.sleep(0.001)
+            finally:
+                self.said.set()
             if "close" in self.case.flags:
                 return
 

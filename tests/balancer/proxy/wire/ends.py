@@ -30,12 +30,27 @@ def encoded(data: str | bytes) -> bytes:
     return data.encode("latin-1") if isinstance(data, str) else data
 
 
+_open: set[End] = set()
+_listening: set[Endpoint] = set()
+
+
+async def close_all() -> None:
+    """Close what a failed test has left open, so that it fails for its own reason alone."""
+    for endpoint in list(_listening):
+        await endpoint.stop()
+    for end in list(_open):
+        end.writer.transport.abort()
+    await asyncio.sleep(0)
+    _open.clear()
+
+
 class End:
     """One open connection, seen from either side."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        _open.add(self)
 
     async def send(self, data: str | bytes) -> None:
         """Write, and wait until the kernel has it."""
@@ -83,6 +98,7 @@ class End:
         self.writer.transport.abort()
 
     async def close(self) -> None:
+        _open.discard(self)
         self.writer.close()
         with contextlib.suppress(ConnectionError, TimeoutError, ssl.SSLError):
             async with asyncio.timeout(1):
@@ -234,12 +250,14 @@ class Endpoint:
             return await self._waiting.get()
 
     async def start(self) -> None:
+        _listening.add(self)
         self._server = await asyncio.start_server(
             self._accept, self.host, self.port, limit=LIMIT, ssl=self.tls, backlog=4096, reuse_address=True
         )
 
     async def stop(self) -> None:
         """Stop listening and cut what is open."""
+        _listening.discard(self)
         if self._server is None:
             return
         self._server.close()
@@ -247,6 +265,7 @@ class Endpoint:
         for task in list(self._tasks):
             task.cancel()
         for connection in list(self._open):
+            _open.discard(connection)
             connection.writer.transport.abort()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=2)
