@@ -21,8 +21,8 @@ from balancer.admin.metrics import METRICS, Metric, Reading
 from balancer.admin.status import Running
 from balancer.counters import Histogram
 
-SLICE = 250
-"""Readings rendered in one go: one to two milliseconds of work."""
+SLICE = 100
+"""Readings rendered in one go: about a millisecond of work."""
 UNITS = ("seconds", "bytes")
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PIECE = 200
+PIECE = 100
 """Endpoints handled in one go: about a millisecond of work."""
 
 
