@@ -108,18 +108,19 @@ def pi_service_settings() -> list[Setting]:
 def strategy_schema() -> Schema:
     """Told apart by the colon, so that Helm's message is one line: a known name, or `module:Class`."""
     return {
-        "type": ["string", "null"],
-        "if": {"type": "string", "pattern": ":"},
+        "type": "string",
+        "if": {"pattern": ":"},
         "then": {"pattern": r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"},
         # The last has a colon and so is never compared: it completes the list in Helm's message.
-        "else": {"enum": [*STRATEGY_NAMES, "module:Class", None]},
+        "else": {"enum": [*STRATEGY_NAMES, "module:Class"]},
     }
 
 
 def lenient(schema: Schema, *more_types: str) -> Schema:
-    """`schema` for a value that a person writes: YAML's `off` is false, null takes the value away, and no `anyOf`.
+    """`schema` for a value that a person writes: YAML's `off` is false, and no `anyOf`.
 
     Helm reports each branch of an `anyOf`, where one line says as much. Bounds hold for numbers, a pattern for strings.
+    Null needs no schema: Helm takes such a value away before it looks.
     """
     branches = list(parts(schema))
     words = [word for branch in branches for word in branch.get("enum", ()) if word is not None]
@@ -128,13 +129,14 @@ def lenient(schema: Schema, *more_types: str) -> Schema:
     if types == ["boolean"]:
         words, types = ["on", "off", True, False], []
     if not types:
-        return {"enum": [*words, *([False] if "off" in words and False not in words else []), None]}
+        return {"enum": [*words, *([False] if "off" in words and False not in words else [])]}
     patterns = [branch.get("pattern") for branch in typed if "string" in branch["type"]]
     if "number" in types:
         patterns.append(NUMBER)
     if words or patterns:
         types.append("string")
-    result: Schema = {"type": list(dict.fromkeys([*types, "null"]))}
+    types = list(dict.fromkeys(types))
+    result: Schema = {"type": types if len(types) > 1 else types[0]}
     result |= {key: branch[key] for branch in typed for key in BOUNDS if key in branch}
     if None not in patterns:
         alternatives = [pattern for pattern in patterns if pattern] + [f"^{word}$" for word in words]

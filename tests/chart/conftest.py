@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +103,17 @@ def helm() -> Callable[..., str]:
     return partial(output, path_of("helm"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def render(helm: Callable[..., str]) -> Render:
-    """Render the chart: values as a mapping, or arguments of helm, or both."""
+    """Render the chart: values as a mapping, or arguments of helm, or both. The same is rendered once."""
+
+    @cache
+    def template(*command: str, stdin: str) -> str:
+        return helm("template", *command, stdin=stdin)
 
     def run(*arguments: str, values: object = None, release: str = "lb", namespace: str = "default") -> Rendered:
-        command = ["template", release, str(CHART), "--namespace", namespace, "--values", "-", *arguments]
-        return Rendered(helm(*command, stdin=json.dumps(values or {})))
+        command = [release, str(CHART), "--namespace", namespace, "--values", "-", *arguments]
+        return Rendered(template(*command, stdin=json.dumps(values or {})))
 
     return run
 

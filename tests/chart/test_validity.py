@@ -83,9 +83,8 @@ def kubeconform(program: Any) -> Any:
     return run
 
 
-@cases
-def test_the_manifests_are_valid_by_kubernetes_schemas(render: Any, kubeconform: Any, values: Any) -> None:
-    kubeconform(render(values=values).text)
+def test_the_manifests_are_valid_by_kubernetes_schemas(render: Any, kubeconform: Any) -> None:
+    kubeconform("\n---\n".join(render(values=values).text for values in CASES.values()))
 
 
 def test_a_field_that_kubernetes_does_not_know_is_noticed(render: Any, kubeconform: Any) -> None:
@@ -108,10 +107,12 @@ def restricted(kubectl: Any, cluster: None) -> Iterator[str]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}}
-    for found in (namespace, account):
-        kubectl("apply", "--filename", "-", stdin=json.dumps(found))
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false")
+    try:
+        for found in (namespace, account):
+            kubectl("apply", "--filename", "-", stdin=json.dumps(found))
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
 
 
 @cases

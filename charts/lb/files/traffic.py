@@ -47,7 +47,7 @@ def connect():
 
 
 served = set()
-attempt, attempts = (connect, 5) if url.startswith("tcp:") else (ask, 20)
+attempt, attempts = (connect, 3) if url.startswith("tcp:") else (ask, 20)
 wrong = [problem for problem in (attempt() for _ in range(attempts)) if problem]
 for problem in wrong:
     print(f"{url}{path}: {problem}")
