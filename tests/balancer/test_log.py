@@ -294,13 +294,29 @@ def test_the_descriptor_stays_as_it_was(pipe: tuple[int, int]) -> None:
 def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.set_blocking(writing, False)
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += os.write(writing, b"." * 4096)
     output = Output(writing)
-    output.write("x" * 300_000 + "\n")
-    received = 0
-    while received < 300_001:
-        received += len(os.read(reading, 1 << 16))
+    output.write("late\n")
+    time.sleep(0.05)  # the writer meets the full pipe
+    received = b""
+    while not received.endswith(b"late\n"):
+        received += os.read(reading, 1 << 16)
     output.close()
-    assert output.dropped == 0
+    assert (len(received), output.dropped) == (filled + 5, 0)
+
+
+def test_a_log_that_has_nothing_to_write_takes_no_time(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    output = Output(writing)
+    output.write("x\n")
+    assert os.read(reading, 10) == b"x\n"
+    before = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - before < 0.1
+    output.close()
 
 
 def test_a_full_disk_is_counted_and_survived() -> None:

@@ -331,6 +331,36 @@ async def test_endpoints_that_join_later_are_checked_and_those_that_left_are_not
             assert asked_for["first"] <= before + 1  # one may have been under way
 
 
+async def test_the_verdict_on_an_endpoint_that_left_meanwhile_is_dropped() -> None:
+    asked_for, leave = asyncio.Event(), asyncio.Event()
+    told: list[str] = []
+
+    class Listening:
+        def left(self, endpoint: Endpoint) -> None:
+            """Told by `transition` too."""
+
+        def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
+            told.append(event)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked_for.set()
+        await leave.wait()
+        await answering(b"HTTP/1.1 500 X\r\n\r\n")(reader, writer)
+        await reader.read()
+
+    async with serving(handle) as spec, serving(answering(b"HTTP/1.1 500 X\r\n\r\n")) as other:
+        pool = pool_of(spec)
+        [endpoint] = pool.endpoints
+        pool.subscribe(Listening())
+        async with probing(pool, settings_for(spec)):
+            await asked_for.wait()
+            pool.replace([other], time.monotonic())
+            leave.set()
+            await until(lambda: health(pool) == {other.address: False})
+        assert endpoint.healthy
+        assert told.count("unhealthy") == 1
+
+
 async def test_no_more_checks_are_under_way_than_allowed_and_none_is_left_at_the_end() -> None:
     under_way = most = 0
 
