@@ -241,7 +241,7 @@ def test_a_network_policy_lets_the_balancer_reach_what_it_needs(render: Any) -> 
     policy = rendered.one("NetworkPolicy", "lb")["spec"]
     assert policy["podSelector"]["matchLabels"] == rendered.one("Service")["spec"]["selector"]
     ports = {(port["port"], port.get("protocol", "TCP")) for rule in policy["egress"] for port in rule.get("ports", ())}
-    assert ports == {(53, "UDP"), (53, "TCP"), (443, "TCP"), (6443, "TCP")}
+    assert ports == {(53, "UDP"), (53, "TCP"), (443, "TCP"), (6443, "TCP"), (8443, "TCP")}
     (backends,) = [rule for rule in policy["egress"] if "to" in rule]
     assert backends["to"] == [{"podSelector": {"matchLabels": rendered.one("Service", "lb-pi")["spec"]["selector"]}}]
     clients, admin = policy["ingress"]
