@@ -234,52 +234,6 @@ def closed() -> Schema:
 
 # --- README.md -----------------------------------------------------------------------------------------------------
 
-README = """\
-# lb
-
-{description}. Version {version}.
-
-```console
-helm install lb charts/lb
-kubectl port-forward svc/lb 8080:8080
-curl localhost:8080/10
-```
-
-installs the balancer (`lb`, {balancers} pods) and the demonstration service (`lb-pi`, {pis} pods), which answers
-`/N` with N decimals of Pi. In front of a Service of your own:
-
-```console
-helm install lb charts/lb --set pi.enabled=false --set backend.service=shop --set backend.namespace=shop
-```
-
-docs/kubernetes.md goes through it step by step. Kubernetes 1.27 or newer.
-
-This file and values.schema.json are written by `tools/chart.py` from values.yaml and from the services' settings.
-
-## Values
-
-| value | meaning | default |
-|---|---|---|
-{values}
-
-## Settings of the balancer
-
-A setting `LB_EJECT_AFTER` is the value `balancer.settings.ejectAfter`. The defaults are the balancer's own, but where
-the table above sets others.
-
-| value `balancer.settings.…` | meaning | default |
-|---|---|---|
-{balancer}
-
-## Settings of the Pi service
-
-A setting `PI_MAX_DIGITS` is the value `pi.settings.maxDigits`.
-
-| value `pi.settings.…` | meaning | default |
-|---|---|---|
-{pi}
-"""
-
 
 def readme() -> str:
     """The chart's README.md."""
@@ -291,18 +245,22 @@ def readme() -> str:
             row(item.name, item.meaning, item.default) for item in settings if "Not here" not in item.meaning
         )
 
-    return README.format(
-        description=chart["description"],
-        version=chart["version"],
-        balancers=default["balancer.replicas"],
-        pis=default["pi.replicas"],
-        values="\n".join(
-            row(value.path, value.meaning, json.dumps(value.default, ensure_ascii=False))
-            for value in found
-            if value.schema != "settings"
-        ),
-        balancer=rows(balancer_settings()),
-        pi=rows(pi_service_settings()),
+    return (
+        (CHART / "README.template.md")
+        .read_text()
+        .format(
+            description=chart["description"],
+            version=chart["version"],
+            balancers=default["balancer.replicas"],
+            pis=default["pi.replicas"],
+            values="\n".join(
+                row(value.path, value.meaning, json.dumps(value.default, ensure_ascii=False))
+                for value in found
+                if value.schema != "settings"
+            ),
+            balancer=rows(balancer_settings()),
+            pi=rows(pi_service_settings()),
+        )
     )
 
 
