@@ -40,6 +40,7 @@ async def page(browser: Browser, stage: Stage) -> AsyncIterator[Page]:
     """The dashboard, live. Whatever the browser complains of fails the test."""
     stage.mend()
     opened = await browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(60_000)
     complaints: list[str] = []
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

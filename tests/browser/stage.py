@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -58,13 +59,20 @@ class Endpoint:
 class Stage:
     """A running balancer at `url` and `admin`, its endpoints, and clients that ask all the time."""
 
-    def __init__(self, endpoints: int, token: str | None = TOKEN, listening: int | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: int,
+        token: str | None = TOKEN,
+        listening: int | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._port, self._admin_port, *ports = free_ports(endpoints + 2)
         self.url = f"http://127.0.0.1:{self._port}"
         self.admin = f"http://127.0.0.1:{self._admin_port}"
         self.endpoints = [Endpoint(port) for port in ports]
         self._listening = self.endpoints[:listening]
         self._token = token
+        self._settings = settings or {}
         self._process: Process | None = None
         self._clients: asyncio.Task[None] | None = None
 
@@ -101,6 +109,7 @@ class Stage:
             "LB_ACCESS_LOG": "off",
             "LB_TRUSTED_PROXIES": "127.0.0.1",
             **({"LB_ADMIN_TOKEN": self._token} if self._token else {}),
+            **self._settings,
         }
         others = {name: value for name, value in os.environ.items() if not name.startswith("LB_")}
         self._process = await asyncio.create_subprocess_exec(

@@ -62,6 +62,7 @@ const span = document.getElementById("span");
 const eventList = document.getElementById("events");
 let history = [];
 let restarts = [];
+let crowd = null;
 
 async function hold(address, held) {
   const what = held ? `Give ${address} no new request; those in flight end as they would.` : `Take ${address} back.`;
@@ -148,8 +149,18 @@ const handlers = {
     happened(told.at, `Strategy: ${told.strategy}`, `instead of ${told.before}`);
   },
   transition(told) {
-    if (told.event === "strategy") happened(told.at, `Strategy: ${told.detail}`, "");
-    else happened(told.at, `${told.endpoint ?? "The pool"}: ${WORDS[told.event] ?? told.event}`, told.detail, told.event);
+    if (told.event === "strategy") return happened(told.at, `Strategy: ${told.detail}`, "");
+    // A whole fleet that joins or fails at once is one line, not hundreds.
+    const same = crowd && crowd.event === told.event && told.at - crowd.at < 2 && eventList.firstChild === crowd.node;
+    if (same) {
+      crowd.count += 1;
+      crowd.node.querySelector("b").textContent = `${crowd.count} endpoints: ${WORDS[told.event] ?? told.event}`;
+      crowd.node.querySelector(".quiet")?.remove();
+      return undefined;
+    }
+    happened(told.at, `${told.endpoint ?? "The pool"}: ${WORDS[told.event] ?? told.event}`, told.detail, told.event);
+    crowd = told.endpoint ? { event: told.event, at: told.at, count: 1, node: eventList.firstChild } : null;
+    return undefined;
   },
   missed: (told) => happened(Date.now() / 1000, "This page was too slow", `${told.count} events were left out`),
 };

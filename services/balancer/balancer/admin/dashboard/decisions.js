@@ -92,7 +92,7 @@ function scores(decision) {
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((name) => el("th", { scope: "col", text: name })))),
     el("tbody", {}, ...rows));
   const about = `${decision.strategy}, for ${decision.client || "an unknown client"}: ${decision.by}.`;
-  return el("div", { class: "scores" }, el("p", { class: "quiet", text: about }), el("div", { class: "scroll" }, table));
+  return el("div", { class: "scores" }, el("p", { class: "quiet", text: about }), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Candidates and scores" }, table));
 }
 
 // What another strategy would have chosen is an address, or words for why that cannot be said.
@@ -104,7 +104,7 @@ class Others {
     this.table = el("table", { class: "others" });
     this.empty = el("p", { class: "empty", text: "No decision recorded yet." });
     const more = el("details", { class: "side" }, el("summary", { text: "The latest requests, side by side" }),
-      el("div", { class: "scroll" }, this.table));
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The latest requests, side by side" }, this.table));
     more.addEventListener("toggle", () => this.show(this.decisions));
     this.more = more;
     this.rows = new Map();
