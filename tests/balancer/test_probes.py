@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 
 import pytest
 import trustme
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -259,6 +263,31 @@ async def test_a_certificate_is_verified(authority: trustme.CA, tmp_path_factory
         assert await asked(spec, upstream_tls=True, upstream_tls_ca=file) is None
         assert await asked(spec, upstream_tls=True, upstream_tls_ca=file, health_path="tcp") is None
         assert "certificate" in str(await asked(spec, upstream_tls=True))
+
+
+@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_tls_begins_after_the_proxy_header(
+    authority: trustme.CA, tmp_path: Path, loop: Callable[[Coroutine[None, None, str | None]], str | None]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+
+    def serve(listening: socket.socket) -> None:
+        # By hand: asyncio's streams would have read the beginning of TLS together with the header.
+        connection, _ = listening.accept()
+        assert connection.recv(15, socket.MSG_WAITALL) == b"PROXY UNKNOWN\r\n"
+        with context.wrap_socket(connection, server_side=True) as secured:
+            secured.recv(1000)
+            secured.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        spec = EndpointSpec("127.0.0.1", listening.getsockname()[1])
+        trusting = {"upstream_tls": True, "upstream_tls_ca": tmp_path / "ca.pem", "health_status": ((204, 204),)}
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        assert loop(asked(spec, mode="tcp", upstream_proxy_protocol="v1", **trusting)) is None
+        thread.join()
 
 
 # All of it.
