@@ -305,6 +305,9 @@ class TestZone:
         fleet.wait(1.0)
         assert fleet.share() == dict.fromkeys("abcd", 0.25)
 
+    def test_is_left_by_a_request_that_has_tried_all_of_it(self, fleet: Fleet) -> None:
+        assert fleet.lease("a", "b", "c", "d").endpoint.spec.host in "xy"
+
     def test_of_nobody_is_ignored(self) -> None:
         fleet = Fleet(names="a b", prefer_zone="elsewhere")
         assert fleet.share() == {"a": 0.5, "b": 0.5}

@@ -105,8 +105,10 @@ class Server:
     status: int = 200
     hangs: bool = False
     busy: int = 0
-    queue: deque[Lease] = field(default_factory=deque)
+    queue: deque[tuple[Lease, Result]] = field(default_factory=deque)
     got: int = 0
+    peak: int = 0
+    """The most requests it held at once."""
 
 
 @dataclass
@@ -152,7 +154,7 @@ class Simulation:
         fleet = self.fleet
         self._result = result = Result()
         for server in self.servers.values():
-            server.got = 0
+            server.got = server.peak = 0
         end = fleet.now + seconds
         self._at(fleet.now + self.random.expovariate(self.rate), lambda: self._arrive(end))
         tick = fleet.now + 0.1
@@ -185,12 +187,13 @@ class Simulation:
         lease.sent(self.fleet.now)
         server = self.servers[lease.endpoint.spec.host]
         server.got += 1
+        server.peak = max(server.peak, lease.endpoint.in_flight)
         if server.hangs:
             self._give_up(lease, self._result)
         elif server.busy < server.workers:
             self._begin(server, lease, self._result)
         else:
-            server.queue.append(lease)
+            server.queue.append((lease, self._result))
 
     def _give_up(self, lease: Lease, result: Result) -> None:
         patience = self.timeout if self.impatience is None else self.impatience
@@ -214,4 +217,4 @@ class Simulation:
         result.latencies.append(now - lease.opened_at)
         result.failed += server.status >= 500
         if server.queue and not server.hangs:
-            self._begin(server, server.queue.popleft(), result)
+            self._begin(server, *server.queue.popleft())

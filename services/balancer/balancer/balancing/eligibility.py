@@ -56,7 +56,7 @@ class Eligibility:
         self._draining = 0
         self._draining_good = 0
         self.full_zone = False
-        """The preferred zone's endpoints are all at their limit: use the others as well."""
+        """The preferred zone had nobody for a request, all being tried or at their limit: use the others as well."""
 
         # What was decided.
         self.panic = False

@@ -26,7 +26,7 @@ REMEMBERED: Final = 60.0
 """An endpoint that leaves and returns within this time (s) finds its state again."""
 
 _SPILL: Final = 1.0
-"""How long (s) the other zones are used once all of the preferred zone is at its limit."""
+"""How long (s) the other zones are used once the preferred zone had nobody for a request: all tried or at the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ class Pool:
         self, request: RequestInfo, excluded: Collection[Endpoint], now: float, view: View | None
     ) -> Endpoint:
         """No eligible endpoint is left for this request: use other zones if that helps. Raises NoEndpoint."""
-        if self._limited and self._eligibility.zone_only:
+        if self._eligibility.zone_only:
             self._eligibility.full_zone = True
             self._spill_until = now + _SPILL
             self._settle()

@@ -71,7 +71,7 @@ class RetryBudget:
     def take(self, now: float) -> bool:
         """Whether a retry may be made now; it is counted if so."""
         self._pass(now)
-        if self._by_requests + self._by_time < 1.0:
+        if self._by_requests + self._by_time < 1.0 - 1e-9:  # A hundred times 0.01 is 1, whatever the sum says.
             return False
         paid = min(1.0, self._by_requests)
         self._by_requests -= paid
