@@ -12,20 +12,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
-from balancer.balancing.errors import AllAtLimit, AllTried, NoEndpoint
+from balancer.balancing.errors import NoEndpoint
 from balancer.balancing.outcome import CLIENT_LEFT, CONNECT_TIMEOUT, REFUSED, RESET, Kind, Outcome
 from balancer.balancing.pool import Lease, Pool
-from balancer.balancing.queue import Ticket
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.retry import RetryBudget
 from balancer.counters import Counters, count
 from balancer.log import AccessEntry, AccessLog
 from balancer.proxy import proxy_protocol, tls
-from balancer.proxy.clients import Clients, address_of
-from balancer.proxy.flow import NOT_CONNECTED, Intake
+from balancer.proxy.attempts import Attempts
+from balancer.proxy.clients import address_of
 from balancer.proxy.listener import Accepting, Listener
 from balancer.proxy.proxy_protocol import Preface
-from balancer.proxy.timers import Timed, TimerWheel
+from balancer.proxy.service import Service
+from balancer.proxy.timers import TimerWheel
 from balancer.proxy.tunnel import Tunnel, reset
 
 if TYPE_CHECKING:
@@ -34,90 +33,43 @@ if TYPE_CHECKING:
 SERVED: Final = Outcome(Kind.ANSWERED)
 
 
-class TcpService:
-    """What all connections of the TCP proxy share."""
+class TcpService(Service):
+    """The TCP proxy as its connections see it."""
 
-    __slots__ = (
-        "access_log",
-        "budget",
-        "clients",
-        "clock",
-        "connect_timeout",
-        "connections",
-        "counters",
-        "idle_timeout",
-        "loop",
-        "pool",
-        "preface_version",
-        "queue_timeout",
-        "retries",
-        "upstream_tls",
-        "wheel",
-    )
+    __slots__ = ("connect_timeout", "connections", "idle_timeout", "loop", "preface_version", "upstream_tls")
 
     def __init__(
-        self, settings: Settings, pool: Pool, counters: Counters, wheel: TimerWheel, clock: Callable[[], float]
+        self,
+        settings: Settings,
+        pool: Pool,
+        counters: Counters,
+        wheel: TimerWheel,
+        clock: Callable[[], float],
+        access_log: AccessLog | None,
     ) -> None:
+        super().__init__(settings, pool, counters, wheel, clock, access_log)
         self.loop = asyncio.get_running_loop()
-        self.pool = pool
-        self.counters = counters
-        self.wheel = wheel
-        self.clock = clock
-        self.clients = Clients(counters, settings.trusted_proxies, settings.max_connections_per_client)
-        self.budget = RetryBudget(settings.retry_budget)
         self.connections: set[TcpConnection] = set()
-        self.access_log: AccessLog | None = None
-        self.connect_timeout = settings.connect_timeout
-        self.idle_timeout = settings.idle_timeout
-        self.queue_timeout = settings.queue_timeout
-        self.retries = settings.retries
+        self.connect_timeout: float = settings.connect_timeout
+        self.idle_timeout: float = settings.idle_timeout
         self.preface_version = "" if settings.upstream_proxy_protocol == "off" else settings.upstream_proxy_protocol
         self.upstream_tls: ssl.SSLContext | None = None
         if settings.upstream_tls:
             self.upstream_tls = tls.to_endpoints(settings.upstream_tls_ca)
 
 
-class TcpConnection(Timed):
+class TcpConnection(Attempts):
     """One client connection until it is joined to an endpoint's, and the account of it until both end."""
 
-    __slots__ = (
-        "_address",
-        "_attempts",
-        "_began_at",
-        "_connect_took",
-        "_connecting",
-        "_counted",
-        "_endpoint",
-        "_held",
-        "_intake",
-        "_lease",
-        "_queue_took",
-        "_queued_at",
-        "_reason",
-        "_service",
-        "_ticket",
-        "_transport",
-        "_tried",
-        "_tunnel",
-    )
+    __slots__ = ("_connecting", "_counted", "_held", "_service", "_transport", "_tunnel")
 
     def __init__(self, service: TcpService, address: str = "") -> None:
-        super().__init__()
+        """`address` is the client's where a PROXY header told it; empty: whoever connected."""
+        super().__init__(service, RequestInfo(address), service.clock())
         self._service = service
-        self._address = address
-        self._lease: Lease | None = None
-        self._endpoint: Endpoint | None = None
-        self._ticket: Ticket | None = None
         self._tunnel: Tunnel | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._tried: list[Endpoint] = []
         self._held = b""
-        self._attempts = 0
-        self._began_at = service.clock()
-        self._connect_took = -1.0
-        self._queued_at = 0.0
-        self._queue_took = -1.0
-        self._reason = ""
         self._counted = False
 
     # What the event loop calls, until the tunnel takes over.
@@ -125,21 +77,20 @@ class TcpConnection(Timed):
     def connection_made(self, transport: asyncio.Transport) -> None:
         service = self._service
         self._transport = transport
-        self._address = self._address or address_of(transport)
+        self.info.client = self.info.client or address_of(transport)
         service.connections.add(self)
-        if not service.clients.opened(self._address):
+        if not service.clients.opened(self.info.client):
             reset(transport)
             return
         self._counted = True
         service.counters.requests += 1
         service.counters.requests_in_flight += 1
-        service.budget.earn(self._began_at)
-        self._intake = Intake(transport)
-        self._intake.stop(NOT_CONNECTED)
-        self._attempt(self._began_at)
+        service.budget.earn(self.began_at)
+        transport.pause_reading()
+        self.find(self.began_at)
 
     def data_received(self, data: bytes) -> None:
-        # Reading stops at once, but what was read already still comes.
+        # Reading stops at once, but what came behind a PROXY header has been read already.
         self._held += data
 
     def eof_received(self) -> bool:
@@ -147,7 +98,7 @@ class TcpConnection(Timed):
 
     def connection_lost(self, _error: Exception | None) -> None:
         if self._tunnel is None:
-            self._reason = self._reason or Kind.CLIENT_LEFT.value
+            self.reason = self.reason or Kind.CLIENT_LEFT.value
             if self._connecting is not None:
                 self._connecting.cancel()
                 self._connecting = None
@@ -161,54 +112,23 @@ class TcpConnection(Timed):
 
     # Finding an endpoint.
 
-    def _attempt(self, now: float) -> None:
-        ticket, self._ticket = self._ticket, None
-        service = self._service
-        try:
-            lease = service.pool.lease(RequestInfo(self._address), now, self._tried, False, ticket)
-        except AllTried:
-            self._tried = []
-            self._ticket = ticket
-            self._attempt(now)
-            return
-        except AllAtLimit:
-            self._join_queue(now)
-            return
-        except NoEndpoint as error:
-            self._fail(error.reason)
-            return
-        self._lease = lease
-        self._endpoint = lease.endpoint
-        self._attempts += 1
+    def leased(self, lease: Lease, now: float) -> None:
+        """Connect to the endpoint; its latency is the time that takes."""
         lease.sent(now)
-        self._connecting = service.loop.create_task(self._connect(lease.endpoint, now))
-        service.wheel.arm(self, now + service.connect_timeout)
+        self._connecting = self._service.loop.create_task(self._connect(lease.endpoint, now))
+        self.arm(now + self._service.connect_timeout)
 
-    def _join_queue(self, now: float) -> None:
-        try:
-            self._ticket = self._service.pool.wait(self._woken, now)
-        except NoEndpoint as error:
-            self._fail(error.reason)
-            return
-        self._queued_at = self._queued_at or now
-        self._service.wheel.arm(self, self._queued_at + self._service.queue_timeout)
-
-    def _woken(self) -> None:
-        now = self._service.clock()
-        self.deadline = 0.0
-        self._note_queue(now)
-        self._attempt(now)
-
-    def _note_queue(self, now: float) -> None:
-        self._queue_took = now - self._queued_at
-        self._service.counters.queue_seconds.observe(self._queue_took)
+    def none_found(self, error: NoEndpoint, now: float) -> None:
+        """No endpoint, and none to wait for."""
+        self._fail(error.reason)
 
     async def _connect(self, endpoint: Endpoint, began: float) -> None:
         service = self._service
         context = service.upstream_tls
+        opening = _Opening()
         try:
             transport, _ = await service.loop.create_connection(
-                _Opening,  # type: ignore[type-var]  # a protocol by its methods
+                lambda: opening,  # type: ignore[type-var]  # a protocol by its methods
                 endpoint.spec.host,
                 endpoint.spec.port,
                 ssl=context,
@@ -219,20 +139,23 @@ class TcpConnection(Timed):
             self._attempt_failed(REFUSED)
             return
         self._connecting = None
+        if opening.transport is None:
+            self._attempt_failed(REFUSED)  # accepted and closed in one
+            return
         now = service.clock()
-        self._connect_took = now - began
-        service.counters.connect_seconds.observe(self._connect_took)
+        self.connect_took = now - began
+        service.counters.connect_seconds.observe(self.connect_took)
         self._join(endpoint, transport, now)
 
     def _join(self, endpoint: Endpoint, server: asyncio.Transport, now: float) -> None:
         service = self._service
         service.wheel.forget(self)
-        if self._lease is not None:
-            self._lease.first_byte(now)
+        if self.lease is not None:
+            self.lease.first_byte(now)
         endpoint.connections_opened += 1
         endpoint.connections_open += 1
         if service.preface_version:
-            addresses = proxy_protocol.addresses_of(self._transport, self._address)
+            addresses = proxy_protocol.addresses_of(self._transport, self.info.client)
             server.write(proxy_protocol.render(service.preface_version, addresses))
         self._tunnel = Tunnel(
             endpoint, service.counters, service.wheel, service.clock, service.idle_timeout, self._tunnel_ended
@@ -244,31 +167,19 @@ class TcpConnection(Timed):
             self._tunnel.client.data_received(held)
 
     def _attempt_failed(self, outcome: Outcome) -> None:
-        service = self._service
-        now = service.clock()
-        self.deadline = 0.0
-        if self._lease is not None:
-            self._lease.close(outcome, now)
-            self._lease = None
-        reason = outcome.kind.value
+        now = self._service.clock()
+        self.arm(0.0)
+        self.close_lease(outcome, now)
         if self._transport.is_closing():
             self._end(CLIENT_LEFT)
-        elif self._attempts > service.retries:
-            self._fail(reason)
-        elif not service.budget.take(now):
-            service.counters.retries_denied += 1
-            self._fail(reason)
+        elif self.may_try_again(outcome.kind.value, now):
+            self.find(now)
         else:
-            count(service.counters.retries, reason)
-            if self._endpoint is not None:
-                self._tried.append(self._endpoint)
-            self._attempt(now)
+            self._fail(outcome.kind.value)
 
     def expired(self, now: float) -> None:
-        if self._ticket is not None:
-            self._ticket.leave()
-            self._ticket = None
-            self._note_queue(now)
+        if self.ticket is not None:
+            self.leave_queue(now)
             self._fail("queue timed out")
         elif self._connecting is not None:
             self._connecting.cancel()
@@ -281,14 +192,14 @@ class TcpConnection(Timed):
         tunnel.endpoint.connections_open -= 1
         self._service.counters.tunnels_open -= 1
         if tunnel.server_reset_first:
-            self._reason = self._reason or Kind.RESET.value
+            self.reason = self.reason or Kind.RESET.value
             self._end(RESET)
         else:
             self._end(SERVED)
 
     def _fail(self, reason: str) -> None:
         """There is no endpoint for it: a reset says so plainer than an orderly end."""
-        self._reason = reason
+        self.reason = reason
         count(self._service.counters.errors, reason)
         reset(self._transport)
 
@@ -304,31 +215,21 @@ class TcpConnection(Timed):
         now = service.clock()
         service.wheel.forget(self)
         service.connections.discard(self)
-        service.clients.closed(self._address)
-        if self._ticket is not None:
-            self._ticket.leave()
-            self._ticket = None
-        if self._lease is not None:
-            self._lease.close(outcome, now)
-            self._lease = None
+        service.clients.closed(self.info.client)
+        self.leave_queue(now)
+        self.close_lease(outcome, now)
         if self._counted:
             self._counted = False
             service.counters.requests_in_flight -= 1
-            took = now - self._began_at
+            took = now - self.began_at
             service.counters.total_seconds.observe(took)
             if service.access_log is not None and service.access_log.wants(took):
                 self._log(service.access_log, took)
 
     def _log(self, access_log: AccessLog, took: float) -> None:
         entry = AccessEntry()
-        entry.client = self._address
-        entry.queue = self._queue_took if self._queue_took >= 0.0 else None
-        entry.connect = self._connect_took if self._connect_took >= 0.0 else None
+        self.describe(entry)
         entry.total = took
-        entry.endpoint = self._endpoint.address if self._endpoint is not None else ""
-        entry.attempts = self._attempts
-        entry.strategy = self._service.pool.strategy_name
-        entry.reason = self._reason
         if self._tunnel is not None:
             entry.bytes_received = self._tunnel.client_bytes
             entry.bytes_sent = self._tunnel.server_bytes
@@ -338,11 +239,17 @@ class TcpConnection(Timed):
 class _Opening:
     """An endpoint's connection between its opening and the tunnel that takes it over in the same turn."""
 
+    __slots__ = ("transport",)
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+
     def connection_made(self, transport: asyncio.Transport) -> None:
         transport.pause_reading()
+        self.transport = transport
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Whoever opened it sees that for itself."""
+        self.transport = None
 
 
 class TcpProxy:
@@ -358,8 +265,7 @@ class TcpProxy:
         access_log: AccessLog | None,
     ) -> None:
         self._proxy_protocol = settings.proxy_protocol
-        self._service = TcpService(settings, pool, counters, wheel, clock)
-        self._service.access_log = access_log
+        self._service = TcpService(settings, pool, counters, wheel, clock, access_log)
         self._listener = Listener(settings.host, settings.port, self._accept, counters, settings.max_connections)
         self._service.clients.listener = self._listener
 

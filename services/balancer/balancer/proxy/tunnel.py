@@ -206,7 +206,7 @@ def join_upgraded(
         service.counters,
         service.wheel,
         service.clock,
-        service.rules.tunnel_idle_timeout,
+        service.tunnel_idle_timeout,
         _Upgraded(service, exchange).ended,
     )
     service.counters.tunnels_open += 1

@@ -91,7 +91,7 @@ class Downstream(Timed):
         peer.trusted = service.clients.is_trusted(peer.address)
         service.connections.add(self)
         if service.clients.opened(peer.address):
-            service.wheel.arm(self, service.clock() + service.rules.request_timeout)
+            service.wheel.arm(self, service.clock() + service.request_timeout)
         else:
             self._refuse(responses.TOO_MANY_CONNECTIONS)
 
@@ -124,7 +124,7 @@ class Downstream(Timed):
         if upstream is not None and upstream.intake is not None:
             upstream.intake.stop(PEER_FULL)
         self._unsent = self.transport.get_write_buffer_size()
-        self.service.wheel.arm(self, self.service.clock() + self.service.rules.idle_timeout)
+        self.service.wheel.arm(self, self.service.clock() + self.service.idle_timeout)
 
     def resume_writing(self) -> None:
         self.full = False
@@ -135,11 +135,11 @@ class Downstream(Timed):
             self.deadline = 0.0
 
     def expired(self, now: float) -> None:
-        rules = self.service.rules
+        service = self.service
         if 0 < self.transport.get_write_buffer_size() < self._unsent:
             # Slow, but it reads.
             self._unsent = self.transport.get_write_buffer_size()
-            self.service.wheel.arm(self, now + rules.idle_timeout)
+            self.service.wheel.arm(self, now + service.idle_timeout)
         elif self._state == _LINGER and self._unsent and not self.transport.get_write_buffer_size():
             # The last of the response has gone out: from here the client has its time to close.
             self._unsent = 0
@@ -155,7 +155,7 @@ class Downstream(Timed):
             self._refuse(responses.REQUEST_TIMEOUT, self._held)
         elif self._state in (_LENGTH, _CHUNKED):
             if self.intake.stopped:
-                self.service.wheel.arm(self, now + rules.idle_timeout)
+                self.service.wheel.arm(self, now + service.idle_timeout)
             else:
                 self._break_off(responses.REQUEST_TIMEOUT)
 
@@ -183,18 +183,18 @@ class Downstream(Timed):
 
     def _read_head(self, data: bytes, position: int) -> int:
         """Read a request's head; the position behind it, or -1 when it is not whole (it is held) or was refused."""
-        rules = self.service.rules
+        service = self.service
         start = position
         while data.startswith(b"\r\n", start) and start - position < MAX_EMPTY_LINES:
             start += 2
         end = data.find(b"\r\n\r\n", start)
-        if end < 0 or end - start > rules.max_header_bytes:
+        if end < 0 or end - start > service.max_header_bytes:
             self._hold_head(data, start)
             return -1
         line_end = data.find(b"\r\n", start)
         try:
             line = framing.request_line(data[start:line_end])
-            if len(line.target) > rules.max_uri_bytes:
+            if len(line.target) > service.max_uri_bytes:
                 self._refuse(responses.URI_TOO_LONG, data[start:end])
                 return -1
             if line.method in REFUSED_METHODS:
@@ -205,9 +205,9 @@ class Downstream(Timed):
         except BadMessage as bad:
             self._refuse(responses.bad_request(bad.status, bad.fault), data[start:end])
             return -1
-        if len(fields.headers) > rules.max_headers:
+        if len(fields.headers) > service.max_headers:
             self._refuse(responses.TOO_MANY_FIELDS, data[start:end])
-        elif rules.max_body_bytes is not None and fields.framing.length > rules.max_body_bytes:
+        elif service.max_body_bytes is not None and fields.framing.length > service.max_body_bytes:
             self._refuse(responses.BODY_TOO_LARGE, data[start:end])
         else:
             self._begin(line, target, fields)
@@ -230,18 +230,18 @@ class Downstream(Timed):
 
     def _hold_head(self, data: bytes, start: int) -> None:
         """A head that is not whole: wait for the rest, unless it can only come to a refusal."""
-        rules = self.service.rules
+        service = self.service
         line_end = data.find(b"\r\n", start)
-        if (line_end if line_end >= 0 else len(data)) - start > rules.max_uri_bytes + 64:
+        if (line_end if line_end >= 0 else len(data)) - start > service.max_uri_bytes + 64:
             self._refuse(responses.URI_TOO_LONG, data[start:])
-        elif len(data) - start > rules.max_header_bytes:
+        elif len(data) - start > service.max_header_bytes:
             self._refuse(responses.HEADER_TOO_LARGE, data[start:])
         elif framing.BARE_LF.search(data, start) is not None:
             self._refuse(responses.bad_request(400, "line ended by a bare LF"), data[start:])
         else:
             if not self._held and self._received:
                 # The first bytes after a response: from here the header has its own time.
-                self.service.wheel.arm(self, self.service.clock() + rules.request_timeout)
+                self.service.wheel.arm(self, self.service.clock() + service.request_timeout)
             self._received = 0
             self._held = data[start:] if start else data
 
@@ -254,12 +254,12 @@ class Downstream(Timed):
         body = fields.framing
         if body.kind == framing.CHUNKED:
             self._state = _CHUNKED
-            self._reader = ChunkedReader(service.rules.max_header_bytes, service.rules.max_headers)
-            service.wheel.arm(self, now + service.rules.idle_timeout)
+            self._reader = ChunkedReader(service.max_header_bytes, service.max_headers)
+            service.wheel.arm(self, now + service.idle_timeout)
         elif body.length:
             self._state = _LENGTH
             self._left = body.length
-            service.wheel.arm(self, now + service.rules.idle_timeout)
+            service.wheel.arm(self, now + service.idle_timeout)
         else:
             self._state = _ANSWER
             self.deadline = 0.0
@@ -287,7 +287,7 @@ class Downstream(Timed):
                 self._break_off(responses.bad_request(bad.status, bad.fault))
                 return len(data)
             exchange.bytes_received += sum(map(len, reader.out))
-            limit = self.service.rules.max_body_bytes
+            limit = self.service.max_body_bytes
             if limit is not None and exchange.bytes_received > limit:
                 self._break_off(responses.BODY_TOO_LARGE)
                 return len(data)
@@ -302,7 +302,7 @@ class Downstream(Timed):
             self._reader = None
             self.deadline = 0.0
         else:
-            self.service.wheel.arm(self, now + self.service.rules.idle_timeout)
+            self.service.wheel.arm(self, now + self.service.idle_timeout)
         if wire:
             exchange.request_body(wire, now)
         if whole:
@@ -321,11 +321,11 @@ class Downstream(Timed):
         if self.exchange is not exchange:
             return
         self.exchange = None
-        if exchange.closes or not exchange.received_whole:
+        if exchange.closes or not exchange.received_whole or self.service.draining:
             self._linger()
             return
         self._state = _HEAD
-        self.service.wheel.arm(self, now + self.service.rules.keepalive_timeout)
+        self.service.wheel.arm(self, now + self.service.keepalive_timeout)
         self._received = 1
         if self._held:
             held, self._held = self._held, b""
@@ -378,7 +378,7 @@ class Downstream(Timed):
         if self.transport.can_write_eof():
             self._unsent = self.transport.get_write_buffer_size()
             self.transport.write_eof()
-            patience = self.service.rules.idle_timeout if self._unsent else LINGER
+            patience = self.service.idle_timeout if self._unsent else LINGER
             self.service.wheel.arm(self, self.service.clock() + patience)
         else:
             self.transport.close()

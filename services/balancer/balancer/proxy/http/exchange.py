@@ -15,20 +15,19 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
-from balancer.balancing.errors import AllAtLimit, AllTried, NoEndpoint
+from balancer.balancing.errors import NoEndpoint
 from balancer.balancing.outcome import CLIENT_LEFT, UNUSED, Kind, Outcome
 from balancer.balancing.pool import Lease
-from balancer.balancing.queue import Ticket
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.retry import IDEMPOTENT, Retry, may_retry
 from balancer.counters import count
+from balancer.proxy.attempts import Attempts
 from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
 from balancer.proxy.http import explain, framing, headers, responses
 from balancer.proxy.http.framing import RequestLine
 from balancer.proxy.http.headers import RequestFields, ResponseHead
 from balancer.proxy.http.service import HttpService
 from balancer.proxy.http.upstream import Upstream
-from balancer.proxy.timers import Timed
 
 if TYPE_CHECKING:
     from balancer.proxy.http.downstream import Downstream
@@ -45,63 +44,51 @@ _KINDS: Final = {
 }
 
 
-class Exchange(Timed):
+class Exchange(Attempts):
     """One request and its response."""
 
     __slots__ = (
-        "_attempts",
         "_chunked_out",
         "_connecting",
         "_ended",
-        "_endpoint",
-        "_explain",
         "_keeps",
         "_kept",
         "_kept_size",
         "_retry_after",
-        "_ticket",
-        "_tried",
-        "_upstream",
-        "began_at",
+        "_total_deadline",
         "bytes_received",
         "bytes_sent",
         "closes",
-        "connect_took",
         "downstream",
         "fields",
         "first_byte_took",
-        "info",
         "is_head",
-        "lease",
         "line",
-        "path",
-        "queue_took",
-        "queued_at",
-        "reason",
         "received_whole",
         "request_id",
         "responding",
         "service",
         "status",
-        "total_deadline",
+        "target",
+        "upstream",
     )
 
     def __init__(
         self, downstream: Downstream, line: RequestLine, target: bytes, fields: RequestFields, now: float
     ) -> None:
-        super().__init__()
-        service = downstream.service
-        self.service: HttpService = service
+        service: HttpService = downstream.service
+        path = target.partition(b"?")[0].decode()
+        info = RequestInfo(downstream.peer.address, line.method.decode(), path, fields.headers)
+        super().__init__(service, info, now)
+        self.service = service
         self.downstream = downstream
         self.line = line
-        self.path = target
+        self.target = target
+        """The request target in origin form, as the endpoint gets it."""
         self.fields = fields
         self.is_head = line.method == b"HEAD"
         self.request_id = fields.request_id or service.request_id()
-        self.info = RequestInfo(
-            downstream.peer.address, line.method.decode(), target.partition(b"?")[0].decode(), fields.headers
-        )
-        self.began_at = now
+        self.explain = bool(fields.explain) and service.may_explain(downstream.peer, fields.explain)
         self.received_whole = False
         """Whether the request's body has come to its end."""
         self.responding = False
@@ -109,28 +96,20 @@ class Exchange(Timed):
         self.closes = False
         """Whether the client's connection ends with this response."""
         self.status = 0
-        self.reason = ""
-        self.lease: Lease | None = None
-        self._upstream: Upstream | None = None
+        self.upstream: Upstream | None = None
+        """The connection that carries this exchange now."""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.first_byte_took = -1.0
+        """Seconds from the end of sending to the response's first byte; below 0 when none came."""
         self._connecting: asyncio.Task[None] | None = None
-        self._ticket: Ticket | None = None
-        self._tried: list[Endpoint] = []
-        self._attempts = 0
-        self._endpoint: Endpoint | None = None
-        self._explain = bool(fields.explain) and service.may_explain(downstream.peer, fields.explain)
         self._kept: list[bytes] = []
         self._kept_size = 0
         self._keeps = True
         self._chunked_out = False
         self._ended = False
         self._retry_after: float | None = None
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        self.queued_at = 0.0
-        self.queue_took = -1.0
-        self.connect_took = -1.0
-        self.first_byte_took = -1.0
-        self.total_deadline = 0.0
+        self._total_deadline = 0.0
 
     # The request, as it comes from the client.
 
@@ -140,18 +119,18 @@ class Exchange(Timed):
         service.counters.requests += 1
         service.counters.requests_in_flight += 1
         service.budget.earn(now)
-        if service.rules.total_timeout:
-            self.total_deadline = now + service.rules.total_timeout
-            service.wheel.arm(self, self.total_deadline)
-        self._attempt(now)
+        if service.total_timeout:
+            self._total_deadline = now + service.total_timeout
+            service.wheel.arm(self, self._total_deadline)
+        self.find(now)
 
     def request_body(self, wire: bytes, now: float) -> None:
         """More of the request's body, framed for the endpoint."""
-        upstream = self._upstream
+        upstream = self.upstream
         if self._keeps:
             self._kept.append(wire)
             self._kept_size += len(wire)
-            if self._kept_size > self.service.rules.retry_buffer:
+            if self._kept_size > self.service.retry_buffer:
                 if upstream is None and not self.responding:
                     self.downstream.intake.stop(NOT_CONNECTED)
                 else:
@@ -162,9 +141,9 @@ class Exchange(Timed):
     def request_ended(self, now: float) -> None:
         """The request's body is whole."""
         self.received_whole = True
-        if self._upstream is not None and self.lease is not None:
+        if self.upstream is not None and self.lease is not None:
             self.lease.sent(now)
-            self._upstream.sent_whole(now)
+            self.upstream.sent_whole(now)
 
     def client_left(self) -> None:
         """The client's connection is gone: nobody waits for the response any more."""
@@ -191,50 +170,32 @@ class Exchange(Timed):
 
     # Attempts.
 
-    def _attempt(self, now: float) -> None:
-        """Lease an endpoint and send the request to it; or wait; or say why not."""
-        ticket, self._ticket = self._ticket, None
-        try:
-            lease = self.service.pool.lease(self.info, now, self._tried, self._explain, ticket)
-        except AllTried:
-            # Another endpoint is better than the same again, which is better than none.
-            self._tried = []
-            self._ticket = ticket
-            self._attempt(now)
-            return
-        except AllAtLimit:
-            self._join_queue(now)
-            return
-        except NoEndpoint as error:
-            self._fail(responses.no_endpoint(error) if self.service.discovered else responses.DISCOVERY_PENDING, now)
-            return
-        self._take_up(lease, now)
+    def none_found(self, error: NoEndpoint, now: float) -> None:
+        """No endpoint, and none to wait for: 503."""
+        self._fail(responses.no_endpoint(error) if self.service.discovered else responses.DISCOVERY_PENDING, now)
 
-    def _take_up(self, lease: Lease, now: float) -> None:
-        self.lease = lease
-        self._attempts += 1
-        endpoint = lease.endpoint
-        self._endpoint = endpoint
+    def leased(self, lease: Lease, now: float) -> None:
+        """Send the request on a connection that is open already, or open one."""
         fresh_since = now - FRESH if self.info.method not in IDEMPOTENT else 0.0
-        upstream = self.service.upstreams.take(endpoint, fresh_since)
+        upstream = self.service.upstreams.take(lease.endpoint, fresh_since)
         if upstream is not None:
             self._send(upstream, now)
         else:
-            self._connect(endpoint, now)
+            self._connect(lease.endpoint, now)
 
     def _connect(self, endpoint: Endpoint, now: float) -> None:
         self._connecting = self.service.upstreams.connect(endpoint, self)
-        self._arm(now + self.service.upstreams.rules.connect_timeout)
+        self.arm(now + self.service.upstreams.connect_timeout)
 
     def connected(self, upstream: Upstream, took: float) -> None:
         """The connection asked for is open."""
         self._connecting = None
         self.connect_took = took
-        self._arm(0.0)
+        self.arm(0.0)
         self._send(upstream, self.service.clock())
 
     def _send(self, upstream: Upstream, now: float) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         fields = self.fields
         if not fields.names_host and self.lease is not None:
             host = b"Host: %b\r\n" % self.lease.endpoint.address.encode()
@@ -242,7 +203,7 @@ class Exchange(Timed):
             host = b""
         wire = b"%b %b HTTP/1.1\r\n%b%bX-Request-Id: %b\r\n\r\n" % (
             self.line.method,
-            self.path,
+            self.target,
             host,
             fields.forward,
             self.request_id,
@@ -251,11 +212,10 @@ class Exchange(Timed):
             wire += b"".join(self._kept)
         whole = self.received_whole
         upstream.begin(self, wire, whole, now)
-        if whole:
-            if self.lease is not None:
-                self.lease.sent(now)
-        else:
-            if self._kept_size > self.service.rules.retry_buffer:
+        if whole and self.lease is not None:
+            self.lease.sent(now)
+        if self._kept_size:
+            if self._kept_size > self.service.retry_buffer:
                 self._keep_no_more()
             self.downstream.intake.go(NOT_CONNECTED)
 
@@ -271,93 +231,55 @@ class Exchange(Timed):
         """
         now = self.service.clock()
         self._connecting = None
-        self._upstream = None
+        self.upstream = None
         if self._ended:
             return
-        self._arm(0.0)
-        verdict = may_retry(kind, 0, self.info.method in IDEMPOTENT, stale, self.service.rules.retry_statuses)
+        self.arm(0.0)
+        verdict = may_retry(kind, 0, self.info.method in IDEMPOTENT, stale, self.service.retry_statuses)
         resend = self._keeps and not self.responding and not began
         if verdict is Retry.FRESH and resend and self.lease is not None:
             # The endpoint had only closed a connection that idled: its lease stands.
             self._connect(self.lease.endpoint, now)
             return
-        self._close_lease(UNUSED if stale and not resend else _KINDS[kind], now)
+        self.close_lease(UNUSED if stale and not resend else _KINDS[kind], now)
         self.reason = kind.value
         if self.responding:
             # Part of the response is with the client: only a broken connection tells it that the rest is missing.
             self._end(now)
             self.downstream.cut()
             return
-        if resend and verdict is Retry.ELSEWHERE and self._may_try_again(now):
-            count(self.service.counters.retries, kind.value)
-            self._attempt(now)
+        if resend and verdict is Retry.ELSEWHERE and self.may_try_again(kind.value, now):
+            self.find(now)
             return
         self._fail(responses.failed_attempt(kind), now)
 
-    def _may_try_again(self, now: float) -> bool:
-        """Whether the rules and the budget leave another attempt; it is then paid for."""
-        if self._attempts > self.service.rules.retries:
-            return False
-        if not self.service.budget.take(now):
-            self.service.counters.retries_denied += 1
-            return False
-        if self._endpoint is not None:
-            self._tried.append(self._endpoint)
-        return True
-
     def _answered_elsewhere(self, head: ResponseHead, complete: bool, now: float) -> bool:
         """Whether a status that asks for it is retried at another endpoint, which then is leased already."""
-        rules = self.service.rules
-        if head.status not in rules.retry_statuses or not self._keeps or self._attempts > rules.retries:
+        statuses = self.service.retry_statuses
+        if not self._keeps or self.attempts > self.search.retries:
             return False
-        verdict = may_retry(Kind.ANSWERED, head.status, self.info.method in IDEMPOTENT, False, rules.retry_statuses)
-        lease, endpoint, upstream = self.lease, self._endpoint, self._upstream
-        if verdict is not Retry.ELSEWHERE or lease is None or endpoint is None:
+        verdict = may_retry(Kind.ANSWERED, head.status, self.info.method in IDEMPOTENT, False, statuses)
+        if verdict is not Retry.ELSEWHERE or self.endpoint is None:
             return False
         try:
-            other = self.service.pool.lease(self.info, now, [*self._tried, endpoint], self._explain)
+            other = self.search.pool.lease(self.info, now, [*self.tried, self.endpoint], self.explain)
         except NoEndpoint:
             return False
-        if not self.service.budget.take(now):
-            self.service.counters.retries_denied += 1
+        if not self.may_try_again(str(head.status), now):
             other.close(UNUSED, now)
             return False
-        self._tried.append(endpoint)
-        count(self.service.counters.retries, str(head.status))
-        self._close_lease(Outcome.answered(head.status, head.retry_after), now)
-        self._upstream = None
+        self.close_lease(Outcome.answered(head.status, head.retry_after), now)
+        upstream, self.upstream = self.upstream, None
         if upstream is not None and not complete:
             upstream.abort()
-        self._take_up(other, now)
+        self.take(other, now)
         return True
-
-    # Waiting in the queue.
-
-    def _join_queue(self, now: float) -> None:
-        try:
-            self._ticket = self.service.pool.wait(self._woken, now)
-        except NoEndpoint as error:
-            self._fail(responses.no_endpoint(error), now)
-            return
-        if self.queued_at == 0.0:
-            self.queued_at = now
-        self._arm(self.queued_at + self.service.rules.queue_timeout)
-
-    def _woken(self) -> None:
-        now = self.service.clock()
-        self._arm(0.0)
-        self._note_queue(now)
-        self._attempt(now)
-
-    def _note_queue(self, now: float) -> None:
-        self.queue_took = now - self.queued_at
-        self.service.counters.queue_seconds.observe(self.queue_took)
 
     # Time.
 
-    def _arm(self, deadline: float) -> None:
+    def arm(self, deadline: float) -> None:
         """Expire at `deadline` (0: only at the request's own total)."""
-        total = self.total_deadline
+        total = self._total_deadline
         if total and (deadline == 0.0 or total < deadline):
             deadline = total
         if deadline:
@@ -366,7 +288,7 @@ class Exchange(Timed):
             self.deadline = 0.0
 
     def expired(self, now: float) -> None:
-        if self.total_deadline and now >= self.total_deadline:
+        if self._total_deadline and now >= self._total_deadline:
             self.reason = responses.TOTAL_TIMEOUT.reason
             if self.responding:
                 self._let_go(_KINDS[Kind.TIMED_OUT], now)
@@ -375,10 +297,8 @@ class Exchange(Timed):
             else:
                 self._let_go(_KINDS[Kind.TIMED_OUT], now)
                 self._fail(responses.TOTAL_TIMEOUT, now)
-        elif self._ticket is not None:
-            self._ticket.leave()
-            self._ticket = None
-            self._note_queue(now)
+        elif self.ticket is not None:
+            self.leave_queue(now)
             self._fail(responses.QUEUE_TIMEOUT, now)
         elif self._connecting is not None:
             self._connecting.cancel()
@@ -393,7 +313,7 @@ class Exchange(Timed):
 
     def switched(self, head: ResponseHead) -> None:
         """101: the connection becomes a tunnel, if that was asked for."""
-        upstream = self._upstream
+        upstream = self.upstream
         if not self.fields.upgrade or upstream is None or self.lease is None:
             if upstream is not None:
                 upstream.abort()
@@ -404,7 +324,7 @@ class Exchange(Timed):
         self.responding = True
         self.status = 101
         self.closes = True
-        self._upstream = None
+        self.upstream = None
         self.downstream.write(
             b"%bConnection: Upgrade\r\nUpgrade: %b\r\nX-Request-Id: %b\r\n\r\n"
             % (head.forward, head.upgrade or self.fields.upgrade, self.request_id)
@@ -418,7 +338,7 @@ class Exchange(Timed):
         lease = self.lease
         if lease is not None:
             lease.first_byte(now)
-        if head.status in service.rules.retry_statuses and self._answered_elsewhere(head, complete, now):
+        if head.status in service.retry_statuses and self._answered_elsewhere(head, complete, now):
             return
         self.status = head.status
         self._retry_after = head.retry_after
@@ -447,10 +367,10 @@ class Exchange(Timed):
             self.bytes_sent += len(body)
         self.downstream.write(b"%bX-Request-Id: %b\r\n%b%b" % (head.forward, self.request_id, end, body))
         if complete:
-            self._upstream = None
+            self.upstream = None
             self.response_ended()
-        elif self.downstream.full and self._upstream is not None and self._upstream.intake is not None:
-            self._upstream.intake.stop(PEER_FULL)
+        elif self.downstream.full and self.upstream is not None and self.upstream.intake is not None:
+            self.upstream.intake.stop(PEER_FULL)
 
     def response_body(self, data: bytes) -> None:
         """More of the body."""
@@ -473,8 +393,8 @@ class Exchange(Timed):
         if self._chunked_out:
             self.downstream.write(framing.last_chunk([]))
         now = self.service.clock()
-        self._upstream = None
-        self._close_lease(Outcome.answered(self.status, self._retry_after), now)
+        self.upstream = None
+        self.close_lease(Outcome.answered(self.status, self._retry_after), now)
         self._end(now)
         self.downstream.answered(self, now)
 
@@ -482,7 +402,7 @@ class Exchange(Timed):
         """The upgraded connection is closed on both sides."""
         if not self._ended:
             now = self.service.clock()
-            self._close_lease(Outcome.answered(101), now)
+            self.close_lease(Outcome.answered(101), now)
             self._end(now)
 
     # The end.
@@ -505,22 +425,19 @@ class Exchange(Timed):
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
-        if self._ticket is not None:
-            self._ticket.leave()
-            self._ticket = None
-            self._note_queue(now)
-        if self._upstream is not None:
-            self._upstream.abort()
-            self._upstream = None
-        self._close_lease(outcome, now)
+        self.leave_queue(now)
+        if self.upstream is not None:
+            self.upstream.abort()
+            self.upstream = None
+        self.close_lease(outcome, now)
 
-    def _close_lease(self, outcome: Outcome, now: float) -> None:
-        lease, self.lease = self.lease, None
-        if lease is not None:
-            if lease.first_byte_at is not None and lease.sent_at is not None:
-                self.first_byte_took = lease.first_byte_at - lease.sent_at
-                self.service.counters.first_byte_seconds.observe(self.first_byte_took)
-            lease.close(outcome, now)
+    def close_lease(self, outcome: Outcome, now: float) -> None:
+        """Give the endpoint back, and note how long its response was waited for."""
+        lease = self.lease
+        if lease is not None and lease.first_byte_at is not None and lease.sent_at is not None:
+            self.first_byte_took = lease.first_byte_at - lease.sent_at
+            self.service.counters.first_byte_seconds.observe(self.first_byte_took)
+        super().close_lease(outcome, now)
 
     def _end(self, now: float) -> None:
         if self._ended:
@@ -528,6 +445,7 @@ class Exchange(Timed):
         self._ended = True
         service = self.service
         service.wheel.forget(self)
+        self.downstream.intake.go(NOT_CONNECTED | PEER_FULL)
         counters = service.counters
         counters.requests_in_flight -= 1
         if 200 <= self.status < 600 and self.responding:
@@ -536,18 +454,3 @@ class Exchange(Timed):
         counters.total_seconds.observe(took)
         if service.access_log is not None and service.access_log.wants(took):
             service.log(self, took)
-
-    @property
-    def attempts(self) -> int:
-        """Attempts made so far."""
-        return self._attempts
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        """The last attempt's endpoint."""
-        return self._endpoint
-
-    @property
-    def upstream(self) -> Upstream | None:
-        """The connection that carries this exchange now."""
-        return self._upstream

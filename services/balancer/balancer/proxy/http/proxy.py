@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.pool import Pool
-from balancer.balancing.retry import RetryBudget
 from balancer.counters import Counters
 from balancer.log import AccessLog
-from balancer.proxy import tls
-from balancer.proxy.clients import Clients
 from balancer.proxy.http.downstream import Downstream
-from balancer.proxy.http.service import HttpRules, HttpService
-from balancer.proxy.http.upstream import UpstreamRules, Upstreams
+from balancer.proxy.http.service import HttpService
 from balancer.proxy.listener import Accepting, Listener
 from balancer.proxy.proxy_protocol import Preface
 from balancer.proxy.timers import TimerWheel
@@ -37,15 +32,10 @@ class HttpProxy:
         clock: Callable[[], float],
         access_log: AccessLog | None,
     ) -> None:
-        self._settings = settings
-        self._counters = counters
-        self._clients = Clients(counters, settings.trusted_proxies, settings.max_connections_per_client)
-        upstreams = Upstreams(asyncio.get_running_loop(), wheel, clock, counters, _upstream_rules(settings))
-        self._service = HttpService(
-            pool, _rules(settings), upstreams, counters, RetryBudget(settings.retry_budget), self._clients, access_log
-        )
+        self._service = HttpService(settings, pool, counters, wheel, clock, access_log)
         self._listener = Listener(settings.host, settings.port, self._accept, counters, settings.max_connections)
-        self._clients.listener = self._listener
+        self._service.clients.listener = self._listener
+        self._proxy_protocol: bool = settings.proxy_protocol
         self._scheme = b"https" if settings.tls_cert else b"http"
 
     @property
@@ -54,9 +44,10 @@ class HttpProxy:
         return self._listener.port
 
     def _accept(self) -> Accepting:
-        if self._settings.proxy_protocol:
-            return Preface(self._clients, self._service.wheel, self._service.clock, self._make)
-        return Downstream(self._service, self._scheme)
+        service = self._service
+        if self._proxy_protocol:
+            return Preface(service.clients, service.wheel, service.clock, self._make)
+        return Downstream(service, self._scheme)
 
     def _make(self, address: str) -> Accepting:
         return Downstream(self._service, self._scheme, address)
@@ -109,36 +100,3 @@ class HttpProxy:
     def idle_connections(self, endpoint: Endpoint) -> int:
         """Unused connections kept open to `endpoint`."""
         return self._service.upstreams.idle_to(endpoint)
-
-
-def _rules(settings: Settings) -> HttpRules:
-    rules = HttpRules()
-    rules.admin_token = settings.admin_token or ""
-    rules.idle_timeout = settings.idle_timeout
-    rules.keepalive_timeout = settings.keepalive_timeout
-    rules.request_timeout = settings.request_timeout
-    rules.total_timeout = settings.total_timeout
-    rules.tunnel_idle_timeout = settings.tunnel_idle_timeout
-    rules.queue_timeout = settings.queue_timeout
-    rules.max_body_bytes = settings.max_body_bytes
-    rules.max_header_bytes = settings.max_header_bytes
-    rules.max_headers = settings.max_headers
-    rules.max_uri_bytes = settings.max_uri_bytes
-    rules.retries = settings.retries
-    rules.retry_buffer = settings.retry_buffer
-    rules.retry_statuses = settings.retry_statuses
-    return rules
-
-
-def _upstream_rules(settings: Settings) -> UpstreamRules:
-    rules = UpstreamRules(
-        connect=settings.connect_timeout,
-        response=settings.response_timeout,
-        idle=settings.idle_timeout,
-        keepalive=settings.upstream_keepalive_timeout,
-        max_header_bytes=settings.max_header_bytes,
-        max_headers=settings.max_headers,
-    )
-    if settings.upstream_tls:
-        rules.tls = tls.to_endpoints(settings.upstream_tls_ca)
-    return rules

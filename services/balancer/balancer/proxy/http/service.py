@@ -1,4 +1,4 @@
-"""What all connections of the HTTP proxy share: the rules from the settings, the pool, the clock, the counts."""
+"""What all connections of the HTTP proxy share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.pool import Pool
-from balancer.balancing.retry import RetryBudget
 from balancer.counters import Counters
 from balancer.log import AccessEntry, AccessLog
-from balancer.proxy.clients import Clients
 from balancer.proxy.http.headers import Peer
-from balancer.proxy.http.upstream import Upstreams
+from balancer.proxy.http.upstreams import Upstreams
+from balancer.proxy.service import Service
 from balancer.proxy.timers import TimerWheel
 
 if TYPE_CHECKING:
@@ -21,95 +20,67 @@ if TYPE_CHECKING:
     from balancer.proxy.http.exchange import Exchange
     from balancer.proxy.http.responses import Error
     from balancer.proxy.tunnel import Tunnel
+    from balancer.settings import Settings
 
 LINGER: Final = 2.0
 """Seconds for which reads are discarded after our half-close, so that no answer is lost to a reset."""
 
 
-class HttpRules:
-    """What the client's side and an exchange go by, as plain values (seconds and bytes; None: no limit)."""
+class HttpService(Service):
+    """The HTTP proxy as its connections see it; the settings as plain values (seconds and bytes; None: no limit)."""
 
     __slots__ = (
-        "admin_token",
+        "_admin_token",
+        "_entry",
+        "_next_id",
+        "_request_prefix",
+        "connections",
+        "discovered",
+        "draining",
         "idle_timeout",
         "keepalive_timeout",
         "max_body_bytes",
         "max_header_bytes",
         "max_headers",
         "max_uri_bytes",
-        "queue_timeout",
         "request_timeout",
-        "retries",
         "retry_buffer",
         "retry_statuses",
         "total_timeout",
         "tunnel_idle_timeout",
-    )
-
-    def __init__(self) -> None:
-        self.admin_token = ""
-        self.idle_timeout = 60.0
-        self.keepalive_timeout = 75.0
-        self.request_timeout = 15.0
-        self.total_timeout = 0.0
-        self.tunnel_idle_timeout = 3600.0
-        self.queue_timeout = 5.0
-        self.max_body_bytes: int | None = None
-        self.max_header_bytes = 64 << 10
-        self.max_headers = 128
-        self.max_uri_bytes = 16 << 10
-        self.retries = 2
-        self.retry_buffer = 64 << 10
-        self.retry_statuses: frozenset[int] = frozenset({503})
-
-
-class HttpService:
-    """The HTTP proxy as its connections see it."""
-
-    __slots__ = (
-        "_entry",
-        "_next_id",
-        "_request_prefix",
-        "access_log",
-        "budget",
-        "clients",
-        "clock",
-        "connections",
-        "counters",
-        "discovered",
-        "draining",
-        "pool",
-        "rules",
         "tunnels",
         "upstreams",
-        "wheel",
     )
 
     def __init__(
         self,
+        settings: Settings,
         pool: Pool,
-        rules: HttpRules,
-        upstreams: Upstreams,
         counters: Counters,
-        budget: RetryBudget,
-        clients: Clients,
+        wheel: TimerWheel,
+        clock: Callable[[], float],
         access_log: AccessLog | None,
     ) -> None:
-        self.clients = clients
-        self.pool = pool
-        self.rules = rules
-        self.upstreams = upstreams
-        self.counters = counters
-        self.budget = budget
-        self.access_log = access_log
-        self.wheel: TimerWheel = upstreams.wheel
-        self.clock: Callable[[], float] = upstreams.clock
+        super().__init__(settings, pool, counters, wheel, clock, access_log)
+        self.upstreams = Upstreams(settings, wheel, clock, counters)
         self.connections: set[Downstream] = set()
         self.tunnels: set[Tunnel] = set()
         self.discovered = False
         """Whether the first complete snapshot has come."""
         self.draining = False
         """From SIGTERM on every response says that its connection closes."""
+        self.idle_timeout: float = settings.idle_timeout
+        self.keepalive_timeout: float = settings.keepalive_timeout
+        self.request_timeout: float = settings.request_timeout
+        self.total_timeout: float = settings.total_timeout
+        self.tunnel_idle_timeout: float = settings.tunnel_idle_timeout
+        self.max_body_bytes: int | None = settings.max_body_bytes
+        self.max_header_bytes: int = settings.max_header_bytes
+        self.max_headers: int = settings.max_headers
+        self.max_uri_bytes: int = settings.max_uri_bytes
+        self.retry_buffer: int = settings.retry_buffer
+        self.retry_statuses: frozenset[int] = settings.retry_statuses
+        self._admin_token = (settings.admin_token or "").encode()
         self._request_prefix = os.urandom(6).hex().encode()
         self._next_id = 0
         self._entry = AccessEntry()
@@ -123,28 +94,21 @@ class HttpService:
         """Whether X-LB-Explain has this value from somebody who may see the answer."""
         if asked == b"1":
             return peer.trusted
-        token = self.rules.admin_token
-        return bool(token) and hmac.compare_digest(asked, b"Bearer " + token.encode())
+        token = self._admin_token
+        return bool(token) and hmac.compare_digest(asked, b"Bearer " + token)
 
     def log(self, exchange: Exchange, took: float) -> None:
         """Tell the access log of an exchange that has ended after `took` seconds."""
         entry = self._entry
-        info = exchange.info
+        exchange.describe(entry)
         entry.request_id = exchange.request_id.decode("latin-1")
-        entry.client = info.client
-        entry.method = info.method
-        entry.path = info.path
+        entry.method = exchange.info.method
+        entry.path = exchange.info.path
         entry.status = exchange.status
         entry.bytes_received = exchange.bytes_received
         entry.bytes_sent = exchange.bytes_sent
-        entry.queue = exchange.queue_took if exchange.queue_took >= 0.0 else None
-        entry.connect = exchange.connect_took if exchange.connect_took >= 0.0 else None
         entry.first_byte = exchange.first_byte_took if exchange.first_byte_took >= 0.0 else None
         entry.total = took
-        entry.endpoint = exchange.endpoint.address if exchange.endpoint is not None else ""
-        entry.attempts = exchange.attempts
-        entry.strategy = self.pool.strategy_name
-        entry.reason = exchange.reason
         if self.access_log is not None:
             self.access_log.write(entry)
 

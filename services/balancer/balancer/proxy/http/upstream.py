@@ -1,22 +1,20 @@
-"""The endpoint's side: connections to endpoints, kept for the next request, and what comes back on them."""
+"""The endpoint's side: one connection, the requests it carries one after the other, and what comes back on it."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
-from balancer.counters import Counters
 from balancer.proxy.flow import HIGH_WATER, PEER_FULL, Intake
 from balancer.proxy.http.framing import BARE_LF, BadMessage, ChunkedReader
 from balancer.proxy.http.headers import ResponseHead, response_head
-from balancer.proxy.timers import Timed, TimerWheel
+from balancer.proxy.timers import Timed
 
 if TYPE_CHECKING:
     from balancer.proxy.http.exchange import Exchange
+    from balancer.proxy.http.upstreams import Upstreams
 
 MAX_INTERIM: Final = 32
 """1xx responses to one request: an endpoint that sends more never means to answer."""
@@ -26,31 +24,6 @@ _HEAD: Final = 1
 _LENGTH: Final = 2
 _CHUNKED: Final = 3
 _UNTIL_CLOSE: Final = 4
-
-
-class UpstreamRules:
-    """What holds for every connection to an endpoint, as plain values (times in seconds, sizes in bytes)."""
-
-    __slots__ = (
-        "connect_timeout",
-        "idle_timeout",
-        "keepalive_timeout",
-        "max_header_bytes",
-        "max_headers",
-        "response_timeout",
-        "tls",
-    )
-
-    def __init__(
-        self, *, connect: float, response: float, idle: float, keepalive: float, max_header_bytes: int, max_headers: int
-    ) -> None:
-        self.connect_timeout = connect
-        self.response_timeout = response
-        self.idle_timeout = idle
-        self.keepalive_timeout = keepalive
-        self.max_header_bytes = max_header_bytes
-        self.max_headers = max_headers
-        self.tls: ssl.SSLContext | None = None
 
 
 class Upstream(Timed):
@@ -101,7 +74,7 @@ class Upstream(Timed):
         self._interim = 0
         self.write(wire)
         if whole:
-            self._owner.wheel.arm(self, now + self._owner.rules.response_timeout)
+            self._owner.wheel.arm(self, now + self._owner.response_timeout)
         else:
             self.deadline = 0.0
 
@@ -115,7 +88,7 @@ class Upstream(Timed):
     def sent_whole(self, now: float) -> None:
         """The request's body has been sent: from here the response is waited for."""
         if self._reading == _HEAD:
-            self._owner.wheel.arm(self, now + self._owner.rules.response_timeout)
+            self._owner.wheel.arm(self, now + self._owner.response_timeout)
 
     def abort(self) -> None:
         """Close at once, and tell no exchange."""
@@ -150,7 +123,7 @@ class Upstream(Timed):
         elif self._reading == _HEAD:
             self._read_heads(exchange, data)
         else:
-            self._owner.wheel.arm(self, self._owner.clock() + self._owner.rules.idle_timeout)
+            self._owner.wheel.arm(self, self._owner.clock() + self._owner.idle_timeout)
             self._read_body(exchange, data)
 
     def eof_received(self) -> bool:
@@ -172,7 +145,7 @@ class Upstream(Timed):
         if self.exchange is not None:
             self.exchange.downstream.intake.stop(PEER_FULL)
             # The endpoint takes nothing of the body: that is silence in mid-message too.
-            self._owner.wheel.arm(self, self._owner.clock() + self._owner.rules.idle_timeout)
+            self._owner.wheel.arm(self, self._owner.clock() + self._owner.idle_timeout)
 
     def resume_writing(self) -> None:
         if self.exchange is not None:
@@ -188,7 +161,7 @@ class Upstream(Timed):
                 self.transport.close()
         elif self.intake is not None and self.intake.stopped:
             # It is the client that does not read: its own timer looks after that.
-            self._owner.wheel.arm(self, now + self._owner.rules.idle_timeout)
+            self._owner.wheel.arm(self, now + self._owner.idle_timeout)
         else:
             self.abort()
             exchange.attempt_failed(Kind.TIMED_OUT)
@@ -203,7 +176,7 @@ class Upstream(Timed):
         while True:
             end = data.find(b"\r\n\r\n") + 4
             if end < 4:
-                if len(data) > self._owner.rules.max_header_bytes:
+                if len(data) > self._owner.max_header_bytes:
                     self._refuse(exchange, "header fields too large")
                 elif BARE_LF.search(data) is not None:
                     self._refuse(exchange, "line ended by a bare LF")
@@ -215,7 +188,7 @@ class Upstream(Timed):
                 head = self._head
             else:
                 try:
-                    head = response_head(head_bytes, self._owner.rules.max_headers)
+                    head = response_head(head_bytes, self._owner.max_headers)
                 except BadMessage as bad:
                     self._refuse(exchange, bad.fault)
                     return
@@ -253,7 +226,7 @@ class Upstream(Timed):
             self._release(exchange, reusable)
             exchange.answered(head, rest[:length] if len(rest) > length else rest, True)
             return
-        self._owner.wheel.arm(self, self._owner.clock() + self._owner.rules.idle_timeout)
+        self._owner.wheel.arm(self, self._owner.clock() + self._owner.idle_timeout)
         if length >= 0:
             self._reading = _LENGTH
             self._left = length - len(rest)
@@ -261,7 +234,7 @@ class Upstream(Timed):
             return
         if length == -1:
             self._reading = _CHUNKED
-            self._reader = ChunkedReader(self._owner.rules.max_header_bytes, self._owner.rules.max_headers)
+            self._reader = ChunkedReader(self._owner.max_header_bytes, self._owner.max_headers)
         else:
             self._reading = _UNTIL_CLOSE
         exchange.answered(head, b"", False)
@@ -316,112 +289,3 @@ class Upstream(Timed):
     def _refuse(self, exchange: Exchange, fault: str) -> None:
         self.abort()
         exchange.attempt_failed(Kind.BAD_RESPONSE, fault=fault)
-
-
-class Upstreams:
-    """All connections to endpoints: the idle ones are kept by endpoint, the one used last is used first."""
-
-    __slots__ = ("_closed", "_connecting", "_counters", "_idle", "_loop", "clock", "rules", "wheel")
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        wheel: TimerWheel,
-        clock: Callable[[], float],
-        counters: Counters,
-        rules: UpstreamRules,
-    ) -> None:
-        self._loop = loop
-        self.wheel = wheel
-        self.clock = clock
-        self.rules = rules
-        self._counters = counters
-        self._idle: dict[Endpoint, dict[Upstream, None]] = {}
-        self._connecting: set[asyncio.Task[None]] = set()
-        self._closed = False
-
-    def take(self, endpoint: Endpoint, idle_since: float) -> Upstream | None:
-        """The idle connection to `endpoint` that was used last, if that was not before `idle_since` (s)."""
-        idle = self._idle.get(endpoint)
-        if not idle:
-            return None
-        upstream, _ = idle.popitem()
-        if upstream.idle_since < idle_since:
-            idle[upstream] = None
-            return None
-        endpoint.connections_reused += 1
-        return upstream
-
-    def connect(self, endpoint: Endpoint, exchange: Exchange) -> asyncio.Task[None]:
-        """Open a connection for `exchange`, which is told `connected` or `attempt_failed` unless it cancels."""
-        task = self._loop.create_task(self._connect(endpoint, exchange))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-        return task
-
-    def give_back(self, upstream: Upstream) -> None:
-        """Keep a connection whose exchange has ended for the next one."""
-        if self._closed:
-            self._close(upstream)
-            return
-        now = self.clock()
-        upstream.idle_since = now
-        idle = self._idle.get(upstream.endpoint)
-        if idle is None:
-            idle = self._idle[upstream.endpoint] = {}
-        idle[upstream] = None
-        self.wheel.arm(upstream, now + self.rules.keepalive_timeout)
-
-    def lost(self, upstream: Upstream) -> None:
-        """A connection is closed or closing: use it no more."""
-        self.wheel.forget(upstream)
-        idle = self._idle.get(upstream.endpoint)
-        if idle is not None:
-            idle.pop(upstream, None)
-            if not idle:
-                del self._idle[upstream.endpoint]
-
-    def idle_to(self, endpoint: Endpoint) -> int:
-        """How many idle connections to `endpoint` there are."""
-        return len(self._idle.get(endpoint, ()))
-
-    def close_idle(self, endpoint: Endpoint) -> None:
-        """Close the idle connections to an endpoint that has left."""
-        for upstream in list(self._idle.pop(endpoint, ())):
-            self._close(upstream)
-
-    def close(self) -> None:
-        """Close every idle connection, and from now on each that becomes idle."""
-        self._closed = True
-        for endpoint in list(self._idle):
-            self.close_idle(endpoint)
-        for task in self._connecting:
-            task.cancel()
-
-    def _close(self, upstream: Upstream) -> None:
-        self.wheel.forget(upstream)
-        if upstream.transport is not None:
-            upstream.transport.close()
-
-    async def _connect(self, endpoint: Endpoint, exchange: Exchange) -> None:
-        began = self.clock()
-        tls = self.rules.tls
-        upstream = Upstream(self, endpoint)
-        try:
-            await self._loop.create_connection(  # type: ignore[type-var]  # a protocol by its methods
-                lambda: upstream,
-                endpoint.spec.host,
-                endpoint.spec.port,
-                ssl=tls,
-                server_hostname=endpoint.spec.host if tls is not None else None,
-            )
-        except OSError as error:
-            exchange.attempt_failed(Kind.REFUSED, fault=str(error))
-            return
-        if upstream.transport is None:
-            # Accepted and closed in one: nothing was sent, so that this is as safe to repeat as a refusal.
-            exchange.attempt_failed(Kind.REFUSED, fault="closed at once")
-            return
-        took = self.clock() - began
-        self._counters.connect_seconds.observe(took)
-        exchange.connected(upstream, took)
