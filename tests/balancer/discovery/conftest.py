@@ -45,6 +45,7 @@ class FakeApi:
         """Accept watches and send nothing, not even their end: a half-open connection."""
         self.token = "first"
         self._watchers: set[asyncio.Queue[Json | None]] = set()
+        self._first = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -110,6 +111,10 @@ class FakeApi:
     def watching(self) -> bool:
         return bool(self._watchers)
 
+    async def until_watching(self) -> None:
+        async with asyncio.timeout(10):
+            await self._first.wait()
+
     def count(self, verb: str) -> int:
         return sum(1 for each, _ in self.requests if each == verb)
 
@@ -150,6 +155,7 @@ class FakeApi:
             if version > since:
                 mine.put_nowait(event)
         self._watchers.add(mine)
+        self._first.set()
         try:
             await self._stream(mine, response, request)
         finally:
