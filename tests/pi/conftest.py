@@ -113,7 +113,8 @@ class Pi:
             client.close()
 
     def wait_until_ready(self) -> None:
-        eventually(lambda: self.get("/readyz").status == 200)
+        """Return once all its workers are ready."""
+        eventually(lambda: re.fullmatch(r"(\d+) of \1 workers are ready\n", self.get("/readyz").text) is not None)
 
     def workers(self) -> set[int]:
         """The process ids of its children."""

@@ -15,7 +15,6 @@ from tests.pi.conftest import Client, Pi, eventually
 def _busy(pi: Pi, clients: int) -> list[Client]:
     """So many clients that ask while the workers stand still."""
     pi.wait_until_ready()
-    eventually(lambda: pi.get("/readyz").status == 200)
     pi.pause_workers()
     return [pi.connect().send("/10") for _ in range(clients)]
 
@@ -92,22 +91,29 @@ def test_the_computation_of_a_client_that_left_does_not_hold_its_worker(start: C
 
 
 def test_a_killed_worker_costs_its_own_request_alone_and_is_replaced(start: Callable[..., Pi]) -> None:
-    pi = start(workers=2, queue=1)
-    eventually(lambda: len(pi.workers()) == 2)
-    for _ in range(2):  # both have started
-        pi.get("/10")
-    clients = _busy(pi, 4)  # two are computed, one waits, one is refused: now all are where they belong
-    (refused,) = _refused(clients)
-    before = pi.workers()
-    victim = before.pop()
+    pi = start(workers=2, queue=1, max_digits=100_000_000)
+    pi.wait_until_ready()
+    before = {worker: _cpu_ticks(worker) for worker in pi.workers()}
+    computing = [pi.connect().send("/50000000") for _ in before]  # a minute or more
+    eventually(lambda: all(_cpu_ticks(worker) > ticks + 2 for worker, ticks in before.items()))
+    waiting = pi.connect().send("/10")
+    assert pi.get("/healthz").status == 200
+    victim, other = before
     os.kill(victim, signal.SIGKILL)
     assert "was ended by signal 9" in pi.wait_for_log(f"worker {victim}")
-    pi.resume_workers()
-    statuses = sorted(client.reply().status for client in clients if client is not refused)
-    assert statuses == [200, 200, 500]
-    eventually(lambda: len(pi.workers()) == 2)
-    assert victim not in pi.workers()
-    assert before <= pi.workers()
+    assert waiting.reply().text == "3.1415926535\n"  # by the one that took its place
+    failed = [client for client in computing if client.answered_within(0.2)]
+    assert [client.reply().status for client in failed] == [500]
+    assert len(pi.workers()) == 2
+    assert other in pi.workers()
+
+
+def test_a_worker_killed_before_it_has_begun_costs_no_request(start: Callable[..., Pi]) -> None:
+    pi = start(workers=1, queue=2)
+    clients = _busy(pi, 3)
+    assert pi.get("/healthz").status == 200
+    os.kill(pi.workers().pop(), signal.SIGKILL)
+    assert [client.reply().status for client in clients] == [200, 200, 200]
 
 
 def test_a_worker_killed_while_idle_costs_no_request(start: Callable[..., Pi]) -> None:
@@ -129,15 +135,21 @@ def test_it_is_not_ready_without_a_worker(start: Callable[..., Pi]) -> None:
 
 
 def test_the_workers_die_with_the_server_even_in_mid_computation(start: Callable[..., Pi]) -> None:
-    pi = start(workers=2)
+    pi = start(workers=1, max_digits=100_000_000)
     pi.wait_until_ready()
-    eventually(lambda: len(pi.workers()) == 2)
-    pi.get("/10")
-    workers = pi.pause_workers()
-    pi.connect().send("/10")
+    (worker,) = pi.workers()
+    pi.connect().send("/10000000")  # some ten seconds
+    assert pi.get("/healthz").status == 200
     pi.signal(signal.SIGKILL)
     pi.exit_status()
-    eventually(lambda: not any(_lives(worker) for worker in workers))
+    killed = time.monotonic()
+    eventually(lambda: not _lives(worker))
+    assert time.monotonic() - killed < 3
+
+
+def _cpu_ticks(pid: int) -> int:
+    """CPU time that the process has used, in hundredths of a second."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
 
 
 def _lives(pid: int) -> bool:

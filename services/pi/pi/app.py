@@ -105,9 +105,8 @@ class Service:
     def _readiness(self) -> web.Response:
         if self.draining:
             return web.Response(status=503, text="draining\n")
-        if not self._pool.ready:
-            return web.Response(status=503, text="no worker is ready\n")
-        return web.Response(text="ready\n")
+        state = f"{self._pool.ready} of {self._settings.workers} workers are ready\n"
+        return web.Response(status=200 if self._pool.ready else 503, text=state)
 
     @property
     def _usage(self) -> str:

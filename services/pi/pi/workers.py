@@ -8,6 +8,7 @@ import math
 import socket
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import cast
@@ -38,6 +39,10 @@ class QueueFullError(Exception):
 
 class WorkerDiedError(Exception):
     """The process that computed the answer ended before it gave one."""
+
+
+class _NotBegunError(Exception):
+    """The process ended before it read the question: another may answer it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +95,20 @@ class _Worker(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self.pending is not None and not self.pending.done():
-            self.pending.set_exception(WorkerDiedError(f"worker {self.process.pid} died"))
+            # Linux reports a reset, not an end, when the other side of a socket pair closes with unread bytes in it.
+            self.pending.set_exception(WorkerDiedError() if exc is None else _NotBegunError())
         self._pool.lost(self)
 
     def ask(self, decimals: int, *, for_page: bool) -> asyncio.Future[tuple[bytes, float, float]]:
-        """Give it a question. Raises WorkerDiedError when it has died since it was chosen."""
+        """Give it a question. Raises _NotBegunError when it has died since it was chosen."""
         if self._transport is None:
-            raise WorkerDiedError(f"worker {self.process.pid} died")
+            raise _NotBegunError
         self.pending = asyncio.get_running_loop().create_future()
         self._transport.write(QUESTION.pack(decimals, for_page))
         return self.pending
 
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
     def kill(self) -> None:
-        if self.alive:
-            self.process.kill()
+        self.process.kill()  # nothing happens if it has ended
 
 
 class Pool:
@@ -119,16 +120,16 @@ class Pool:
         self._memory = memory
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
-        self._waiting: dict[asyncio.Future[_Worker], None] = {}  # in order of arrival
+        self._waiting: OrderedDict[asyncio.Future[_Worker], None] = OrderedDict()  # in order of arrival
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures = 0
         self._mean_busy_s = 0.1
         self._closing = False
 
     @property
-    def ready(self) -> bool:
-        """Whether at least one worker has started and lives."""
-        return any(worker.ready for worker in self._workers)
+    def ready(self) -> int:
+        """How many workers have started and live."""
+        return sum(worker.ready for worker in self._workers)
 
     def start(self) -> None:
         """Start the workers; they join as they become ready, and requests may wait for them from now on."""
@@ -153,22 +154,21 @@ class Pool:
         loop = asyncio.get_running_loop()
         arrived = loop.time()
         worker = await self._worker()
-        started = loop.time()
-        answer = worker.ask(decimals, for_page=for_page)
-        try:
-            payload, computed, laid_out = await asyncio.shield(answer)
-        except asyncio.CancelledError:
-            loop.call_later(_ABANDONED_S, self._give_up, worker, answer)
-            raise
-        self._mean_busy_s += 0.2 * (computed + laid_out - self._mean_busy_s)
-        return Answer(payload, started - arrived, computed, laid_out)
+        while True:
+            started = loop.time()
+            try:
+                payload, computed, laid_out = await self._ask(worker, decimals, for_page=for_page)
+            except _NotBegunError:
+                worker = await self._worker(again=True)
+                continue
+            self._mean_busy_s += 0.2 * (computed + laid_out - self._mean_busy_s)
+            return Answer(payload, started - arrived, computed, laid_out)
 
     def free(self, worker: _Worker) -> None:
         """That worker can take the next question."""
         self._failures = 0
         while self._waiting:
-            place = next(iter(self._waiting))
-            del self._waiting[place]
+            place, _ = self._waiting.popitem(last=False)
             if not place.done():
                 place.set_result(worker)
                 return
@@ -182,15 +182,23 @@ class Pool:
         if not self._closing:
             self._later(self._replace(worker))
 
-    async def _worker(self) -> _Worker:
-        while self._idle:
-            worker = self._idle.pop()
-            if worker.alive:  # it may have been killed so recently that its socket has not told yet
-                return worker
-        if len(self._waiting) >= self._queue:
+    async def _ask(self, worker: _Worker, decimals: int, *, for_page: bool) -> tuple[bytes, float, float]:
+        answer = worker.ask(decimals, for_page=for_page)
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_later(_ABANDONED_S, self._give_up, worker, answer)
+            raise
+
+    async def _worker(self, *, again: bool = False) -> _Worker:
+        """The next free worker. A request that comes `again`, through no fault of its own, is the first to get it."""
+        if self._idle:
+            return self._idle.pop()
+        if len(self._waiting) >= self._queue and not again:
             raise QueueFullError(self._expected_wait())
         place: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
         self._waiting[place] = None
+        self._waiting.move_to_end(place, last=not again)
         try:
             return await place
         except asyncio.CancelledError:
