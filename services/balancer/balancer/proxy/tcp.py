@@ -124,44 +124,58 @@ class TcpConnection(Attempts):
 
     async def _connect(self, endpoint: Endpoint, began: float) -> None:
         service = self._service
-        context = service.upstream_tls
         opening = _Opening()
         try:
-            transport, _ = await service.loop.create_connection(
-                lambda: opening,  # type: ignore[type-var]  # a protocol by its methods
-                endpoint.spec.host,
-                endpoint.spec.port,
-                ssl=context,
-                server_hostname=endpoint.spec.host if context is not None else None,
-            )
+            transport = await self._open(endpoint, opening)
         except OSError:
             self._connecting = None
             self._attempt_failed(REFUSED)
             return
         self._connecting = None
-        if opening.transport is None:
+        if opening.closed:
             self._attempt_failed(REFUSED)  # accepted and closed in one
             return
         now = service.clock()
         self.connect_took = now - began
         service.counters.connect_seconds.observe(self.connect_took)
-        self._join(endpoint, transport, now)
+        self._join(endpoint, transport, opening.held, now)
 
-    def _join(self, endpoint: Endpoint, server: asyncio.Transport, now: float) -> None:
+    async def _open(self, endpoint: Endpoint, opening: _Opening) -> asyncio.Transport:
+        """Connect; say who the client is, before any handshake; and only then begin TLS."""
+        service = self._service
+        transport: asyncio.Transport
+        transport, _ = await service.loop.create_connection(  # type: ignore[type-var]  # a protocol by its methods
+            lambda: opening, endpoint.spec.host, endpoint.spec.port
+        )
+        if service.preface_version:
+            addresses = proxy_protocol.addresses_of(self._transport, self.info.client)
+            transport.write(proxy_protocol.render(service.preface_version, addresses))
+        if service.upstream_tls is None:
+            return transport
+        secured = await service.loop.start_tls(
+            transport,
+            opening,  # type: ignore[arg-type]  # a protocol by its methods
+            service.upstream_tls,
+            server_hostname=endpoint.spec.host,
+        )
+        if secured is None:
+            raise ConnectionResetError
+        return secured
+
+    def _join(self, endpoint: Endpoint, server: asyncio.Transport, greeting: bytes, now: float) -> None:
         service = self._service
         service.wheel.forget(self)
         if self.lease is not None:
             self.lease.first_byte(now)
         endpoint.connections_opened += 1
         endpoint.connections_open += 1
-        if service.preface_version:
-            addresses = proxy_protocol.addresses_of(self._transport, self.info.client)
-            server.write(proxy_protocol.render(service.preface_version, addresses))
         self._tunnel = Tunnel(
             endpoint, service.counters, service.wheel, service.clock, service.idle_timeout, self._tunnel_ended
         )
         service.counters.tunnels_open += 1
         self._tunnel.start(self._transport, server)
+        if greeting:
+            self._tunnel.server.data_received(greeting)
         if self._held:
             held, self._held = self._held, b""
             self._tunnel.client.data_received(held)
@@ -237,19 +251,32 @@ class TcpConnection(Attempts):
 
 
 class _Opening:
-    """An endpoint's connection between its opening and the tunnel that takes it over in the same turn."""
+    """An endpoint's connection between its opening and the tunnel that takes it over; keeps what comes meanwhile."""
 
-    __slots__ = ("transport",)
+    __slots__ = ("closed", "held")
 
     def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
+        self.closed = False
+        self.held = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        transport.pause_reading()
-        self.transport = transport
+        """Whoever opened it has the transport."""
+
+    def data_received(self, data: bytes) -> None:
+        self.held += data
+
+    def eof_received(self) -> bool:
+        self.closed = True
+        return False
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self.transport = None
+        self.closed = True
+
+    def pause_writing(self) -> None:
+        """Nothing but a PROXY header is written here."""
+
+    def resume_writing(self) -> None:
+        """Nothing but a PROXY header is written here."""
 
 
 class TcpProxy:
