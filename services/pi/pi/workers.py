@@ -8,6 +8,7 @@ import math
 import socket
 import subprocess
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -151,11 +152,10 @@ class Pool:
 
         Raises QueueFullError at once when too many wait already, WorkerDiedError when the worker died meanwhile.
         """
-        loop = asyncio.get_running_loop()
-        arrived = loop.time()
+        arrived = time.perf_counter()  # the event loop's own clock counts milliseconds
         worker = await self._worker()
         while True:
-            started = loop.time()
+            started = time.perf_counter()
             try:
                 payload, computed, laid_out = await self._ask(worker, decimals, for_page=for_page)
             except _NotBegunError:
