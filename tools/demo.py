@@ -20,13 +20,13 @@ from tools.run import Backend, CannotRun, Plan, Screen, free_ports, listening, m
 STAGE: Mapping[str, Mapping[str, str]] = {
     "pi-well-1": {},
     "pi-well-2": {},
-    "pi-slow": {"PI_DELAY_MS": "250"},
+    "pi-slow": {"PI_DELAY_MS": "200"},
     "pi-failing": {"PI_FAIL_RATE": "0.3"},
 }
 WRONG = {
     "pi-well-1": "is well",
     "pi-well-2": "is well",
-    "pi-slow": "answers 250 ms late",
+    "pi-slow": "answers 200 ms late",
     "pi-failing": "answers 500 to a third of its requests",
 }
 RATE = 60.0
@@ -43,9 +43,9 @@ GUIDE = """
     Try this, and watch the dashboard:
 
     1  Round-robin knows nothing of latency: a quarter of the requests wait for the slow one. Look at p99 in the
-       latency plot, at the cards' EWMA, and open a decision to see why it went where it went.
-    2  Now look below at what the others would have chosen for these same requests. Then switch: choose
-       least-response-time, press Switch, give the token. p99 falls within seconds. The same from a terminal:
+       latency plot, and below at what the other strategies would have chosen for these same requests.
+    2  Switch: choose least-response-time, press Switch, give the token. p99 falls within seconds. Open a decision to
+       see why it went where it went. The same from a terminal:
            curl -X PUT {admin}/api/strategy -H 'Authorization: Bearer {token}' \\
                 -H 'Content-Type: application/json' -d '{{"strategy": "least-response-time"}}'
     3  The failing backend is ejected after five failures in a row, or for failing far oftener than the rest, and comes

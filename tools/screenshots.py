@@ -44,6 +44,8 @@ async def open_dashboard(browser: Browser, url: str, size: tuple[int, int], sche
     )
     await page.goto(url)
     await page.locator(".card").nth(3).wait_for(timeout=60_000)
+    # The head stays in sight when the page is scrolled: not over the part that is pictured.
+    await page.evaluate("document.querySelector('.top').style.position = 'static'")
     await page.wait_for_timeout(3000)
     return page
 
@@ -55,16 +57,7 @@ async def tour(browser: Browser, url: str) -> None:
     await page.wait_for_timeout(WATCHED * 1000)
     await take(page, "round-robin")
 
-    await page.locator(".decisions summary").nth(1).click()
-    await take(page.locator("section", has=page.locator("#decisions")).last, "decision")
-    await page.locator(".decisions details[open] > summary").click()
     await take(page.locator("section", has=page.locator("#others")).last, "others")
-
-    ejected = page.locator(".card[data-state=ejected]")
-    await expect(ejected.first).to_be_visible(timeout=120_000)
-    await page.wait_for_timeout(2500)
-    await take(page.locator("section", has=page.locator("#endpoints")), "ejected")
-
     await page.get_by_role("radio", name="least-response-time").check()
     await page.get_by_role("button", name="Switch to").click()
     await page.get_by_label("LB_ADMIN_TOKEN").fill(TOKEN)
@@ -73,6 +66,16 @@ async def tour(browser: Browser, url: str) -> None:
     await page.wait_for_timeout(WATCHED * 1000)
     await page.evaluate("scrollTo(0, 0)")
     await take(page, "least-response-time")
+    await page.locator(".decisions summary").nth(1).click()
+    await take(page.locator("section", has=page.locator("#decisions")).last, "decision")
+
+    await page.request.put(
+        f"{url}/api/strategy", data={"strategy": "round-robin"}, headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    ejected = page.locator(".card[data-state=ejected]")
+    await expect(ejected.first).to_be_visible(timeout=120_000)
+    await page.wait_for_timeout(2500)
+    await take(page.locator("section", has=page.locator("#endpoints")), "ejected")
     await page.close()
 
     page = await open_dashboard(browser, url, (1360, 900), "dark")

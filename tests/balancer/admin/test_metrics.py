@@ -8,6 +8,7 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Iterable
 from pathlib import Path
+from random import Random
 
 import pytest
 from aiohttp import ClientSession
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from tests.balancer.admin.world import MakeWorld, World
 
 from balancer.admin import exposition
+from balancer.admin.meter import quantile
 from balancer.admin.metrics import METRICS
 from balancer.balancing.endpoint import EndpointSpec
 from balancer.balancing.outcome import Kind
@@ -82,6 +84,18 @@ async def test_a_histogram_is_cumulative_and_agrees_with_its_count_and_sum(world
     assert value(text, f"{name}_bucket", le="60.0") == 3
     assert value(text, f"{name}_bucket", le="+Inf") == value(text, f"{name}_count") == 4
     assert value(text, f"{name}_sum") == pytest.approx(700.0061)
+
+
+def test_the_percentiles_of_the_dashboard_are_within_a_tenth_of_the_truth() -> None:
+    random = Random(1)
+    durations = sorted(random.lognormvariate(-5, 1.2) for _ in range(5000))
+    histogram = Histogram()
+    for seconds in durations:
+        histogram.observe(seconds)
+    for share in (0.1, 0.5, 0.9, 0.99):
+        told = quantile(histogram.bounds, histogram.counts, share)
+        assert told == pytest.approx(durations[int(share * 5000)], rel=0.1)
+    assert quantile(histogram.bounds, [0] * len(histogram.counts), 0.5) is None
 
 
 async def test_states_and_transitions_are_counted(world: World, client: ClientSession) -> None:

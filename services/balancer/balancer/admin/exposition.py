@@ -19,11 +19,13 @@ from prometheus_client.registry import Collector
 
 from balancer.admin.metrics import METRICS, Metric, Reading
 from balancer.admin.status import Running
-from balancer.counters import Histogram
+from balancer.counters import SECONDS, Histogram
 
 SLICE = 100
 """Readings rendered in one go: about a millisecond of work."""
 UNITS = ("seconds", "bytes")
+TOLD = frozenset((*SECONDS, inf))
+"""Bounds of the buckets that are told; finer ones are counted for the dashboard."""
 
 
 class BalancerCollector(Collector):
@@ -77,7 +79,8 @@ def family(metric: Metric, readings: Iterable[Reading]) -> Family:
 def _add_histogram(made: Family, labels: dict[str, str], histogram: Histogram) -> None:
     cumulative = list(accumulate(histogram.counts))
     for bound, count in zip((*histogram.bounds, inf), cumulative, strict=True):
-        made.add_sample(f"{made.name}_bucket", {**labels, "le": _bound(bound)}, count)
+        if bound in TOLD:
+            made.add_sample(f"{made.name}_bucket", {**labels, "le": _bound(bound)}, count)
     made.add_sample(f"{made.name}_count", labels, cumulative[-1])
     made.add_sample(f"{made.name}_sum", labels, histogram.sum)
 

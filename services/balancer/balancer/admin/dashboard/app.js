@@ -29,9 +29,9 @@ const plots = [
   new Plot({
     title: "Errors and retries", unit: "a second", kind: "stack", floor: 2, format: count,
     series: [
-      { name: "from endpoints", colour: "--s5", value: (s) => Math.max(0, s.responses[4] - sum(Object.values(s.errors))) },
-      { name: "our own", colour: "--own", value: (s) => sum(Object.values(s.errors)) },
-      { name: "by clients", colour: "--s4", value: (s) => sum(Object.values(s.client_faults)) },
+      { name: "endpoints", colour: "--s5", value: (s) => Math.max(0, s.responses[4] - sum(Object.values(s.errors))) },
+      { name: "ours", colour: "--own", value: (s) => sum(Object.values(s.errors)) },
+      { name: "clients", colour: "--s4", value: (s) => sum(Object.values(s.client_faults)) },
       { name: "retries", colour: "--s3", dashed: true, value: (s) => s.retries },
     ],
   }),
