@@ -128,6 +128,7 @@ class Balancer:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
+        gc.enable()
 
     async def serve(self) -> None:
         """Serve until told to leave; then leave in order (decision 11 of docs/architecture.md)."""
