@@ -69,6 +69,11 @@ class Stubborn(Lightest):
         """Never learns."""
 
 
+class Stale(ByLoad):
+    def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
+        return (endpoint.latency.average(now) or 0.0) * (endpoint.in_flight + 1)
+
+
 class Partial(Nearest):
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
         return 0.0
@@ -85,6 +90,7 @@ class Partial(Nearest):
         (Lazy, "chose nobody"),
         (Fidgety, "score changed something"),
         (Stubborn, "though"),
+        (Stale, "though"),
         (Partial, "waits longer"),
     ],
 )

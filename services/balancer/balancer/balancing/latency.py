@@ -35,10 +35,10 @@ class PeakEwma:
         """log(value) + measured_at / TIME_CONSTANT: averages compare as their levels do, at any time."""
 
     def average(self, now: float) -> float | None:
-        """The average (s) in force at `now`, None when nothing was ever measured."""
+        """The average (s) in force at `now`, None when nothing was ever measured; before the last sample, as then."""
         if not self.measured:
             return None
-        return self.value * exp((self.measured_at - now) / TIME_CONSTANT)
+        return self.value * exp(min(self.measured_at - now, 0.0) / TIME_CONSTANT)
 
     def sample(self, seconds: float, now: float) -> None:
         """Take one measured time (s) into the average."""
