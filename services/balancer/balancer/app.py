@@ -238,4 +238,5 @@ def _policy(settings: Settings) -> Policy:
         panic_share=settings.panic_share,
         slow_start=settings.slow_start,
         prefer_zone=settings.prefer_zone,
+        hash_key=settings.hash_key,
     )
