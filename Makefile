@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 VERSION = $(shell sed -n 's/^appVersion: *"\{0,1\}\([^" ]*\)"\{0,1\}.*/\1/p' charts/lb/Chart.yaml)
 SOURCES := services tools tests benchmarks
-HOT := $(shell find services -name '*.py' -o -name 'pyproject.toml' -o -name '*.html' -o -name '*.css' -o -name '*.js')
+HOT := $(shell find services -name build -prune -o -name '*.py' -print -o -name pyproject.toml -print -o -path '*/dashboard/*' -print)
 
 # The stress test's load.
 N ?= 1000
