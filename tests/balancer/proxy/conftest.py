@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from tests.balancer.proxy.wire.authority import Authority
 from tests.balancer.proxy.wire.ends import close_all
 from tests.balancer.proxy.wire.process import SETTLE, Balancer, Start
 
@@ -70,12 +71,14 @@ def start(_running: dict[tuple[object, ...], Balancer], tmp_path_factory: pytest
     used: list[Balancer] = []
     own: list[Balancer] = []
 
-    def begin(endpoints: int = 1, *, fresh: bool = False, open_files: int = 0, **settings: object) -> Balancer:
+    def begin(
+        endpoints: int = 1, *, fresh: bool = False, open_files: int = 0, ready: int = 200, **settings: object
+    ) -> Balancer:
         environment = {f"LB_{name.upper()}": str(value) for name, value in settings.items()}
         key = (endpoints, *sorted(environment.items()))
         if fresh or open_files or key not in _running or not _running[key].alive:
             log = tmp_path_factory.mktemp("balancer") / "log"
-            balancer = Balancer(log, endpoints, environment, open_files=open_files)
+            balancer = Balancer(log, endpoints, environment, open_files=open_files, ready=ready)
             if fresh or open_files:
                 own.append(balancer)
             else:
@@ -93,3 +96,9 @@ def start(_running: dict[tuple[object, ...], Balancer], tmp_path_factory: pytest
     finally:
         for balancer in own:
             balancer.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority, with a certificate for lb.test in files."""
+    return Authority(tmp_path_factory.mktemp("authority"))

@@ -93,6 +93,19 @@ async def test_a_client_that_leaves_before_its_endpoint_is_connected(start: Star
         await connection.close()
 
 
+async def test_clients_that_leave_while_their_endpoint_is_being_connected_leave_nothing(start: Start) -> None:
+    balancer = start()
+    async with Endpoint(balancer.endpoints[0]):
+        for _ in range(10):
+            clients = [await Client.connect(balancer.port) for _ in range(20)]
+            for client in clients:
+                client.writer.write(GET.encode())
+                client.reset()
+            await asyncio.sleep(0.01)
+        async with await Client.connect(balancer.port) as client:
+            assert (await client.ask(GET)).status == 200
+
+
 async def test_an_endpoint_that_closes_an_idle_connection_is_not_blamed(start: Start) -> None:
     balancer = start()
 

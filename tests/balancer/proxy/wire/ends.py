@@ -118,7 +118,11 @@ class Client(End):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
         async with asyncio.timeout(PATIENCE):
-            await asyncio.get_running_loop().sock_connect(sock, (host, port))
+            try:
+                await asyncio.get_running_loop().sock_connect(sock, (host, port))
+            except OSError:
+                sock.close()
+                raise
             limit = receive_buffer or LIMIT
             name = "lb.test" if tls else None
             reader, writer = await asyncio.open_connection(sock=sock, limit=limit, ssl=tls, server_hostname=name)

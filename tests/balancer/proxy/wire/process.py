@@ -47,8 +47,15 @@ class Balancer:
     """A running balancer in front of `endpoints` reserved ports, on which nothing listens until a test does."""
 
     def __init__(
-        self, log: Path, endpoints: int = 1, settings: Mapping[str, str] | None = None, *, open_files: int = 0
+        self,
+        log: Path,
+        endpoints: int = 1,
+        settings: Mapping[str, str] | None = None,
+        *,
+        open_files: int = 0,
+        ready: int = 200,
     ) -> None:
+        """`open_files`: its limit of file descriptors; `ready`: the status of /readyz that ends the start."""
         self.port = free_port()
         self.admin_port = free_port()
         self.endpoints: Sequence[int] = [free_port() for _ in range(endpoints)]
@@ -78,15 +85,15 @@ class Balancer:
                 stderr=subprocess.STDOUT,
                 preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)) if open_files else None,
             )
-        self._wait_until_ready()
+        self._wait_until(ready)
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until(self, status: int) -> None:
         deadline = time.monotonic() + START_LIMIT
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the balancer stopped with {self.process.returncode}:\n{self.log()}")
             try:
-                if self.admin("/readyz")[0] == 200:
+                if self.admin("/readyz")[0] == status:
                     return
             except OSError:
                 pass
