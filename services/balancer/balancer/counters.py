@@ -46,7 +46,6 @@ class Counters:
     __slots__ = (
         "bytes_received",
         "bytes_sent",
-        "choices",
         "client_faults",
         "connect_seconds",
         "connections_accepted",
@@ -96,8 +95,6 @@ class Counters:
         """Upgraded connections open now."""
         self.drained_cut = 0
         """Requests and connections cut at the end of LB_DRAIN_TIMEOUT."""
-        self.choices: dict[str, int] = {}
-        """Choices made, by strategy."""
         self.discovery_events: dict[str, int] = {}
         """Snapshots and faults of the discovery, by kind."""
         self.total_seconds = Histogram()

@@ -344,3 +344,11 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestPool = PoolMachine.TestCase
 TestPool.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_choices_are_counted_by_the_strategy_that_made_them() -> None:
+    fleet = Fleet(names="a")
+    for name in ("round-robin", "n-to-one", "round-robin"):
+        fleet.pool.use(load(name, Random(1)), name, fleet.now)
+        fleet.pool.lease(REQUEST, fleet.now).close(Outcome.answered(200), fleet.now)
+    assert fleet.pool.chosen_by == {"round-robin": 2, "n-to-one": 1}

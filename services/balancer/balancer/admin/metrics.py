@@ -270,7 +270,7 @@ METRICS = (
         ("strategy",),
     ),
     Metric(
-        "lb_choices_total", "counter", "Choices made, by strategy.", table(lambda r: r.counters.choices), ("strategy",)
+        "lb_choices_total", "counter", "Choices made, by strategy.", table(lambda r: r.pool.chosen_by), ("strategy",)
     ),
     Metric(
         "lb_queue_length",

@@ -174,6 +174,9 @@ class Pool:
         self._eligibility = Eligibility(policy.panic_share, policy.prefer_zone)
         self._used = 0
         self._choices = 0
+        self._chosen_by: dict[str, int] = {}
+        """Choices made by each strategy that was in force before."""
+        self._choices_before = 0
 
         self._ejected: dict[Endpoint, None] = {}
         self._left_alone: dict[Endpoint, None] = {}
@@ -578,6 +581,8 @@ class Pool:
         for endpoint in sorted(self._listed(), key=_chosen_at):
             strategy.added(endpoint)
         before = self.strategy_name
+        self._chosen_by = self.chosen_by
+        self._choices_before = self._choices
         self._strategy = strategy
         self.strategy_name = name
         self._hears_load = hears_load(strategy)
@@ -593,6 +598,13 @@ class Pool:
         return self._explainer.decide(view, chosen, None if chosen is not None else self._why_none(()).reason)
 
     # Reading
+
+    @property
+    def chosen_by(self) -> dict[str, int]:
+        """Choices made so far, by strategy."""
+        counts = dict(self._chosen_by)
+        counts[self.strategy_name] = counts.get(self.strategy_name, 0) + self._choices - self._choices_before
+        return counts
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Tell `subscriber` of endpoints that leave and of transitions."""
