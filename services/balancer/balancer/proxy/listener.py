@@ -12,12 +12,15 @@ import contextlib
 import resource
 import socket
 import ssl
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
 from balancer.counters import Counters
+
+if TYPE_CHECKING:
+    from balancer.settings import Settings
 
 BACKLOG: Final = 4096
 RESUME_SHARE: Final = 0.95
@@ -39,20 +42,15 @@ class Accepting(Protocol):
 class Listener:
     """Listens at every host of LB_HOST, and gives each connection to the protocol that `accept` makes."""
 
-    def __init__(
-        self,
-        hosts: Sequence[str],
-        port: int,
-        accept: Callable[[], Accepting],
-        counters: Counters,
-        max_connections: int,
-    ) -> None:
-        self._hosts = hosts
-        self.port = port
+    def __init__(self, settings: Settings, accept: Callable[[], Accepting], counters: Counters) -> None:
+        self._hosts: tuple[str, ...] = settings.host
+        self.port: int = settings.port
         """The port; for 0, once listening, the one that the kernel chose."""
         self._accept = accept
         self._counters = counters
-        self._max_connections = max_connections
+        self._max_connections: int = settings.max_connections
+        self._handshake_timeout: float = settings.request_timeout
+        """Seconds for a TLS client to shake hands."""
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._tls: ssl.SSLContext | None = None
@@ -119,6 +117,7 @@ class Listener:
                 sock=opened.dup(),
                 backlog=BACKLOG,
                 ssl=self._tls,
+                ssl_handshake_timeout=self._handshake_timeout if self._tls is not None else None,
             )
             self._servers.append(server)
 

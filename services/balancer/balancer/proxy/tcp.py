@@ -293,7 +293,7 @@ class TcpProxy:
     ) -> None:
         self._proxy_protocol = settings.proxy_protocol
         self._service = TcpService(settings, pool, counters, wheel, clock, access_log)
-        self._listener = Listener(settings.host, settings.port, self._accept, counters, settings.max_connections)
+        self._listener = Listener(settings, self._accept, counters)
         self._service.clients.listener = self._listener
 
     @property
