@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 import uvloop
 
-from balancer import discovery
+from balancer import discovery, tracing
 from balancer.admin import Admin
 from balancer.balancing import strategies
 from balancer.balancing.endpoint import Endpoint, Snapshot
@@ -80,6 +80,10 @@ class Balancer:
         )
         proxy = HttpProxy if settings.mode == "http" else TcpProxy
         self._proxy = proxy(settings, self._pool, self._counters, self._wheel, self._clock, access_log)
+        self._tracer: tracing.Tracer | None = None
+        if isinstance(self._proxy, HttpProxy) and (tracer := tracing.create()) is not None:
+            self._proxy.trace(tracer)
+            self._tracer = tracer
         self._certificate = (
             ServerCertificate(settings.tls_cert, settings.tls_key, alpn=settings.mode == "http")
             if settings.tls_cert and settings.tls_key
@@ -153,6 +157,8 @@ class Balancer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._proxy.close()
         await self._admin.stop()
+        if self._tracer is not None:
+            self._tracer.close()
         log.info("stopped", requests=self._counters.requests)
         self._output.close()
 

@@ -222,9 +222,10 @@ class Downstream(Timed):
         known = self._fields
         if known is not None and block == self._block and minor == self._minor and not authority:
             return known
+        traced = self.service.tracer is not None
         if authority:
-            return headers.request_fields(block, minor, self.peer, authority)
-        fields = headers.request_fields(block, minor, self.peer)
+            return headers.request_fields(block, minor, self.peer, authority, traced)
+        fields = headers.request_fields(block, minor, self.peer, b"", traced)
         self._block, self._minor, self._fields = block, minor, fields
         return fields
 

@@ -31,6 +31,7 @@ from balancer.proxy.http.upstream import Upstream
 
 if TYPE_CHECKING:
     from balancer.proxy.http.downstream import Downstream
+    from balancer.tracing import Span
 
 FRESH: Final = 0.5
 """Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
@@ -68,6 +69,7 @@ class Exchange(Attempts):
         "request_id",
         "responding",
         "service",
+        "span",
         "status",
         "target",
         "upstream",
@@ -89,6 +91,7 @@ class Exchange(Attempts):
         self.is_head = line.method == b"HEAD"
         self.request_id = fields.request_id or service.request_id()
         self.explain = bool(fields.explain) and service.may_explain(downstream.peer, fields.explain)
+        self.span: Span | None = None
         self.received_whole = False
         """Whether the request's body has come to its end."""
         self.responding = False
@@ -119,6 +122,9 @@ class Exchange(Attempts):
         service.counters.requests += 1
         service.counters.requests_in_flight += 1
         service.budget.earn(now)
+        if service.tracer is not None:
+            peer = self.downstream.peer
+            self.span = service.tracer.begin(self.info, peer.scheme, self.line.minor, self.fields.trace_context)
         if service.total_timeout:
             self._total_deadline = now + service.total_timeout
             service.wheel.arm(self, self._total_deadline)
@@ -198,13 +204,15 @@ class Exchange(Attempts):
         self.upstream = upstream
         fields = self.fields
         if not fields.names_host and self.lease is not None:
-            host = b"Host: %b\r\n" % self.lease.endpoint.address.encode()
+            own = b"Host: %b\r\n" % self.lease.endpoint.address.encode()
         else:
-            host = b""
+            own = b""
+        if self.span is not None:
+            own += self.span.forward
         wire = b"%b %b HTTP/1.1\r\n%b%bX-Request-Id: %b\r\n\r\n" % (
             self.line.method,
             self.target,
-            host,
+            own,
             fields.forward,
             self.request_id,
         )
@@ -245,7 +253,7 @@ class Exchange(Attempts):
         self.reason = kind.value
         if self.responding:
             # Part of the response is with the client: only a broken connection tells it that the rest is missing.
-            self._end(now)
+            self._end(now, cut=True)
             self.downstream.cut()
             return
         if resend and verdict is Retry.ELSEWHERE and self.may_try_again(kind.value, now):
@@ -292,7 +300,7 @@ class Exchange(Attempts):
             self.reason = responses.TOTAL_TIMEOUT.reason
             if self.responding:
                 self._let_go(_KINDS[Kind.TIMED_OUT], now)
-                self._end(now)
+                self._end(now, cut=True)
                 self.downstream.cut()
             else:
                 self._let_go(_KINDS[Kind.TIMED_OUT], now)
@@ -439,7 +447,8 @@ class Exchange(Attempts):
             self.service.counters.first_byte_seconds.observe(self.first_byte_took)
         super().close_lease(outcome, now)
 
-    def _end(self, now: float) -> None:
+    def _end(self, now: float, cut: bool = False) -> None:
+        """Count and tell what came of it; `cut`: the response breaks off, by no fault of the client's."""
         if self._ended:
             return
         self._ended = True
@@ -454,3 +463,5 @@ class Exchange(Attempts):
         counters.total_seconds.observe(took)
         if service.access_log is not None and service.access_log.wants(took):
             service.log(self, took)
+        if self.span is not None:
+            service.end_span(self, self.span, took, cut)

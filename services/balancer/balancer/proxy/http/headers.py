@@ -43,6 +43,9 @@ FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
 }
 """Nothing in a trailer section may route, authenticate or describe the body that came before (RFC 9110 §6.5.1)."""
 
+TRACE_CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
+"""Fields by which a client says whose child its request is (W3C Trace Context)."""
+
 VIA: Final = b"lb"
 MAX_REQUEST_ID: Final = 128
 
@@ -73,6 +76,7 @@ class RequestFields:
         "keep_alive",
         "names_host",
         "request_id",
+        "trace_context",
         "upgrade",
     )
 
@@ -88,7 +92,9 @@ class RequestFields:
         self.explain = b""
         """The value of X-LB-Explain, which never reaches an endpoint."""
         self.forward = b""
-        """Field lines for the endpoint, all but X-Request-Id, each with its line end."""
+        """Field lines for the endpoint, all but X-Request-Id and what a tracer says, each with its line end."""
+        self.trace_context: Headers = []
+        """The client's traceparent and tracestate, where a tracer of ours takes their place."""
         self.names_host = True
         """Whether Host is among them: an HTTP/1.0 client may have sent none."""
 
@@ -112,10 +118,11 @@ class ResponseHead:
         """Status line and field lines for the client, all but the framing of a chunked body, each with its line end."""
 
 
-def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"") -> RequestFields:
+def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"", traced: bool = False) -> RequestFields:
     """Read the field lines of a request of version 1.`minor`, the empty line at the end included.
 
-    `authority` is the host of an absolute-form target, which overrides Host (RFC 9112 §3.2.2). Raises BadMessage.
+    `authority` is the host of an absolute-form target, which overrides Host (RFC 9112 §3.2.2); `traced`: the trace
+    context is ours to pass on. Raises BadMessage.
     """
     headers = framing.header_fields(block)
     fields = RequestFields(headers)
@@ -153,6 +160,8 @@ def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"")
                 fields.request_id = value
             elif lowered != b"x-request-id":
                 lines.append(b"%b: %b\r\n" % (name, value))
+        elif traced and lowered in TRACE_CONTEXT:
+            fields.trace_context.append((lowered, value))
         else:
             if lowered == b"expect":
                 if minor == 0:

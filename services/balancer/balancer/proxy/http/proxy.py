@@ -18,6 +18,7 @@ from balancer.proxy.timers import TimerWheel
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
+    from balancer.tracing import Tracer
 
 
 class HttpProxy:
@@ -33,7 +34,7 @@ class HttpProxy:
         access_log: AccessLog | None,
     ) -> None:
         self._service = HttpService(settings, pool, counters, wheel, clock, access_log)
-        self._listener = Listener(settings.host, settings.port, self._accept, counters, settings.max_connections)
+        self._listener = Listener(settings, self._accept, counters)
         self._service.clients.listener = self._listener
         self._proxy_protocol: bool = settings.proxy_protocol
         self._scheme = b"https" if settings.tls_cert else b"http"
@@ -42,6 +43,10 @@ class HttpProxy:
     def port(self) -> int:
         """Where it listens, once started."""
         return self._listener.port
+
+    def trace(self, tracer: Tracer) -> None:
+        """Make spans of requests from now on; to be called before the start."""
+        self._service.tracer = tracer
 
     def _accept(self) -> Accepting:
         service = self._service

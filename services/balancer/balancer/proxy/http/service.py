@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from balancer.proxy.http.responses import Error
     from balancer.proxy.tunnel import Tunnel
     from balancer.settings import Settings
+    from balancer.tracing import Span, Tracer
 
 LINGER: Final = 2.0
 """Seconds for which reads are discarded after our half-close, so that no answer is lost to a reset."""
@@ -47,6 +48,7 @@ class HttpService(Service):
         "retry_buffer",
         "retry_statuses",
         "total_timeout",
+        "tracer",
         "tunnel_idle_timeout",
         "tunnels",
         "upstreams",
@@ -80,6 +82,8 @@ class HttpService(Service):
         self.max_uri_bytes: int = settings.max_uri_bytes
         self.retry_buffer: int = settings.retry_buffer
         self.retry_statuses: frozenset[int] = settings.retry_statuses
+        self.tracer: Tracer | None = None
+        """What makes spans of requests; None: nobody asked for any, and trace context passes through untouched."""
         self._admin_token = (settings.admin_token or "").encode()
         self._request_prefix = os.urandom(6).hex().encode()
         self._next_id = 0
@@ -99,6 +103,16 @@ class HttpService(Service):
 
     def log(self, exchange: Exchange, took: float) -> None:
         """Tell the access log of an exchange that has ended after `took` seconds."""
+        if self.access_log is not None:
+            self.access_log.write(self._described(exchange, took))
+
+    def end_span(self, exchange: Exchange, span: Span, took: float, cut: bool) -> None:
+        """End the span of an exchange; `cut`: its response breaks off, by no fault of the client's."""
+        if span.recorded:
+            span.end(self._described(exchange, took), cut)
+
+    def _described(self, exchange: Exchange, took: float) -> AccessEntry:
+        """What there is to say of an exchange that has ended after `took` seconds; good until the next call."""
         entry = self._entry
         exchange.describe(entry)
         entry.request_id = exchange.request_id.decode("latin-1")
@@ -109,8 +123,7 @@ class HttpService(Service):
         entry.bytes_sent = exchange.bytes_sent
         entry.first_byte = exchange.first_byte_took if exchange.first_byte_took >= 0.0 else None
         entry.total = took
-        if self.access_log is not None:
-            self.access_log.write(entry)
+        return entry
 
     def log_refusal(self, client: str, request_id: bytes, error: Error) -> None:
         """Tell the access log of a request that was refused before it had a method and a path that can be told."""
