@@ -182,11 +182,21 @@ export class Plot {
         pen.fill();
         pen.globalAlpha = 1;
       });
+      this.strokeRuns(pen, this.runs(this.where(each, (second) => below(second) + (each.value(second) ?? 0))), each);
       for (const second of this.visible) base.set(second, below(second) + (each.value(second) ?? 0));
-      const drawn = this.visible.some((second) => each.value(second));
-      if (drawn) this.strokeRuns(pen, upper, each);
     }
-    for (const each of this.series.filter((series) => series.dashed)) this.strokeRuns(pen, this.runs(each.value), each);
+    for (const each of this.series.filter((series) => series.dashed)) {
+      this.strokeRuns(pen, this.runs(this.where(each, each.value)), each);
+    }
+  }
+
+  // `value` where the series has something to show, or is about to: a line along nothing would hide the one below it.
+  where(each, value) {
+    const some = new Set();
+    this.visible.forEach((second, i) => {
+      if (each.value(second)) for (const near of this.visible.slice(Math.max(0, i - 1), i + 2)) some.add(near);
+    });
+    return (second) => (some.has(second) ? value(second) : null);
   }
 
   lines(pen) {
