@@ -76,13 +76,15 @@ class Pi:
             [sys.executable, "-m", "pi"], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         self.log: list[str] = []
-        self._lines: queue.Queue[str] = queue.Queue()
+        self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         self._clients: list[Client] = []
-        address = re.search(r"http://127\.0\.0\.1:(\d+)", self.wait_for_log("listening"))
-        assert address
-        self.port = int(address[1])
+        try:
+            self.port = _port(self.wait_for_log("listening on http://127.0.0.1:"))
+        except AssertionError:
+            self.end()
+            raise
 
     def _read(self) -> None:
         assert self.process.stderr
@@ -90,6 +92,7 @@ class Pi:
             for line in lines:
                 self.log.append(line.rstrip())
                 self._lines.put(line)
+        self._lines.put(None)
 
     def wait_for_log(self, words: str) -> str:
         """The next line of the log that contains these words."""
@@ -97,7 +100,8 @@ class Pi:
             try:
                 line = self._lines.get(timeout=_DEADLINE_S)
             except queue.Empty:
-                raise AssertionError(f"no line with {words!r} in {self.log}") from None
+                line = None
+            assert line is not None, f"no line with {words!r} in {self.log}"
             if words in line:
                 return line
 
@@ -152,6 +156,10 @@ class Pi:
             client.close()
         self.process.kill()
         self.exit_status()
+
+
+def _port(line: str) -> int:
+    return int(re.findall(r"http://127\.0\.0\.1:(\d+)", line)[0])
 
 
 def eventually(condition: Callable[[], bool]) -> None:
