@@ -74,6 +74,8 @@ def set_up(environment: Path) -> None:
     run(*pip, "--require-hashes", "--requirement", LOCK)
     editable = [part for service in SERVICES for part in ("--editable", service)]
     run(*pip, "--no-build-isolation", "--no-deps", "--no-index", *editable)
+    # Bytecode of what `make run` needs, lest its processes all make it at once; pip would make that of everything.
+    run(environment / "bin" / "python", "-c", "import balancer.app, pi.server")
 
 
 def set_up_compiled(environment: Path, builder: Path) -> None:

@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OWN_BACKENDS = ("LB_DISCOVERY", "LB_BACKENDS", "LB_BACKENDS_FILE")
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 START_LIMIT = 30.0
-"""Seconds after which it is said that something has not come up."""
-PI_STOP_LIMIT = 3.0
+"""Seconds after which it is said that something has not come up yet."""
+PI_STOP_LIMIT = 10.0
 """Seconds that a Pi process gets to stop: nobody waits for its answers once the balancer has gone."""
 
 
@@ -271,13 +271,10 @@ class Runner:
         settings = self._plan.settings
         host = ANY_HOST.get(settings.host[0], settings.host[0])
         awaited = [(host, settings.port), *(("127.0.0.1", backend.port) for backend in self._plan.backends)]
-        try:
-            async with asyncio.timeout(START_LIMIT):
-                for address in awaited:
-                    await listening(*address)
-        except TimeoutError:
+        up = asyncio.gather(*(listening(*address) for address in awaited))
+        if not (await asyncio.wait([up], timeout=START_LIMIT))[0]:
             self._screen.say(f"not everything has come up after {START_LIMIT:.0f} s: see the lines above")
-            return
+        await up
         backends = f"{len(self._plan.backends)} Pi backends" if self._plan.backends else "backends of your own"
         admin = f"http://{ANY_HOST.get(settings.admin_host, settings.admin_host)}:{settings.admin_port}"
         self._screen.say(
