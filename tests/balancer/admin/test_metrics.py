@@ -55,7 +55,7 @@ def busy(world: World) -> None:
     """Count something of every kind, with names that need escaping."""
     for name in EVERYTHING:
         setattr(world.counters, name, 7)
-    tables = ("errors", "client_faults", "retries", "choices", "discovery_events", "connections_refused")
+    tables = ("errors", "client_faults", "retries", "discovery_events", "connections_refused")
     for table in tables:
         count(getattr(world.counters, table), 'a "reason"\\with\nall')
     for name in ("total_seconds", "first_byte_seconds", "connect_seconds", "queue_seconds", "loop_lag_seconds"):
