@@ -250,7 +250,8 @@ class Exchange(Attempts):
             self._connect(self.lease.endpoint, now)
             return
         self.close_lease(UNUSED if stale and not resend else _KINDS[kind], now)
-        self.reason = kind.value
+        # What exactly was wrong is for the log alone: header and metric keep to the few reasons there are.
+        self.reason = f"{kind.value}: {fault}" if fault else kind.value
         if self.responding:
             # Part of the response is with the client: only a broken connection tells it that the rest is missing.
             self._end(now, cut=True)
@@ -259,7 +260,7 @@ class Exchange(Attempts):
         if resend and verdict is Retry.ELSEWHERE and self.may_try_again(kind.value, now):
             self.find(now)
             return
-        self._fail(responses.failed_attempt(kind), now)
+        self._fail(responses.failed_attempt(kind), now, fault)
 
     def _answered_elsewhere(self, head: ResponseHead, complete: bool, now: float) -> bool:
         """Whether a status that asks for it is retried at another endpoint, which then is leased already."""
@@ -349,6 +350,7 @@ class Exchange(Attempts):
         if head.status in service.retry_statuses and self._answered_elsewhere(head, complete, now):
             return
         self.status = head.status
+        self.reason = ""
         self._retry_after = head.retry_after
         self.responding = True
         line, fields = self.line, self.fields
@@ -415,9 +417,9 @@ class Exchange(Attempts):
 
     # The end.
 
-    def _fail(self, error: responses.Error, now: float) -> None:
-        """Answer with an error of our own."""
-        self.reason = error.reason
+    def _fail(self, error: responses.Error, now: float, fault: str = "") -> None:
+        """Answer with an error of our own; `fault` is what the log tells beyond its reason."""
+        self.reason = f"{error.reason}: {fault}" if fault else error.reason
         self.status = error.status
         count(self.service.counters.errors, error.reason)
         closes = not self.fields.keep_alive or self.service.draining or not self.received_whole
