@@ -20,7 +20,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "lb"
-NAMESPACE = os.environ.get("LB_E2E_NAMESPACE", "lb-e2e")
+NAMESPACE = os.environ.get("LB_E2E_NAMESPACE") or f"lb-e2e-{os.getpid()}"
 RELEASE = "lb"
 
 Json = dict[str, Any]
@@ -51,11 +51,15 @@ def until(true: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
 class Cluster:
     """One release of the chart in a namespace of its own."""
 
+    namespace = NAMESPACE
+
     def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 180) -> str:
         return run("kubectl", "--namespace", NAMESPACE, *arguments, stdin=stdin, seconds=seconds)
 
     def helm(self, *values: str) -> None:
         """Install or upgrade to the chart's defaults and `values`, and wait until that is there and the old is gone."""
+        if delay := os.environ.get("LB_E2E_DRAIN_DELAY"):
+            values = (f"balancer.settings.drainDelay={delay}", *values)
         sets = [part for value in values for part in ("--set", value)]
         run(
             *("helm", "upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--reset-values"),
@@ -165,13 +169,21 @@ class Load:
             [f"{row.failed} of {row.requests} requests failed", *row.failures[:20]]
         )
 
-    def recent(self) -> Counter[str]:
-        """Who served in the second after this call."""
-        mark = self.mark()
-        served = Counter[str]()
-        for line in self.lines[mark - 1 : mark + 1]:
-            served.update(line["served"])
-        return served
+    def recent(self, requests: int = 150) -> Counter[str]:
+        """Who served that many requests from this call on."""
+        first = self.mark()
+
+        def served() -> Counter[str] | None:
+            counted = Counter[str]()
+            for line in self.lines[first:]:
+                counted.update(line["served"])
+            if counted.total() >= requests:
+                return counted
+            self.mark()
+            return None
+
+        found: Counter[str] = until(served, f"{requests} more requests")
+        return found
 
 
 @pytest.fixture(scope="session")

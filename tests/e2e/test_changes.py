@@ -21,7 +21,6 @@ import pytest
 pytestmark = pytest.mark.timeout(420)
 
 ROOT = Path(__file__).parents[2]
-NAMESPACE = os.environ.get("LB_E2E_NAMESPACE", "lb-e2e")
 DIES_WITH_ITS_CLIENTS = "the balancer that clients are connected to dies: nobody is left to retry"
 STRATEGIES = ["least-connections", "least-response-time", "random-of-two", "consistent-hash", "n-to-one", "round-robin"]
 
@@ -152,15 +151,30 @@ def test_the_api_server_stopped_for_a_minute(cluster: Any, load: Any) -> None:
             time.sleep(60)
         finally:
             command("LB_E2E_API_START")
-        for pod in wait_for(lambda: cluster.names("balancer")):
-            wait_for(lambda pod=pod: cluster.admin(pod, "/readyz")["discovery"]["error"] is None)
-        # It follows again.
-        cluster.kubectl("scale", "deployment/lb-pi", "--replicas=4")
-        cluster.rolled("lb-pi")
-        assert len(load.recent()) == 4
+        pods = wait_for(lambda: cluster.names("balancer"))
+        # It follows again. By a slice of our own, since the controllers that write the others wait longer than we.
+        cluster.kubectl("apply", "-f", "-", stdin=json.dumps(EXTRA_SLICE))
+        for pod in pods:
+            wait_for(lambda pod=pod: "192.0.2.1:8000" in [each["address"] for each in endpoints(cluster, pod)])
+            assert cluster.admin(pod, "/readyz")["discovery"]["error"] is None
+        cluster.kubectl("delete", "endpointslice", "lb-pi-extra")
+        for pod in pods:
+            wait_for(lambda pod=pod: "192.0.2.1:8000" not in [each["address"] for each in endpoints(cluster, pod)])
+        cluster.settled()
     for pod in cluster.names("balancer"):
         logged = cluster.kubectl("logs", pod)
         assert "last known endpoints go on serving" in logged
+
+
+EXTRA_SLICE = {
+    "apiVersion": "discovery.k8s.io/v1",
+    "kind": "EndpointSlice",
+    "metadata": {"name": "lb-pi-extra", "labels": {"kubernetes.io/service-name": "lb-pi"}},
+    "addressType": "IPv4",
+    "ports": [{"name": "http", "port": 8000, "protocol": "TCP"}],
+    # Of a network that is nowhere (RFC 5737), and leaving: listed, and never chosen.
+    "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": False, "serving": True, "terminating": True}}],
+}
 
 
 def delete_without_grace(cluster: Any, component: str) -> None:
