@@ -42,12 +42,18 @@ async def echoes(start: Start) -> AsyncIterator[tuple[int, int]]:
 
 
 async def verdicts(port: int, cases: list[str]) -> dict[str, tuple[str, str]]:
-    """By case: what came of the messages, and of the closing."""
+    """By case: what came of the messages, and of the closing.
+
+    OK and NON-STRICT are told apart by whether an echo came before or after the next frame: by time, not by bytes.
+    """
     try:
         results = await kosoku.run_fuzzingclient(f"127.0.0.1:{port}", cases, None, concurrency=AT_ONCE)
     except kosoku.FailureError as failure:
         results = failure.results
-    return {result.case_id: (result.behavior.value, result.behavior_close.value) for result in results}
+    return {
+        result.case_id: (result.behavior.value.replace("NON-STRICT", "OK"), result.behavior_close.value)
+        for result in results
+    }
 
 
 @pytest.mark.timeout(1200)
@@ -57,4 +63,4 @@ async def test_every_autobahn_case_gives_through_us_what_it_gives_directly(echoe
     directly = await verdicts(own, cases)
     assert len(directly) >= 247
     assert await verdicts(through, cases) == directly
-    assert sum(message in ("OK", "NON-STRICT", "INFORMATIONAL") for message, _ in directly.values()) > 240
+    assert sum(message in ("OK", "INFORMATIONAL") for message, _ in directly.values()) > 240
