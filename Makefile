@@ -52,7 +52,7 @@ test-compiled: .venv-compiled/.ready  ## The balancer's tests again, on the comp
 	.venv-compiled/bin/pytest tests/balancer
 
 e2e: .venv/.ready images  ## The tests on the Kubernetes cluster that KUBECONFIG names
-	$(VENV)/pytest tests/e2e
+	$(VENV)/pytest tests/balancer/discovery/test_cluster.py tests/e2e
 
 soak: .venv/.ready  ## Mixed traffic over failing endpoints for a long time (MINUTES=10)
 	SOAK_MINUTES=$(MINUTES) $(VENV)/pytest tests/soak
