@@ -22,7 +22,7 @@ PROMISES = {
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_chooses_the_lowest_score_among_those_it_may(name: str) -> None:
-    check_strategy(STRATEGIES[name], PROMISES.get(name, Promises()), examples=150)
+    check_strategy(STRATEGIES[name], PROMISES.get(name, Promises()), examples=60)
 
 
 class Nearest(ByScore):
@@ -37,7 +37,7 @@ class Lightest(ByLoad):
 
 @pytest.mark.parametrize("strategy", [Nearest, Lightest])
 def test_a_strategy_of_the_users_own_is_one_score(strategy: type[ByScore]) -> None:
-    check_strategy(strategy, examples=100)
+    check_strategy(strategy, examples=60)
 
 
 class Worst(Nearest):
@@ -71,7 +71,7 @@ class Stubborn(Lightest):
 
 class Stale(ByLoad):
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
-        return (endpoint.latency.average(now) or 0.0) * (endpoint.in_flight + 1)
+        return endpoint.age(now)
 
 
 class Partial(Nearest):

@@ -74,6 +74,8 @@ class Endpoint:
         "left_alone_until",
         "listed",
         "member",
+        "newest",
+        "oldest",
         "order",
         "recent",
         "recent_failures",
@@ -81,7 +83,6 @@ class Endpoint:
         "slow_start_from",
         "spec",
         "used",
-        "waiting",
         "weight",
     )
 
@@ -101,8 +102,9 @@ class Endpoint:
         self.recent = 0
         """Successes and failures in the current interval of the success-rate rule."""
         self.answered_2xx = 0
-        self.waiting: dict[Lease, float] = {}
-        """Leases sent whole that still wait for the response head, oldest first, with the time they were sent (s)."""
+        self.oldest: Lease | None = None
+        """Of the leases sent whole that still wait for the response's head, the one sent first; `newer` leads on."""
+        self.newest: Lease | None = None
         self.latency = PeakEwma()
 
         self.spec = spec
@@ -142,6 +144,23 @@ class Endpoint:
         """Bytes sent to the endpoint."""
         self.bytes_received = 0
         """Bytes received from the endpoint."""
+
+    @property
+    def waiting(self) -> dict[Lease, float]:
+        """Leases sent whole that still wait for the response's head, oldest first, with the time they were sent (s)."""
+        waiting: dict[Lease, float] = {}
+        lease = self.oldest
+        while lease is not None:
+            waiting[lease] = lease.sent_at or 0.0
+            lease = lease.newer
+        return waiting
+
+    def age(self, now: float) -> float:
+        """How long (s) the oldest of those has waited; 0 when none waits."""
+        oldest = self.oldest
+        if oldest is None or oldest.sent_at is None:
+            return 0.0
+        return max(now - oldest.sent_at, 0.0)
 
     @property
     def answered(self) -> list[int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import exp, log
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 TIME_CONSTANT: Final = 5.0
 """The average falls to 1/e in this time (s)."""
 
@@ -15,6 +17,7 @@ _SMALLEST: Final = 1e-6
 """Shortest sample (s): an average of zero would have no logarithm, and would never be left."""
 
 
+@mypyc_attr(acyclic=True)
 class PeakEwma:
     """Latency of one endpoint, in seconds, that rises at once and falls slowly.
 

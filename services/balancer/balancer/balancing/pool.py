@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from mypy_extensions import mypyc_attr
+
 from balancer.balancing import ejection, slow_start
 from balancer.balancing.chance import Random
 from balancer.balancing.decision import Decision, DecisionLog
@@ -54,6 +56,7 @@ class Subscriber(Protocol):
         """`event` is one of decision.EVENTS: joined, left, ejected, …; where `endpoint` is None, the pool's own."""
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)  # Every request makes one: 25 ns of 155 for a lease and its close.
 class Lease:
     """One request's hold on one endpoint, counted from the moment of selection until `close`."""
 
@@ -65,6 +68,8 @@ class Lease:
         "decision",
         "endpoint",
         "first_byte_at",
+        "newer",
+        "older",
         "opened_at",
         "pool",
         "sent_at",
@@ -79,6 +84,9 @@ class Lease:
         self.sent_at: float | None = None
         self.first_byte_at: float | None = None
         self.closed = False
+        self.older: Lease | None = None
+        """Its neighbours among those of the endpoint that wait for a response; a list in place of a dict: 100 ns."""
+        self.newer: Lease | None = None
         self._had_average = False
         self._average_before = 0.0
         self._average_at = 0.0
@@ -88,7 +96,14 @@ class Lease:
         if self.closed or self.sent_at is not None or self.first_byte_at is not None:
             return
         self.sent_at = now
-        self.endpoint.waiting[self] = now
+        endpoint = self.endpoint
+        newest = endpoint.newest
+        if newest is None:
+            endpoint.oldest = self
+        else:
+            newest.newer = self
+            self.older = newest
+        endpoint.newest = self
 
     def first_byte(self, now: float) -> None:
         """The final response's head began to arrive (in TCP mode: connected). The latency sample is taken here."""
@@ -104,7 +119,7 @@ class Lease:
         if sent_at is None:  # It answered before it had the whole request: nobody waited.
             latency.sample(0.0, now)
         else:
-            del endpoint.waiting[self]
+            self._wait_no_more()
             latency.sample(now - sent_at, now)
         self.pool.changed(endpoint)
 
@@ -116,7 +131,7 @@ class Lease:
         endpoint = self.endpoint
         sent_at = self.sent_at
         if sent_at is not None and self.first_byte_at is None:
-            del endpoint.waiting[self]
+            self._wait_no_more()
             if outcome.kind is Kind.CLIENT_LEFT:
                 endpoint.latency.sample(now - sent_at, now)
         verdict = outcome.verdict
@@ -130,6 +145,20 @@ class Lease:
         else:
             self._close_otherwise(outcome, verdict, now)
         self.pool.give_back(endpoint)
+
+    def _wait_no_more(self) -> None:
+        older = self.older
+        newer = self.newer
+        if older is None:
+            self.endpoint.oldest = newer
+        else:
+            older.newer = newer
+        if newer is None:
+            self.endpoint.newest = older
+        else:
+            newer.older = older
+        self.older = None
+        self.newer = None
 
     def _close_otherwise(self, outcome: Outcome, verdict: int, now: float) -> None:
         endpoint = self.endpoint

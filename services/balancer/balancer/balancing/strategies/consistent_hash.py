@@ -8,6 +8,8 @@ from collections.abc import Collection
 from hashlib import blake2b, shake_128
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
@@ -28,6 +30,7 @@ _UNPACK: Final = struct.Struct(f">{POINTS}Q")
 _REMEMBERED: Final = 4096
 
 
+@mypyc_attr(acyclic=True)
 class _Node:
     """An endpoint on the ring."""
 
@@ -41,12 +44,16 @@ class _Node:
         self.weight = 0.0
 
 
+@mypyc_attr(acyclic=True)
 class _Point:
-    __slots__ = ("node", "place")
+    """A place of an endpoint on the ring, linked to the next in its bucket."""
 
-    def __init__(self, place: int, node: _Node) -> None:
+    __slots__ = ("following", "node", "place")
+
+    def __init__(self, place: int, node: _Node, following: _Point | None) -> None:
         self.place = place
         self.node = node
+        self.following = following
 
 
 class ConsistentHash(Strategy):
@@ -56,7 +63,7 @@ class ConsistentHash(Strategy):
     keys, about 1/n of all, move. The load is bounded: an endpoint that holds `FACTOR` times its share of the requests
     in flight is passed over for the next nearest. The hash is the same in every process and replica.
 
-    The ring is kept in buckets by the places' first bits, some points to each, so that finding a place, adding and
+    The ring is kept in buckets by the places' first bits, about a point to each, so that finding a place, adding and
     removing cost the same at any size. One who is no longer eligible stays on the ring, passed over, until there are
     more of its kind than eligible ones: an endpoint that comes and goes with its limit costs nothing.
 
@@ -68,7 +75,7 @@ class ConsistentHash(Strategy):
     def __init__(self, random: Random, hash_key: str = "client-ip") -> None:
         self._source, self._field = _parse(hash_key)
         self._nodes: dict[Endpoint, _Node] = {}
-        self._buckets: list[list[_Point]] = [[]]
+        self._buckets: list[_Point | None] = [None]
         self._shift = _BITS
         self._eligible = 0
         self._in_flight = 0
@@ -85,7 +92,7 @@ class ConsistentHash(Strategy):
         if node is None:
             node = _Node(endpoint, _points(endpoint.address))
             self._nodes[endpoint] = node
-            if len(self._nodes) * POINTS > 8 * len(self._buckets):
+            if len(self._nodes) * POINTS > 2 * len(self._buckets):
                 self._rebuild()
             else:
                 self._place(node)
@@ -125,17 +132,19 @@ class ConsistentHash(Strategy):
         number = key >> self._shift
         # The key's own bucket comes twice: first the points behind the key, after the whole round those before it.
         for step in range(len(self._buckets) + 1):
-            for point in self._buckets[number]:
+            point = self._buckets[number]
+            while point is not None:
                 gap = point.place - key
-                if step == 0 and gap < 0:
-                    continue
-                if step > 0 and gap < 0:
+                node = point.node
+                point = point.following
+                if gap < 0:
+                    if step == 0:
+                        continue
                     gap += _ROUND
                 elif step == len(self._buckets):
                     break
                 if best is not None and gap + 1 >= nearest * heaviest:
                     return best
-                node = point.node
                 if not node.active or (excluded and node.endpoint in excluded):
                     continue
                 distance = (gap + 1) / _ROUND / node.weight
@@ -205,18 +214,25 @@ class ConsistentHash(Strategy):
         self._heaviest = max(self._weights, default=0.0)
 
     def _place(self, node: _Node) -> None:
+        buckets = self._buckets
         for place in node.points:
-            bucket = self._buckets[place >> self._shift]
-            at = len(bucket)
-            while at > 0 and bucket[at - 1].place > place:
-                at -= 1
-            bucket.insert(at, _Point(place, node))
+            number = place >> self._shift
+            first = buckets[number]
+            if first is None or place < first.place:
+                buckets[number] = _Point(place, node, first)
+                continue
+            before = first
+            after = first.following
+            while after is not None and after.place < place:
+                before = after
+                after = after.following
+            before.following = _Point(place, node, after)
 
     def _rebuild(self) -> None:
-        """Make so many buckets, a power of two, that two to four points are in each."""
-        bits = (len(self._nodes) * POINTS // 4).bit_length()
+        """Make as many buckets as there are points, to the next power of two."""
+        bits = (len(self._nodes) * POINTS).bit_length()
         self._shift = _BITS - bits
-        self._buckets = [[] for _ in range(1 << bits)]
+        self._buckets = [None] * (1 << bits)
         for node in self._nodes.values():
             self._place(node)
 

@@ -94,10 +94,7 @@ class LeastResponseTime(Strategy):
             if self._comes_first(endpoint):
                 return -1.0 / (endpoint.in_flight + 1)
             return _unmeasured_key(endpoint) + _LAST
-        for sent_at in endpoint.waiting.values():
-            average = max(average, now - sent_at)
-            break
-        return average * (endpoint.in_flight + 1) / endpoint.weight
+        return max(average, endpoint.age(now)) * (endpoint.in_flight + 1) / endpoint.weight
 
     def _comes_first(self, endpoint: Endpoint) -> bool:
         """Whether an endpoint never measured is tried before those that were."""
@@ -115,7 +112,7 @@ class LeastResponseTime(Strategy):
         if not entries:
             return None
         top = entries[0]
-        if not excluded and not top.item.waiting:
+        if not excluded and top.item.oldest is None:
             return top.item
         shift = now / TIME_CONSTANT
         best: Entry[Endpoint] | None = None
@@ -171,9 +168,7 @@ def _unmeasured_key(endpoint: Endpoint) -> float:
 def _aged(entry: Entry[Endpoint], shift: float, now: float) -> float:
     """The key of a measured endpoint, raised by the age of its oldest request that waits."""
     endpoint = entry.item
-    for sent_at in endpoint.waiting.values():
-        age = now - sent_at
-        if age > 0.0:
-            return max(entry.key, log(age) + shift + log((endpoint.in_flight + 1) / endpoint.weight))
-        break
-    return entry.key
+    age = endpoint.age(now)
+    if age == 0.0:
+        return entry.key
+    return max(entry.key, log(age) + shift + log((endpoint.in_flight + 1) / endpoint.weight))
