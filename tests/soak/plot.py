@@ -20,8 +20,9 @@ def svg(title: str, times: list[float], series: list[Series]) -> str:
     """The chart, with every panel's range from zero to its largest value."""
     height = MARGIN + (PANEL + MARGIN) * len(series)
     span = max(times[-1], 1.0)
+    box = f'viewBox="0 0 {WIDTH} {height}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         f'<text x="{MARGIN}" y="24" font-size="16">{escape(title)}</text>',
     ]
