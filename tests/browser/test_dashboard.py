@@ -207,6 +207,17 @@ async def test_without_a_token_it_says_why_nothing_can_be_changed(browser: Brows
         await page.close()
 
 
+async def test_in_tcp_mode_it_tells_of_connections_and_of_the_time_to_connect(browser: Browser) -> None:
+    async with Stage(2, settings={"LB_MODE": "tcp"}) as stage:
+        page = await browser.new_page()
+        await page.goto(stage.admin)
+        await expect(page.get_by_role("img", name=re.compile("^Throughput, connections a second"))).to_be_visible()
+        await expect(page.get_by_role("img", name=re.compile("^Latency, to connect.*p99 .*ms"))).to_be_visible()
+        await expect(page.locator(".decisions details").first).to_contain_text("connection from 127.0.0.1")
+        await expect(page.locator(".figure", has_text="Failed").locator(".value")).to_have_text("0 %")
+        await page.close()
+
+
 async def test_the_theme_follows_the_system_and_can_be_chosen(browser: Browser, stage: Stage) -> None:
     page = await browser.new_page(color_scheme="dark")
     await page.goto(stage.admin)

@@ -10,6 +10,7 @@ from balancer.admin.slices import in_pieces
 from balancer.admin.status import Running
 from balancer.admin.views import View, endpoint_view, rounded
 from balancer.balancing.endpoint import Endpoint
+from balancer.counters import Histogram
 
 HISTORY = 300
 """Seconds that are kept."""
@@ -55,7 +56,7 @@ class Meter:
         oldest = self._totals[0][1]
         self._totals.append((now, totals))
         counters = running.counters
-        bounds = counters.total_seconds.bounds
+        bounds = _latency(running).bounds
         recent = [new - old for new, old in zip(totals.latency, oldest.latency, strict=True)]
         view: View = {
             "at": round(wall, 3),
@@ -124,9 +125,15 @@ class _Totals:
         self.errors = dict(counters.errors)
         self.client_faults = dict(counters.client_faults)
         self.retries = sum(counters.retries.values())
-        self.latency = list(counters.total_seconds.counts)
+        self.latency = list(_latency(running).counts)
         self.received = counters.bytes_received
         self.sent = counters.bytes_sent
+
+
+def _latency(running: Running) -> Histogram:
+    # A TCP connection lasts as long as its two ends like: what tells of the endpoints is the time to connect.
+    counters = running.counters
+    return counters.connect_seconds if running.settings.mode == "tcp" else counters.total_seconds
 
 
 def _rates(new: dict[str, int], old: dict[str, int], span: float) -> dict[str, float]:

@@ -81,7 +81,7 @@ SCHEMAS: dict[str, Schema] = {
         errors={**RATES, "description": "The balancer's own, a second, by reason."},
         client_faults={**RATES, "description": "A second, by kind."},
         retries=NUMBER,
-        latency={**several(SECONDS), "description": "p50, p90 and p99 (s) of the last five seconds."},
+        latency={**several(SECONDS), "description": "p50, p90 and p99 (s) of five seconds; in TCP mode, to connect."},
         in_flight=COUNT, connections=COUNT, queue=COUNT,
         bytes={**several(NUMBER), "description": "From and to clients, a second."},
         strategy=TEXT,

@@ -1,6 +1,6 @@
 // The page's one connection: server-sent events from /api/events, handed to the parts that show them.
 
-import { clock, count, duration, el, percent, seconds, setText } from "./format.js";
+import { clock, count, duration, el, percent, seconds, setText, size } from "./format.js";
 import { Plot } from "./plots.js";
 import { Endpoints } from "./endpoints.js";
 import { Decisions } from "./decisions.js";
@@ -13,37 +13,45 @@ const SILENT_AFTER = 4000;
 const announcer = document.getElementById("announcer");
 const announce = (text) => setText(announcer, text);
 const sum = (values) => values.reduce((a, b) => a + b, 0);
-const milliseconds = (value) => (value === null ? "–" : seconds(value));
 
 // --- what is shown
 
-const plots = [
-  new Plot({
-    title: "Throughput", unit: "responses a second by status", kind: "stack", floor: 4, format: count,
-    series: ["2xx", "3xx", "4xx", "5xx"].map((name, i) => ({ name, colour: `--s${i + 2}`, value: (s) => s.responses[i + 1] })),
-  }),
-  new Plot({
-    title: "Latency", unit: "the whole request, last 5 seconds", kind: "lines", floor: 0.0001, format: milliseconds,
-    series: [["p50", 0], ["p90", 1], ["p99", 2]].map(([name, i]) => ({ name, colour: `--${name}`, width: i === 2 ? 2.2 : 1.6, value: (s) => s.latency[i] })),
-  }),
-  new Plot({
-    title: "Errors and retries", unit: "a second", kind: "stack", floor: 2, format: count,
-    series: [
-      { name: "endpoints", colour: "--s5", value: (s) => Math.max(0, s.responses[4] - sum(Object.values(s.errors))) },
-      { name: "ours", colour: "--own", value: (s) => sum(Object.values(s.errors)) },
-      { name: "clients", colour: "--s4", value: (s) => sum(Object.values(s.client_faults)) },
-      { name: "retries", colour: "--s3", dashed: true, value: (s) => s.retries },
-    ],
-  }),
-];
-document.getElementById("plots").append(...plots.map((plot) => plot.node));
+const ownErrors = (s) => sum(Object.values(s.errors));
 
+// In TCP mode there are connections instead of requests, no statuses, and the latency is the time to connect.
+function plotsOf(tcp) {
+  const classes = ["2xx", "3xx", "4xx", "5xx"].map((name, i) => ({ name, colour: `--s${i + 2}`, value: (s) => s.responses[i + 1] }));
+  const begun = [{ name: "begun", colour: "--s2", value: (s) => s.requests }];
+  const passedOn = { name: "endpoints", colour: "--s5", value: (s) => Math.max(0, s.responses[4] - ownErrors(s)) };
+  return [
+    new Plot({
+      title: "Throughput", unit: tcp ? "connections a second" : "responses a second by status", kind: "stack", floor: 4, format: count,
+      series: tcp ? begun : classes,
+    }),
+    new Plot({
+      title: "Latency", unit: `${tcp ? "to connect" : "the whole request"}, last 5 seconds`, kind: "lines", floor: 0.0001, format: seconds,
+      series: [["p50", 0], ["p90", 1], ["p99", 2]].map(([name, i]) => ({ name, colour: `--${name}`, width: i === 2 ? 2.2 : 1.6, value: (s) => s.latency[i] })),
+    }),
+    new Plot({
+      title: "Errors and retries", unit: "a second", kind: "stack", floor: 2, format: count,
+      series: [
+        ...(tcp ? [] : [passedOn]),
+        { name: "ours", colour: "--own", value: ownErrors },
+        { name: "clients", colour: "--s4", value: (s) => sum(Object.values(s.client_faults)) },
+        { name: "retries", colour: "--s3", dashed: true, value: (s) => s.retries },
+      ],
+    }),
+  ];
+}
+let plots = [];
+
+const failed = (s) => (about.mode === "tcp" ? ownErrors(s) / s.requests : s.responses[4] / sum(s.responses)) || 0;
 const FIGURES = [
-  ["Requests", (s) => count(s.requests), () => "a second"],
-  ["Latency", (s) => milliseconds(s.latency[0]), (s) => `p99 ${milliseconds(s.latency[2])}`],
-  ["Failed", (s) => percent(s.responses[4] / Math.max(1e-9, sum(s.responses))), (s) => `${count(s.retries)} retries a second`],
+  ["Requests", (s) => count(s.requests), () => (about.mode === "tcp" ? "connections a second" : "a second")],
+  ["Latency", (s) => seconds(s.latency[0]), (s) => `p99 ${seconds(s.latency[2])}`],
+  ["Failed", (s) => percent(Math.min(1, failed(s))), (s) => `${count(s.retries)} retries a second`],
   ["In flight", (s) => count(s.in_flight), (s) => (s.queue ? `${count(s.queue)} queued` : "none queued")],
-  ["Clients", (s) => count(s.connections), () => "connections"],
+  ["Clients", (s) => count(s.connections), (s) => `connections, ${size(s.bytes[1])}/s out`],
   ["Endpoints", () => `${about.eligible ?? "–"}`, () => `of ${about.total ?? "–"} can be chosen`],
 ];
 const figures = FIGURES.map(([name]) => {
@@ -121,6 +129,10 @@ const handlers = {
     Object.assign(about, told);
     const from = told.history[0]?.at ?? Infinity;
     history = [...history.filter((second) => second.at < from), ...told.history].slice(-KEPT);
+    if (!plots.length) {
+      plots = plotsOf(told.mode === "tcp");
+      document.getElementById("plots").replaceChildren(...plots.map((plot) => plot.node));
+    }
     strategy.show(told.strategies, told.changeable);
     decisions.order(told.strategies.strategies.map((each) => each.name));
     drawAbout();

@@ -21,6 +21,11 @@ export function duration(value) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
+export function size(bytes) {
+  const power = bytes < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(bytes) / 3));
+  return `${(bytes / 1000 ** power).toPrecision(power && bytes / 1000 ** power < 10 ? 2 : 3).replace(/\.0+$/, "")} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+}
+
 export const percent = (share) =>
   share === null || share === undefined ? "–" : `${(share * 100).toFixed(share < 0.1 && share > 0 ? 1 : 0)} %`;
 
