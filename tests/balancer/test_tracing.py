@@ -243,7 +243,7 @@ async def test_where_no_endpoint_answers_the_span_says_why(traced: Balancer, rec
     assert span.status.code == trace_pb2.Status.STATUS_CODE_ERROR
     assert told["http.response.status_code"] == response.status == 502
     assert told["lb.attempts"] == 3
-    assert str(told["lb.reason"]) in (response.get("proxy-status") or "")
+    assert str(told["lb.reason"]).startswith("connection refused")
 
 
 async def test_all_attempts_of_a_request_are_children_of_one_span(traced: Balancer, receiver: Receiver) -> None:
@@ -274,7 +274,7 @@ async def test_a_response_that_breaks_off_is_an_error(traced: Balancer, receiver
     span = await receiver.span("/half")
     told = values(span.attributes)
     assert (told["http.response.status_code"], span.status.code) == (200, trace_pb2.Status.STATUS_CODE_ERROR)
-    assert told["error.type"] == told["lb.reason"]
+    assert told["error.type"] == str(told["lb.reason"]).partition(":")[0] != ""
 
 
 async def test_the_last_spans_are_exported_before_the_end_and_the_sdk_s_variables_count(

@@ -172,7 +172,8 @@ class Span:
         if cut or entry.status >= 500:
             from opentelemetry.trace import StatusCode
 
-            told["error.type"] = entry.reason if cut else str(entry.status)
+            # Of few values: without what exactly was wrong, which stands behind the reason's colon.
+            told["error.type"] = entry.reason.partition(":")[0] if cut else str(entry.status)
             span.set_status(StatusCode.ERROR, entry.reason or None)
         span.set_attributes(told)
         span.end()
