@@ -83,17 +83,17 @@ images:  ## Build lb-balancer and lb-pi, tagged as the chart's defaults ask
 
 ##@ Measure it
 
-bench: .venv-compiled/.ready  ## The balancer beside nginx, HAProxy, Envoy, Traefik and Caddy, as far as installed
-	.venv-compiled/bin/python benchmarks/run.py
+bench: .venv-compiled/.ready  ## The balancer beside nginx, HAProxy, Envoy, Traefik and Caddy, as far as installed (ONLY=tiny)
+	$(VENV)/python -m benchmarks.run --json build/bench.json $(foreach name,$(ONLY),--only $(name))
 
 bench-quick: .venv-compiled/.ready  ## The same in under two minutes
-	.venv-compiled/bin/python benchmarks/run.py --quick
+	$(VENV)/python -m benchmarks.run --quick
 
 bench-pi: .venv/.ready  ## The Pi service's arithmetic beside python-flint's
 	$(VENV)/python benchmarks/pi.py
 
-profile: .venv/.ready  ## A flame graph of the balancer under load
-	$(VENV)/python benchmarks/profile.py
+profile: .venv-compiled/.ready  ## Flame graphs of the balancer under load, interpreted and compiled
+	$(VENV)/python -m benchmarks.flame
 
 # The parts of `check`, which the pre-commit hooks call one by one.
 

@@ -1,0 +1,247 @@
+"""The measurements that start no fleet of their own: throughput for CPU time, latency, WebSocket, memory, start-up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import load, processes
+from benchmarks.bench import Bench
+from benchmarks.peers import ROOT, Lb, Peer, Setup, free_port, status_of
+from benchmarks.results import OURS, Result
+from benchmarks.workloads import Bar, Workload
+
+IDLE = 10_000
+"""Client connections of which one costs the measured memory, as far as files may be opened."""
+_COMMAND = "make bench ONLY="
+
+
+def throughput(bench: Bench, workload: Workload) -> list[Result]:
+    """Requests, or megabytes, for each second of CPU time that the balancer used."""
+    peers = bench.running(workload.mode, access_log=workload.access_log)
+    script = load.upload_script(bench.folder, workload.upload) if workload.upload else ""
+    samples: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    notes: dict[str, str] = {}
+    per_request = workload.size / 1e6 or 1.0
+    for _ in range(bench.rounds):
+        for peer in peers:
+            url = f"http://127.0.0.1:{peer.port}{workload.path}"
+            command = load.wrk_command(url, workload.connections, bench.seconds, workload.headers, script)
+            before = processes.cpu_seconds(peer.pids)
+            done = load.closed_loop(command, bench.load_core)
+            used = processes.cpu_seconds(peer.pids) - before
+            samples[peer.name].append(done.requests * per_request / used)
+            if done.errors > done.requests // 2:
+                raise load.LoadError(f"{peer.name}: {done.errors} errors in {done.requests} requests")
+            if done.errors:
+                notes[peer.name] = f"{done.errors} errors in {done.requests} requests"
+    unit = "MB per CPU second" if workload.size else "requests per CPU second"
+    return [
+        Result(
+            workload.name,
+            workload.title,
+            unit,
+            "higher",
+            samples,
+            _COMMAND + workload.name,
+            workload.bar,
+            notes=notes,
+        )
+    ]
+
+
+def latency(bench: Bench) -> list[Result]:
+    """What a balancer adds at half load: quantiles through it less those of the endpoint itself, at the same rate."""
+    if load.open_loop_tool() is None:
+        bench.tell("latency: skipped, neither oha nor vegeta on PATH (cargo install oha --locked)")
+        return []
+    peers = bench.running("http", access_log=False)
+    direct = f"http://{bench.endpoints[0]}/"
+    rate = _half_load(bench, peers, direct)
+    added: dict[float, dict[str, list[float]]] = {share: {peer.name: [] for peer in peers} for share in load.QUANTILES}
+    for _ in range(bench.rounds):
+        floor = load.open_loop(direct, rate, bench.seconds, bench.load_core)
+        for peer in peers:
+            seen = load.open_loop(f"http://127.0.0.1:{peer.port}/", rate, bench.seconds, bench.load_core)
+            for share, value in seen.quantiles.items():
+                added[share][peer.name].append((value - floor.quantiles[share]) * 1e6)
+    return [
+        Result(
+            f"latency-p{share * 100:g}",
+            f"Added latency, p{share * 100:g}, at {rate:,} a second",
+            "µs",
+            "lower",
+            added[share],
+            _COMMAND + "latency",
+            Bar(1.2, ("haproxy",)) if share == 0.99 else None,
+            group="latency",
+        )
+        for share in load.QUANTILES
+    ]
+
+
+def _half_load(bench: Bench, peers: Sequence[Peer], direct: str) -> int:
+    """Half of what the slowest of the three that the bar names could serve, if the generator can ask that often."""
+    served = []
+    for peer in peers:
+        if peer.name in (OURS, "nginx", "haproxy"):
+            before = processes.cpu_seconds(peer.pids)
+            command = load.wrk_command(f"http://127.0.0.1:{peer.port}/", 64, 1)
+            done = load.closed_loop(command, bench.load_core)
+            served.append(done.requests / (processes.cpu_seconds(peer.pids) - before))
+    rate = round(min(served) / 2, -2)
+    for _ in range(6):
+        floor = load.open_loop(direct, int(rate), 1.0, bench.load_core)
+        if floor.quantiles[0.99] < 0.010:
+            break
+        # The generator and the endpoint share a core: when they are late themselves, they show nothing.
+        rate = round(rate * 0.75, -2)
+    return int(rate)
+
+
+def websocket(bench: Bench) -> list[Result]:
+    """Frames of 64 bytes echoed through the balancer for each second of its CPU time, on 64 connections."""
+    port = free_port()
+    module = [sys.executable, "-m", "benchmarks.websocket"]
+    endpoint = processes.start([*module, "serve", str(port)], bench.folder, bench.load_core)
+    peers = [peer(Setup(bench.folder, (f"127.0.0.1:{port}",), core=bench.balancer_core)) for peer in bench.peers]
+    samples: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    try:
+        while not status_of(port):
+            time.sleep(0.01)
+        for peer in peers:
+            peer.started()
+        for _ in range(bench.rounds):
+            for peer in peers:
+                before = processes.cpu_seconds(peer.pids)
+                ask = [*module, "ask", str(peer.port), "64", f"{bench.seconds:g}"]
+                pinned = load.pinned(ask, bench.load_core)
+                done = subprocess.run(pinned, capture_output=True, text=True, check=True)
+                used = processes.cpu_seconds(peer.pids) - before
+                samples[peer.name].append(int(done.stdout.split()[0]) / used)
+    finally:
+        for peer in peers:
+            peer.stop()
+        processes.stop(endpoint)
+    title, unit = "WebSocket echo, 64 connections", "frames per CPU second"
+    return [Result("websocket", title, unit, "higher", samples, _COMMAND + "websocket")]
+
+
+def idle(bench: Bench) -> list[Result]:
+    """Memory of one client connection that has been served once and is kept, out of thousands."""
+    samples: dict[str, list[float]] = {}
+    notes: dict[str, str] = {}
+    count = min(IDLE, (processes.open_files() - 400) // 2)
+    for kind in bench.peers:
+        with kind(bench.setup()) as peer:
+            load.closed_loop(load.wrk_command(f"http://127.0.0.1:{peer.port}/", 8, 1), bench.load_core)
+            before = processes.resident_bytes(peer.pids)
+            kept = [_served_once(peer.port) for _ in range(count)]
+            after = processes.resident_bytes(peer.pids)
+            for connection in kept:
+                connection.close()
+        samples[kind.name] = [(after - before) / count / 1024]
+    title = f"Memory of an idle client connection, of {count:,}"
+    bar = Bar(8.0)
+    command = _COMMAND + "idle"
+    return [Result("idle", title, "KiB", "lower", samples, command, bar, group="memory", notes=notes)]
+
+
+def _served_once(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = b""
+    while b"world" not in answer:
+        piece = connection.recv(65536)
+        if not piece:
+            raise RuntimeError(f"closed after {answer!r}")
+        answer += piece
+    return connection
+
+
+def startup(bench: Bench) -> list[Result]:
+    """From the start of the process until it is ready, and the memory that it has then; static, and Kubernetes."""
+    took: dict[str, list[float]] = {}
+    memory: dict[str, list[float]] = {}
+    for kind in bench.peers:
+        for _ in range(bench.rounds):
+            peer = kind(bench.setup())
+            try:
+                took.setdefault(kind.name, []).append(peer.started())
+                time.sleep(0.5)
+                memory.setdefault(kind.name, []).append(
+                    processes.resident_bytes(processes.family(peer.pids[0])) / 2**20
+                )
+            finally:
+                peer.stop()
+    command = _COMMAND + "startup"
+    found = [
+        Result("start", "Start to ready", "s", "lower", took, command, Bar(0.5), group="memory"),
+        Result("memory", "Memory at start", "MiB", "lower", memory, command, Bar(64.0), group="memory"),
+    ]
+    if Lb in bench.peers:
+        kubernetes = {OURS: [_memory_on_kubernetes(bench) for _ in range(bench.rounds)]}
+        title = "Memory at start, Kubernetes discovery"
+        found.append(Result("memory-kubernetes", title, "MiB", "lower", kubernetes, command, Bar(90.0), group="memory"))
+    return found
+
+
+def _memory_on_kubernetes(bench: Bench) -> float:
+    """MiB of the balancer that watches the Service of a stand-in for the Kubernetes API."""
+    folder = bench.folder / f"api-{free_port()}"
+    folder.mkdir()
+    api_port = free_port()
+    command = [sys.executable, "-m", "benchmarks.kubeapi", str(api_port), str(folder / "kubeconfig"), *bench.endpoints]
+    api = processes.start(command, folder, bench.load_core)
+    balancer = Lb(bench.setup())
+    balancer.extra = {
+        "LB_BACKENDS": "",
+        "LB_DISCOVERY": "kubernetes",
+        "LB_KUBERNETES_SERVICE": "shop",
+        "LB_KUBERNETES_NAMESPACE": "default",
+        "KUBECONFIG": str(folder / "kubeconfig"),
+    }
+    try:
+        while not (folder / "kubeconfig").exists():
+            time.sleep(0.01)
+        balancer.started()
+        time.sleep(0.5)
+        return processes.resident_bytes(balancer.pids) / 2**20
+    finally:
+        balancer.stop()
+        processes.stop(api)
+
+
+def choice(bench: Bench) -> list[Result]:
+    """What a choice costs among 10,000 endpoints, as a multiple of one among 10, for each strategy."""
+    python = Lb.program if shutil.which(Lb.program) else sys.executable
+    command = [python, str(Path("benchmarks/choice.py")), "--json"]
+    pinned = load.pinned(command, bench.balancer_core)
+    done = subprocess.run(pinned, capture_output=True, text=True, check=True, cwd=ROOT)
+    found = []
+    times: dict[str, dict[str, float]] = json.loads(done.stdout)["nanoseconds"]
+    for strategy, by_size in times.items():
+        cost = {OURS: [by_size["10000"] / by_size["10"]]}
+        note = ", ".join(f"{int(size):,}: {value:.0f} ns" for size, value in by_size.items())
+        title = f"A choice among 10,000, {strategy}"
+        shown = " ".join(command[1:]).removesuffix(" --json")
+        found.append(
+            Result(
+                f"choice-{strategy}",
+                title,
+                "times among 10",
+                "lower",
+                cost,
+                f".venv-compiled/bin/python {shown}",
+                Bar(1.5),
+                group="choice",
+                notes={OURS: note},
+            )
+        )
+    return found

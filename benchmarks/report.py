@@ -1,0 +1,181 @@
+"""The results for readers: a table in the terminal, and the tables and plots of docs/performance.md.
+
+`python -m benchmarks.report` writes docs/performance/*.svg and the marked parts of docs/performance.md again from
+docs/performance.json, so that no figure on the page is typed by hand; `--check` only says whether they are in step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import plot
+from benchmarks.results import OURS, Report, Result, load
+from rich.console import Console
+from rich.table import Table
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+JSON = DOCS / "performance.json"
+PAGE = DOCS / "performance.md"
+PEERS = (OURS, "nginx", "haproxy", "envoy", "traefik", "caddy")
+
+
+def number(value: float) -> str:
+    """Three digits, or all of a larger number."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def cell(values: Sequence[float]) -> str:
+    """The median, and how far the least and the greatest lie from it."""
+    middle = statistics.median(values)
+    if len(values) < 2 or not middle:
+        return number(middle)
+    off = max(max(values) - middle, middle - min(values)) / abs(middle)
+    return f"{number(middle)} ±{off * 100:.0f} %"
+
+
+def verdict(result: Result) -> tuple[str, str, str]:
+    """Ratio, bar and whether it is met, as text."""
+    ratio, met, bar = result.ratio(), result.met(), result.bar
+    shown = "" if ratio is None else f"{ratio:.2f}"
+    if bar is None:
+        return shown, "", ""
+    sign = "≥" if result.better == "higher" else "≤"
+    if bar.against:
+        whom = "HAProxy" if bar.against == ("haproxy",) else "the best"
+        wanted = f"{sign} {bar.limit:g} of {whom}"
+    else:
+        wanted = f"{sign} {bar.limit:g} {result.unit}"
+    return shown, wanted, "" if met is None else "yes" if met else "**no**"
+
+
+def columns(results: Sequence[Result]) -> list[str]:
+    """The programs that any of `results` has."""
+    return [peer for peer in (*PEERS, "lb-interpreted") if any(result.samples.get(peer) for result in results)]
+
+
+def row(result: Result, peers: Sequence[str]) -> list[str]:
+    """One line of a table."""
+    cells = [cell(result.samples[peer]) if result.samples.get(peer) else "" for peer in peers]
+    return [result.title, result.unit, *cells, *verdict(result)]
+
+
+def show(report: Report) -> None:
+    """Print all results to the terminal."""
+    console = Console()
+    for peer, version in report.peers.items():
+        console.print(f"{peer}: {version}", highlight=False)
+    results = list(report.results.values())
+    peers = columns(results)
+    table = Table("", "unit", *peers, "ratio", "bar", "met")
+    for result in results:
+        table.add_row(*row(result, peers))
+    console.print(table)
+    for result in results:
+        if problems := {peer: note for peer, note in result.notes.items() if "error" in note}:
+            console.print(f"{result.name}: {problems}", highlight=False)
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """A table for the page."""
+    peers = columns(results)
+    heads = ["", "unit", *peers, "ratio", "bar", "met"]
+    lines = [heads, ["---"] * len(heads), *(row(result, peers) for result in results)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def fleet_table(results: Sequence[Result]) -> str:
+    """Every strategy of every balancer, by fleet."""
+    lines = []
+    for result in results:
+        lines += [f"**{result.title}**", "", "| strategy | p99, ms | |", "| --- | --- | --- |"]
+        policies = sorted((name for name in result.samples if "/" in name), key=result.typical)
+        lines += [f"| {name} | {cell(result.samples[name])} | {result.notes.get(name, '')} |" for name in policies]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def parts(report: Report) -> dict[str, str]:
+    """What stands between the page's markers, by the marker's name."""
+    groups: dict[str, list[Result]] = {}
+    for result in report.results.values():
+        groups.setdefault(result.group, []).append(result)
+    found = {group: markdown(results) for group, results in groups.items()}
+    if fleets := groups.get("fleets"):
+        found["strategies"] = fleet_table(fleets)
+    if choices := groups.get("choice"):
+        rows = [f"| {result.name.removeprefix('choice-')} | {result.notes.get(OURS, '')} |" for result in choices]
+        found["choice-times"] = "\n".join(["| strategy | a lease and its close |", "| --- | --- |", *rows])
+    machine = ", ".join(f"{key} {value}" for key, value in report.machine.items())
+    peers = "\n".join(f"| {peer} | {version} |" for peer, version in report.peers.items())
+    found["machine"] = f"{machine}.\n\n| program | version |\n| --- | --- |\n{peers}"
+    commands = [
+        f"| {result.title} | `{result.command}` | {result.at} | {result.load:.1f} |"
+        for result in report.results.values()
+    ]
+    found["commands"] = "\n".join(
+        ["| figure | command | measured | load before |", "| --- | --- | --- | --- |", *commands]
+    )
+    return found
+
+
+def filled(page: str, content: dict[str, str]) -> str:
+    """`page` with what stands between `<!-- NAME -->` and `<!-- /NAME -->` replaced."""
+    for name, text in content.items():
+        pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
+        page = pattern.sub(lambda match, text=text: match[1] + text + "\n" + match[2], page)  # type: ignore[misc]
+    return page
+
+
+def pictures(report: Report) -> dict[str, str]:
+    """The page's plots as SVG, by file name."""
+    drawn: dict[str, str] = {}
+    by_group: dict[str, list[Result]] = {}
+    for result in report.results.values():
+        by_group.setdefault(result.group, []).append(result)
+    throughput = [result for result in by_group.get("throughput", []) if _rival(result)]
+    if throughput:
+        rows = {
+            result.title: {peer: result.typical(peer) / _rival(result) for peer in columns([result]) if peer in PEERS}
+            for result in throughput
+        }
+        title = "Work for each second of CPU time, the better of nginx and HAProxy = 1"
+        drawn["throughput.svg"] = plot.bars(title, rows, mark=1.0)
+    if fleets := by_group.get("fleets"):
+        rows = {result.title: {peer: result.typical(peer) for peer in columns([result])} for result in fleets}
+        drawn["fleets.svg"] = plot.bars("p99 in ms with each balancer's best strategy (logarithmic)", rows, log=True)
+    if latency := by_group.get("latency"):
+        rows = {result.title: {peer: result.typical(peer) for peer in columns([result])} for result in latency}
+        drawn["latency.svg"] = plot.bars("Latency that the balancer adds, µs (logarithmic)", rows, log=True)
+    return drawn
+
+
+def _rival(result: Result) -> float:
+    """The better of nginx and HAProxy; 0 when neither was here."""
+    return max((result.typical(peer) for peer in ("nginx", "haproxy") if result.samples.get(peer)), default=0.0)
+
+
+def main() -> int:
+    """Write the page's generated parts again, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a file is not in step")
+    check = parser.parse_args().check
+    report = load(JSON)
+    files = {DOCS / "performance" / name: text for name, text in pictures(report).items()}
+    files[PAGE] = filled(PAGE.read_text(), parts(report))
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if check:
+            print(f"not in step with {JSON.name}: {path.name}; run python -m benchmarks.report", file=sys.stderr)
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(files[path])
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
