@@ -24,8 +24,7 @@ from balancer.counters import count
 from balancer.proxy.attempts import Attempts
 from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
 from balancer.proxy.http import explain, framing, headers, responses
-from balancer.proxy.http.framing import RequestLine
-from balancer.proxy.http.headers import RequestFields, ResponseHead
+from balancer.proxy.http.headers import RequestFields, RequestStart, ResponseHead
 from balancer.proxy.http.service import HttpService
 from balancer.proxy.http.upstream import Upstream
 
@@ -57,6 +56,7 @@ class Exchange(Attempts):
         "_kept_size",
         "_retry_after",
         "_total_deadline",
+        "asked",
         "bytes_received",
         "bytes_sent",
         "closes",
@@ -64,31 +64,24 @@ class Exchange(Attempts):
         "fields",
         "first_byte_took",
         "is_head",
-        "line",
         "received_whole",
         "request_id",
         "responding",
         "service",
         "span",
         "status",
-        "target",
         "upstream",
     )
 
-    def __init__(
-        self, downstream: Downstream, line: RequestLine, target: bytes, fields: RequestFields, now: float
-    ) -> None:
+    def __init__(self, downstream: Downstream, asked: RequestStart, fields: RequestFields, now: float) -> None:
         service: HttpService = downstream.service
-        path = target.partition(b"?")[0].decode()
-        info = RequestInfo(downstream.peer.address, line.method.decode(), path, fields.headers)
+        info = RequestInfo(downstream.peer.address, asked.method, asked.path, fields.headers)
         super().__init__(service, info, now)
         self.service = service
         self.downstream = downstream
-        self.line = line
-        self.target = target
-        """The request target in origin form, as the endpoint gets it."""
+        self.asked = asked
         self.fields = fields
-        self.is_head = line.method == b"HEAD"
+        self.is_head = asked.is_head
         self.request_id = fields.request_id or service.request_id()
         self.explain = bool(fields.explain) and service.may_explain(downstream.peer, fields.explain)
         self.span: Span | None = None
@@ -124,7 +117,7 @@ class Exchange(Attempts):
         service.budget.earn(now)
         if service.tracer is not None:
             peer = self.downstream.peer
-            self.span = service.tracer.begin(self.info, peer.scheme, self.line.minor, self.fields.trace_context)
+            self.span = service.tracer.begin(self.info, peer.scheme, self.asked.minor, self.fields.trace_context)
         if service.total_timeout:
             self._total_deadline = now + service.total_timeout
             service.wheel.arm(self, self._total_deadline)
@@ -209,13 +202,7 @@ class Exchange(Attempts):
             own = b""
         if self.span is not None:
             own += self.span.forward
-        wire = b"%b %b HTTP/1.1\r\n%b%bX-Request-Id: %b\r\n\r\n" % (
-            self.line.method,
-            self.target,
-            own,
-            fields.forward,
-            self.request_id,
-        )
+        wire = self.asked.wire + own + fields.forward + b"X-Request-Id: " + self.request_id + b"\r\n\r\n"
         if self._kept:
             wire += b"".join(self._kept)
         whole = self.received_whole
@@ -317,7 +304,7 @@ class Exchange(Attempts):
 
     def interim(self, head: ResponseHead) -> None:
         """A 1xx response: passed on, but not to HTTP/1.0, which knows none (RFC 9110 §15.2)."""
-        if self.line.minor:
+        if self.asked.minor:
             self.downstream.write(head.forward + b"\r\n")
 
     def switched(self, head: ResponseHead) -> None:
@@ -353,23 +340,23 @@ class Exchange(Attempts):
         self.reason = ""
         self._retry_after = head.retry_after
         self.responding = True
-        line, fields = self.line, self.fields
+        minor, fields = self.asked.minor, self.fields
         framed = head.length >= 0 or self.is_head or head.status in (204, 304)
-        closes = not fields.keep_alive or service.draining or (not framed and not line.minor)
+        closes = not fields.keep_alive or service.draining or (not framed and not minor)
         if not self.received_whole and (complete or fields.expects_continue):
             # The rest of the body may never come, or would be taken for the next request.
             closes = True
         self.closes = closes
         if closes:
             end = b"Connection: close\r\n\r\n"
-        elif line.minor:
+        elif minor:
             end = b"\r\n"
         else:
             end = b"Connection: keep-alive\r\n\r\n"
-        if not framed and line.minor:
+        if not framed and minor:
             self._chunked_out = True
             end = b"Transfer-Encoding: chunked\r\n" + end
-        elif head.chunked and self.is_head and line.minor:
+        elif head.chunked and self.is_head and minor:
             end = b"Transfer-Encoding: chunked\r\n" + end
         if lease is not None and lease.decision is not None:
             end = explain.fields(lease.decision) + end

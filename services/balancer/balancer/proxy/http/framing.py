@@ -23,7 +23,7 @@ UNTIL_CLOSE: Final = 3
 """The end of the connection ends the body (responses only)."""
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _LOOKS_LIKE_HTTP_09: Final = re.compile(rb"(?:" + _TOKEN + rb") [\x21-\x7e]+")
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
@@ -67,14 +67,14 @@ def request_line(line: bytes) -> RequestLine:
     """Read a request line, without its line end. Raises BadMessage (400, or 505 for another version)."""
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
+        if line.find(b"#") >= 0:
+            raise BadMessage("malformed request line, or a fragment in its target")
         if _LOOKS_LIKE_HTTP_09.fullmatch(line):
             raise BadMessage("HTTP/0.9 is not supported", 505)
         raise BadMessage("malformed request line")
     method, target, major, minor = match.groups()
     if major != b"1" or minor not in (b"0", b"1"):
         raise BadMessage("only HTTP/1.0 and HTTP/1.1 are supported", 505)
-    if b"#" in target:
-        raise BadMessage("fragment in the request target")
     return RequestLine(method, target, 1 if minor == b"1" else 0)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from balancer.proxy.http import framing
-from balancer.proxy.http.framing import BadMessage, Framing, Headers
+from balancer.proxy.http.framing import BadMessage, Framing, Headers, RequestLine
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -62,6 +62,24 @@ class Peer:
         """`http` or `https`."""
         self.trusted = trusted
         """Whether it is in LB_TRUSTED_PROXIES: what it says of others is believed."""
+
+
+class RequestStart:
+    """All that follows from a request line."""
+
+    __slots__ = ("authority", "is_head", "method", "minor", "path", "target", "verb", "wire")
+
+    def __init__(self, line: RequestLine) -> None:
+        """Raises BadMessage for a target that is none of its method."""
+        self.verb = line.method
+        self.method = line.method.decode()
+        self.is_head = line.method == b"HEAD"
+        self.minor = line.minor
+        self.authority, self.target = split_target(line.target, line.method)
+        """The host of an absolute-form target (empty for the usual form), and the target in origin form."""
+        self.path = self.target.partition(b"?")[0].decode()
+        self.wire = b"%b %b HTTP/1.1\r\n" % (line.method, self.target)
+        """The request line for the endpoint."""
 
 
 class RequestFields:

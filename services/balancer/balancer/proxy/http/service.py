@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from balancer.balancing.pool import Pool
 from balancer.counters import Counters
 from balancer.log import AccessEntry, AccessLog
-from balancer.proxy.http.headers import Peer
+from balancer.proxy.http.headers import Peer, RequestFields, request_fields
 from balancer.proxy.http.upstreams import Upstreams
 from balancer.proxy.service import Service
 from balancer.proxy.timers import TimerWheel
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 LINGER: Final = 2.0
 """Seconds for which reads are discarded after our half-close, so that no answer is lost to a reset."""
 
+_LAST_DIGITS: Final = [b"%03x" % number for number in range(4096)]
+
+MAX_KNOWN: Final = 256
+"""Blocks of header fields, with what follows from each, that are kept for connections to come."""
+MAX_KNOWN_BLOCK: Final = 2048
+"""Bytes of the longest that is kept."""
+
 
 class HttpService(Service):
     """The HTTP proxy as its connections see it; the settings as plain values (seconds and bytes; None: no limit)."""
@@ -33,7 +40,9 @@ class HttpService(Service):
     __slots__ = (
         "_admin_token",
         "_entry",
+        "_known",
         "_next_id",
+        "_request_block",
         "_request_prefix",
         "connections",
         "discovered",
@@ -86,13 +95,34 @@ class HttpService(Service):
         """What makes spans of requests; None: nobody asked for any, and trace context passes through untouched."""
         self._admin_token = (settings.admin_token or "").encode()
         self._request_prefix = os.urandom(6).hex().encode()
+        self._request_block = b""
         self._next_id = 0
         self._entry = AccessEntry()
+        self._known: dict[tuple[bytes, int, str], RequestFields] = {}
 
     def request_id(self) -> bytes:
-        """A new request id: unique, not secret."""
-        self._next_id += 1
-        return b"%b%010x" % (self._request_prefix, self._next_id)
+        """A new request id: unique, not secret. All but its last three digits is made once for 4,096 of them."""
+        number = self._next_id
+        self._next_id = number + 1
+        if number & 4095 == 0:
+            self._request_block = b"%b%07x" % (self._request_prefix, number >> 12)
+        return self._request_block + _LAST_DIGITS[number & 4095]
+
+    def first_fields(self, block: bytes, minor: int, peer: Peer) -> RequestFields:
+        """What `request_fields` reads of a connection's first block; short ones are kept, as a client repeats them.
+
+        Raises BadMessage.
+        """
+        key = (block, minor, peer.address)
+        fields = self._known.get(key)
+        if fields is None:
+            fields = request_fields(block, minor, peer, b"", self.tracer is not None)
+            if len(block) > MAX_KNOWN_BLOCK:
+                return fields
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[key] = fields
+        return fields
 
     def may_explain(self, peer: Peer, asked: bytes) -> bool:
         """Whether X-LB-Explain has this value from somebody who may see the answer."""
