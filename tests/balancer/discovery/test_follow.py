@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -81,3 +82,15 @@ async def test_cancelling_closes_the_source_and_applies_nothing_more() -> None:
     assert source.closed
     await asyncio.sleep(MERGE * 2)
     assert found == [snapshot(1)]
+
+
+async def test_a_snapshot_that_is_slow_to_apply_makes_the_next_wait_longer() -> None:
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+
+    def slow(_: Snapshot) -> None:
+        times.append(loop.time())
+        time.sleep(MERGE)
+
+    await follow(Scripted(0, 0.001, tail=MERGE * 10), slow)
+    assert times[1] - times[0] >= MERGE * 4

@@ -12,13 +12,16 @@ from balancer.balancing.endpoint import Snapshot
 MERGE = 0.05
 """Snapshots closer than this (s) are merged: a rollout's burst costs the pool one replacement, not fifty."""
 
+BUSY = 5
+"""Applying takes at most one part in so many of the time: a rollout of 10,000 pods must not hold up the requests."""
+
 
 class _Source(Protocol):
     def snapshots(self) -> AsyncGenerator[Snapshot, None]: ...
 
 
 async def follow(discovery: _Source, apply: Callable[[Snapshot], None]) -> None:
-    """Hand every snapshot to `apply`, at most one in `MERGE` seconds and the latest always, until cancelled.
+    """Hand snapshots to `apply`, at most one in `MERGE` seconds and the latest always, until cancelled.
 
     A snapshot that comes later than that after the one before is applied in the same turn of the event loop.
     """
@@ -55,8 +58,10 @@ class _Merger:
         self.stop()
         snapshot, self._held = self._held, None
         if snapshot is not None:
-            self._next = self._loop.time() + MERGE
+            begun = self._loop.time()
             self._apply(snapshot)
+            took = self._loop.time() - begun
+            self._next = begun + max(MERGE, took * BUSY)
 
     def stop(self) -> None:
         if self._timer is not None:
