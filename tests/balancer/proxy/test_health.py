@@ -1,0 +1,195 @@
+"""Which endpoints are used: what failures, saturation, probes and newness do to the traffic, seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint, Script, always, answering
+from tests.balancer.proxy.wire.messages import Message
+from tests.balancer.proxy.wire.process import Balancer, Start
+
+GET = "GET / HTTP/1.1\r\nHost: lb.test\r\n\r\n"
+FAILS = always("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+
+
+async def ask(balancer: Balancer, times: int) -> list[int]:
+    """The statuses of so many requests, one after the other."""
+    async with await Client.connect(balancer.port) as client:
+        return [(await client.ask(GET)).status for _ in range(times)]
+
+
+async def until(met: Callable[[], bool], what: str, within: float = 10.0) -> None:
+    deadline = asyncio.get_running_loop().time() + within
+    while not met():
+        assert asyncio.get_running_loop().time() < deadline, what
+        await asyncio.sleep(0.05)
+
+
+async def test_an_endpoint_that_fails_again_and_again_is_left_out(start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, eject_after=3, eject_time=60)
+    async with Endpoint(balancer.endpoints[0], FAILS) as bad, Endpoint(balancer.endpoints[1]) as good:
+        statuses = await ask(balancer, 40)
+    assert len(bad.requests) == 3
+    assert len(good.requests) == 37
+    assert statuses.count(500) == 3
+    assert balancer.metric("lb_transitions_total", event="ejected") == 1
+    assert balancer.metric("lb_endpoints", state="ejected") == 1
+    assert '"ejected"' in balancer.log()
+
+
+async def test_an_ejected_endpoint_gets_another_chance(start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, eject_after=3, eject_time=0.5)
+    failing = True
+
+    def answer(_request: Message) -> str:
+        return (
+            "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"
+            if failing
+            else "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        )
+
+    async with Endpoint(balancer.endpoints[0], answering(answer)) as once_bad, Endpoint(balancer.endpoints[1]):
+        await ask(balancer, 20)
+        seen = len(once_bad.requests)
+        failing = False
+        await until(lambda: balancer.metric("lb_endpoints", state="ejected") == 0, "never returned")
+        assert set(await ask(balancer, 20)) == {200}
+        assert len(once_bad.requests) > seen
+
+
+async def test_one_endpoint_alone_is_never_ejected(start: Start) -> None:
+    balancer = start(fresh=True, eject_after=3)
+    async with Endpoint(balancer.endpoints[0], FAILS) as only:
+        assert await ask(balancer, 20) == [500] * 20
+    assert len(only.requests) == 20
+
+
+async def test_at_most_the_share_is_ejected(start: Start) -> None:
+    balancer = start(endpoints=4, fresh=True, eject_after=2, eject_time=60, eject_max_share=0.5)
+    endpoints = [Endpoint(port, FAILS) for port in balancer.endpoints]
+    for endpoint in endpoints:
+        await endpoint.start()
+    await ask(balancer, 60)
+    assert balancer.metric("lb_endpoints", state="ejected") == 2
+    for endpoint in endpoints:
+        await endpoint.stop()
+
+
+@pytest.mark.parametrize("status", [400, 404, 429])
+async def test_what_clients_caused_never_counts(status: int, start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, eject_after=2)
+    refuses = always(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n")
+    async with Endpoint(balancer.endpoints[0], refuses), Endpoint(balancer.endpoints[1]):
+        await ask(balancer, 20)
+    assert balancer.metric("lb_endpoints", state="ejected") == 0
+
+
+async def test_clients_that_leave_never_count(start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, eject_after=2)
+
+    async def slow(connection: Accepted) -> None:
+        await connection.request()
+        await connection.to_end()
+
+    async with Endpoint(balancer.endpoints[0], slow), Endpoint(balancer.endpoints[1], slow):
+        for _ in range(20):
+            client = await Client.connect(balancer.port)
+            await client.send(GET)
+            await asyncio.sleep(0.005)
+            client.reset()
+    assert balancer.metric("lb_endpoints", state="ejected") == 0
+
+
+async def test_an_endpoint_that_asks_for_it_is_left_alone_that_long(start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, eject_after=2)
+    busy = always("HTTP/1.1 503 Busy\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n")
+    async with Endpoint(balancer.endpoints[0], busy) as left_alone, Endpoint(balancer.endpoints[1]):
+        assert set(await ask(balancer, 20)) == {200}
+        assert len(left_alone.requests) == 1
+    assert balancer.metric("lb_endpoints", state="ejected") == 0, "saturation is no failure"
+
+
+async def test_when_all_ask_to_be_left_alone_all_are_used(start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, retries=0)
+    busy = always("HTTP/1.1 503 Busy\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n")
+    async with Endpoint(balancer.endpoints[0], busy) as one, Endpoint(balancer.endpoints[1], busy) as two:
+        assert await ask(balancer, 10) == [503] * 10
+        assert len(one.requests) + len(two.requests) == 10
+
+
+async def answers_when_well(health: list[bool]) -> Script:
+    def answer(request: Message) -> str:
+        if request.target == "/health" and not health[0]:
+            return "HTTP/1.1 503 Ill\r\nContent-Length: 0\r\n\r\n"
+        return "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+    return answering(answer)
+
+
+async def test_probes_take_an_endpoint_out_and_back(start: Start) -> None:
+    balancer = start(
+        endpoints=2,
+        fresh=True,
+        health_path="/health",
+        health_interval=0.2,
+        health_timeout=0.2,
+        health_fall=2,
+        panic_share=0,
+    )
+    health = [False]
+    async with Endpoint(balancer.endpoints[0], await answers_when_well(health)) as ill, Endpoint(balancer.endpoints[1]):
+        await until(lambda: balancer.metric("lb_endpoints", state="unhealthy") == 1, "never told unhealthy")
+        before = sum(request.target == "/" for request in ill.requests)
+        assert set(await ask(balancer, 10)) == {200}
+        assert sum(request.target == "/" for request in ill.requests) == before
+        health[0] = True
+        await until(lambda: balancer.metric("lb_endpoints", state="unhealthy") == 0, "never told healthy")
+        await ask(balancer, 10)
+        assert sum(request.target == "/" for request in ill.requests) > before
+
+
+async def test_when_too_few_are_healthy_all_are_used_and_it_is_said(start: Start) -> None:
+    balancer = start(
+        endpoints=4,
+        fresh=True,
+        health_path="/health",
+        health_interval=0.2,
+        health_timeout=0.2,
+        health_fall=1,
+        panic_share=0.5,
+    )
+    health = [False]
+    endpoints = [Endpoint(port, await answers_when_well(health)) for port in balancer.endpoints]
+    for endpoint in endpoints:
+        await endpoint.start()
+    await until(lambda: balancer.metric("lb_transitions_total", event="panic") == 1, "no panic")
+    assert await ask(balancer, 12) == [200] * 12
+    assert all(any(request.target == "/" for request in endpoint.requests) for endpoint in endpoints)
+    assert "panic" in balancer.log()
+    for endpoint in endpoints:
+        await endpoint.stop()
+
+
+async def test_a_returning_endpoint_starts_slowly(start: Start) -> None:
+    balancer = start(
+        endpoints=2,
+        fresh=True,
+        slow_start=30,
+        health_path="/health",
+        health_interval=0.2,
+        health_timeout=0.2,
+        health_fall=1,
+        health_rise=1,
+        panic_share=0,
+    )
+    health = [False]
+    async with Endpoint(balancer.endpoints[0], await answers_when_well(health)) as ill, Endpoint(balancer.endpoints[1]):
+        await until(lambda: balancer.metric("lb_endpoints", state="unhealthy") == 1, "never told unhealthy")
+        health[0] = True
+        await until(lambda: balancer.metric("lb_endpoints", state="unhealthy") == 0, "never told healthy")
+        before = sum(request.target == "/" for request in ill.requests)
+        await ask(balancer, 60)
+        share = (sum(request.target == "/" for request in ill.requests) - before) / 60
+    assert share < 0.3, f"a tenth of its weight at first, got {share:.0%} of the traffic"
