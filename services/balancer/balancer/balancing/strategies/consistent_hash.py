@@ -155,6 +155,8 @@ class ConsistentHash(Strategy):
                 elif best is None or distance < nearest:
                     best = node.endpoint
                     nearest = distance
+                    if node.weight >= self._heaviest:  # Nobody farther on can be nearer: spare looking at them.
+                        return best
             number += 1
             if number == len(self._buckets):
                 number = 0
