@@ -171,7 +171,8 @@ async def test_a_request_may_come_byte_by_byte(step: int, start: Start) -> None:
         await client.dribble("POST /a HTTP/1.1\r\nHost: lb.test\r\nContent-Length: 5\r\n\r\nhello", step)
         assert (await client.response()).body == b"ok"
         await client.dribble(
-            "POST /b HTTP/1.1\r\nHost: lb.test\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nA: b\r\n\r\n",
+            "POST /b HTTP/1.1\r\nHost: lb.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "5;x=y\r\nhello\r\n0\r\nA: b\r\n\r\n",
             step,
         )
         assert (await client.response()).body == b"ok"

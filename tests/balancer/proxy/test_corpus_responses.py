@@ -96,7 +96,7 @@ async def test_a_hostile_response_is_refused_cut_or_normalised(case: Case, count
             await check_client(client, case)
             if case.verdict != "cut":
                 # On the same client connection, so that whatever is left of the first would come here; but not before
-                # all of it has been said: what comes when the next request is under way, nobody can tell from its answer.
+                # all of it has been said: what comes during the next request, nobody can tell from its answer.
                 async with asyncio.timeout(PATIENCE):
                     await hostile.said.wait()
                 await asyncio.sleep(0.005)

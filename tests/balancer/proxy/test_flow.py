@@ -171,6 +171,6 @@ async def test_file_descriptors_run_out_and_the_balancer_recovers(start: Start) 
                 async with await Client.connect(balancer.port) as client:
                     assert (await client.ask(GET)).status == 200
                     break
-            except Exception:
+            except Exception:  # noqa: BLE001 (whatever the crowd's leaving does to one connection)
                 assert time.monotonic() < deadline, balancer.log()[-2000:]
                 await asyncio.sleep(0.1)

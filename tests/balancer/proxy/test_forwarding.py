@@ -56,7 +56,10 @@ async def test_a_stranger_cannot_forge_where_a_request_came_from(start: Start) -
 
 async def test_a_trusted_proxy_is_believed_and_the_chain_goes_on(start: Start) -> None:
     balancer = start(trusted_proxies="127.0.0.0/8")
-    told = "X-Forwarded-For: 10.9.9.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.test\r\nX-Request-Id: abc-1\r\n"
+    told = (
+        "X-Forwarded-For: 10.9.9.9\r\nX-Forwarded-Proto: https\r\n"
+        "X-Forwarded-Host: shop.test\r\nX-Request-Id: abc-1\r\n"
+    )
     async with Endpoint(balancer.endpoints[0]) as endpoint, await Client.connect(balancer.port) as client:
         response = await client.ask(f"{GET}{told}\r\n")
     request = endpoint.requests[0]

@@ -190,7 +190,7 @@ class World:
 
     async def settled(self) -> None:
         """Return when nothing of an earlier connection can reach the endpoint any more."""
-        while await asyncio.to_thread(self.balancer.metric, "lb_downstream_connections_open"):
+        while await asyncio.to_thread(self.balancer.metric, "lb_downstream_connections_open"):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         for _ in range(3):
             await asyncio.sleep(0.001)
