@@ -11,7 +11,7 @@ from mypy_extensions import mypyc_attr
 from balancer.balancing.latency import PeakEwma
 
 if TYPE_CHECKING:
-    from balancer.balancing.pool import Lease
+    from balancer.balancing.lease import Lease
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,124 @@
+"""Who is out for a while, or taken back little by little: what passes with time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from balancer.balancing import ejection, slow_start
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.policy import Policy
+
+if TYPE_CHECKING:
+    from balancer.balancing.pool import Pool
+
+LONGEST_LEFT_ALONE: Final = 30.0
+"""However long an endpoint asks to be left alone, it is for no longer than this (s)."""
+
+
+def is_good(endpoint: Endpoint) -> bool:
+    """Healthy, not ejected, not left alone."""
+    return endpoint.healthy and endpoint.ejected_until == 0.0 and endpoint.left_alone_until == 0.0
+
+
+class Recovery:
+    """The endpoints of a pool that are ejected, left alone or in slow start, and no others: a tick looks at these."""
+
+    __slots__ = ("_ejected", "_left_alone", "_policy", "_pool", "_rates_at", "_starting")
+
+    def __init__(self, pool: Pool, policy: Policy) -> None:
+        self._pool = pool
+        self._policy = policy
+        self._ejected: dict[Endpoint, None] = {}
+        self._left_alone: dict[Endpoint, None] = {}
+        self._starting: dict[Endpoint, None] = {}
+        self._rates_at: float | None = None
+        """When success rates are compared next (s)."""
+
+    def failed(self, endpoint: Endpoint, now: float) -> None:
+        """A lease of `endpoint` ended in a failure: eject it, if that was one too many."""
+        after = self._policy.eject_after
+        if after > 0 and endpoint.failures_in_row >= after:
+            self._eject(endpoint, f"{endpoint.failures_in_row} failures in a row", now)
+
+    def _eject(self, endpoint: Endpoint, why: str, now: float) -> None:
+        if endpoint.ejected_until > 0.0 or not endpoint.member or not self._pool.may_eject_another(len(self._ejected)):
+            return
+        seconds = ejection.eject(endpoint, self._policy.eject_time, now)
+        self._ejected[endpoint] = None
+        self._pool.tell(endpoint, "ejected", f"{why}, for {seconds:g} s")
+        self._pool.judge(endpoint)
+
+    def leave_alone(self, endpoint: Endpoint, seconds: float, now: float) -> None:
+        """`endpoint` asked to be left alone for some seconds."""
+        seconds = min(seconds, LONGEST_LEFT_ALONE)
+        if seconds <= 0.0:
+            return
+        if endpoint.left_alone_until == 0.0:
+            self._pool.tell(endpoint, "left_alone", f"for {seconds:g} s")
+        endpoint.left_alone_until = max(endpoint.left_alone_until, now + seconds)
+        if endpoint.member:
+            self._left_alone[endpoint] = None
+        self._pool.judge(endpoint)
+
+    def start_slowly(self, endpoint: Endpoint, now: float) -> None:
+        """`endpoint` is new, or is back: begin its slow start, where that is wanted."""
+        if self._policy.slow_start > 0 and endpoint.member:
+            endpoint.slow_start_from = now
+            self._starting[endpoint] = None
+            self.weigh(endpoint, now)
+
+    def weigh(self, endpoint: Endpoint, now: float) -> None:
+        """Bring its weight in force up to date."""
+        since = endpoint.slow_start_from
+        window = self._policy.slow_start
+        ends = since is not None and now - since >= window
+        if ends:
+            endpoint.slow_start_from = None
+            self._starting.pop(endpoint, None)
+        full = endpoint.spec.weight
+        weight = full if since is None or ends else slow_start.weight(full, since, window, now)
+        if weight != endpoint.weight or ends:
+            endpoint.weight = weight
+            self._pool.reweighed(endpoint)
+
+    def tick(self, now: float) -> None:
+        """Let time pass."""
+        for endpoint in [e for e in self._ejected if now >= e.ejected_until]:
+            del self._ejected[endpoint]
+            ejection.readmit(endpoint, self._policy.eject_after, now)
+            self._pool.tell(endpoint, "returned", "")
+            self.start_slowly(endpoint, now)
+            self._pool.judge(endpoint)
+        for endpoint in [e for e in self._left_alone if now >= e.left_alone_until]:
+            del self._left_alone[endpoint]
+            endpoint.left_alone_until = 0.0
+            self._pool.judge(endpoint)
+        for endpoint in list(self._starting):
+            self.weigh(endpoint, now)
+        self._compare_rates(now)
+
+    def _compare_rates(self, now: float) -> None:
+        if self._rates_at is None:
+            self._rates_at = now + ejection.INTERVAL
+        if now >= self._rates_at and self._policy.eject_after > 0:
+            self._rates_at = now + ejection.INTERVAL
+            for endpoint in ejection.low_success(self._pool.endpoints):
+                self._eject(endpoint, "success rate far below the others'", now)
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """`endpoint` has left the pool."""
+        self._starting.pop(endpoint, None)
+        self._ejected.pop(endpoint, None)
+        self._left_alone.pop(endpoint, None)
+
+    def resume(self, endpoint: Endpoint, now: float) -> None:
+        """An endpoint that is remembered is back: what was to end meanwhile has ended, the rest goes on."""
+        if endpoint.ejected_until > now:
+            self._ejected[endpoint] = None
+        elif endpoint.ejected_until > 0.0:
+            ejection.readmit(endpoint, self._policy.eject_after, now)
+        if endpoint.left_alone_until > now:
+            self._left_alone[endpoint] = None
+        else:
+            endpoint.left_alone_until = 0.0
+        endpoint.good = is_good(endpoint)
