@@ -106,4 +106,4 @@ async def test_two_hundred_endpoints_cost_the_browser_little(opened: Opened, cro
 
     before = await busy()
     await page.wait_for_timeout(5000)
-    assert (await busy() - before) / 5 < 0.2  # CPU seconds a second: about 0.04 when written.
+    assert (await busy() - before) / 5 < 0.3  # CPU seconds a second; a tenth of that on a machine at rest.

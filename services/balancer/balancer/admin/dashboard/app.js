@@ -70,7 +70,8 @@ const span = document.getElementById("span");
 const eventList = document.getElementById("events");
 let history = [];
 let restarts = [];
-let crowd = null;
+const crowds = new Map();
+const fresh = [];
 
 async function hold(address, held) {
   const what = held ? `Give ${address} no new request; those in flight end as they would.` : `Take ${address} back.`;
@@ -115,6 +116,22 @@ function happened(at, what, detail, kind = "") {
 const WORDS = { left_alone: "asks to be left alone", held: "drained by hand", released: "taken back",
   panic: "panic, all endpoints are used", calm: "panic is over", zone_left: "other zones are used too", zone_back: "only its own zone is used again" };
 
+// A whole fleet that joins or fails at once is one line, not hundreds.
+function transition({ at, endpoint, event, detail }) {
+  const what = WORDS[event] ?? event;
+  if (event === "strategy") return happened(at, `Strategy: ${detail}`, "");
+  const same = crowds.get(event);
+  if (endpoint && same && at - same.at < 2 && same.node.isConnected) {
+    same.count += 1;
+    setText(same.node.querySelector("b"), `${same.count} endpoints: ${what}`);
+    same.node.querySelector(".quiet")?.remove();
+    return undefined;
+  }
+  happened(at, `${endpoint ?? "The pool"}: ${what}`, detail, event);
+  if (endpoint) crowds.set(event, { at, count: 1, node: eventList.firstChild });
+  return undefined;
+}
+
 const handlers = {
   hello(told) {
     if (about.version && about.version !== told.version) return location.reload();
@@ -125,7 +142,7 @@ const handlers = {
       decisions.forget();
       history = history.filter((second) => second.at < told.started);
     }
-    if (again || about.started === undefined) for (const each of told.happened) handlers.transition(each);
+    if (again || about.started === undefined) told.happened.forEach(transition);
     Object.assign(about, told);
     const from = told.history[0]?.at ?? Infinity;
     history = [...history.filter((second) => second.at < from), ...told.history].slice(-KEPT);
@@ -160,19 +177,10 @@ const handlers = {
     strategy.show(told);
     happened(told.at, `Strategy: ${told.strategy}`, `instead of ${told.before}`);
   },
+  // When a whole fleet comes or fails there are hundreds of these at once: shown together, a few times a second.
   transition(told) {
-    if (told.event === "strategy") return happened(told.at, `Strategy: ${told.detail}`, "");
-    // A whole fleet that joins or fails at once is one line, not hundreds.
-    const same = crowd && crowd.event === told.event && told.at - crowd.at < 2 && eventList.firstChild === crowd.node;
-    if (same) {
-      crowd.count += 1;
-      crowd.node.querySelector("b").textContent = `${crowd.count} endpoints: ${WORDS[told.event] ?? told.event}`;
-      crowd.node.querySelector(".quiet")?.remove();
-      return undefined;
-    }
-    happened(told.at, `${told.endpoint ?? "The pool"}: ${WORDS[told.event] ?? told.event}`, told.detail, told.event);
-    crowd = told.endpoint ? { event: told.event, at: told.at, count: 1, node: eventList.firstChild } : null;
-    return undefined;
+    fresh.push(told);
+    if (fresh.length === 1) setTimeout(() => fresh.splice(0).forEach(transition), 250);
   },
   missed: (told) => happened(Date.now() / 1000, "This page was too slow", `${told.count} events were left out`),
 };
@@ -228,7 +236,7 @@ const theme = document.getElementById("theme");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 function applyTheme() {
   document.documentElement.dataset.theme = theme.value || (dark.matches ? "dark" : "light");
-  drawPlots();
+  for (const plot of plots) plot.restyle();
 }
 try {
   theme.value = localStorage.getItem("lb-theme") ?? "";

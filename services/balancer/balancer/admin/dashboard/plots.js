@@ -21,6 +21,7 @@ export class Plot {
       this.legend.append(el("li", {}, swatch, `${each.name} `, value));
       return value;
     });
+    this.styles = new Map();
     this.history = [];
     this.marks = [];
     this.span = 120;
@@ -42,7 +43,23 @@ export class Plot {
       this.cursor = this.history[Math.min(last, Math.max(0, index))];
       this.draw();
     });
-    new ResizeObserver(() => this.draw()).observe(this.canvas.parentElement);
+    // Size and colours are kept: to ask for them in each drawing would lay out the whole page each time.
+    new ResizeObserver(([{ contentRect }]) => {
+      this.width = contentRect.width;
+      this.height = contentRect.height;
+      this.draw();
+    }).observe(this.canvas.parentElement);
+  }
+
+  css(name) {
+    if (!this.styles.has(name)) this.styles.set(name, getComputedStyle(this.node).getPropertyValue(name).trim());
+    return this.styles.get(name);
+  }
+
+  // The theme is another.
+  restyle() {
+    this.styles.clear();
+    this.draw();
   }
 
   point(x) {
@@ -73,20 +90,17 @@ export class Plot {
   }
 
   draw() {
-    const width = this.canvas.parentElement.clientWidth;
-    const height = this.canvas.parentElement.clientHeight;
+    const { width, height } = this;
     if (!width || !height || document.hidden) return;
     const ratio = window.devicePixelRatio || 1;
     if (this.canvas.width !== Math.round(width * ratio) || this.canvas.height !== Math.round(height * ratio)) {
       this.canvas.width = Math.round(width * ratio);
       this.canvas.height = Math.round(height * ratio);
     }
-    const style = getComputedStyle(this.node);
-    this.css = (name) => style.getPropertyValue(name).trim();
     const pen = this.canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
-    pen.font = `11px ${style.fontFamily}`;
+    pen.font = `11px ${this.css("font-family")}`;
     this.plotWidth = width - MARGIN.left - MARGIN.right;
     this.plotHeight = height - MARGIN.top - MARGIN.bottom;
     this.from = (this.history.at(-1)?.at ?? Date.now() / 1000) - this.span;
@@ -259,8 +273,7 @@ export class Plot {
     const values = this.series.map((each) => `${each.name} ${this.format(each.value(second))}`);
     this.tip.textContent = [clock(second.at), ...values].join(" · ");
     this.tip.setAttribute("role", document.activeElement === this.canvas ? "status" : "none");
-    const width = this.canvas.parentElement.clientWidth;
-    this.tip.style.setProperty("--x", `${Math.min(Math.max(x, 110), width - 110)}px`);
+    this.tip.style.setProperty("--x", `${Math.min(Math.max(x, 110), this.width - 110)}px`);
   }
 }
 
