@@ -51,7 +51,7 @@ const FIGURES = [
   ["Latency", (s) => seconds(s.latency[0]), (s) => `p99 ${seconds(s.latency[2])}`],
   ["Failed", (s) => percent(Math.min(1, failed(s))), (s) => `${count(s.retries)} retries a second`],
   ["In flight", (s) => count(s.in_flight), (s) => (s.queue ? `${count(s.queue)} queued` : "none queued")],
-  ["Clients", (s) => count(s.connections), (s) => `connections, ${size(s.bytes[1])}/s out`],
+  ["Clients", (s) => count(s.connections), (s) => `${size(s.bytes[1])}/s to them`],
   ["Endpoints", () => `${about.eligible ?? "–"}`, () => `of ${about.total ?? "–"} can be chosen`],
 ];
 const figures = FIGURES.map(([name]) => {
