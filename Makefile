@@ -48,8 +48,8 @@ test: .venv/.ready  ## Every test that can run on this machine but the cluster's
 test-quick: .venv/.ready  ## The tests without containers, browsers or the chart
 	$(VENV)/pytest tests/balancer tests/pi tests/tools
 
-test-compiled: .venv-compiled/.ready  ## The balancer's tests again, on the compiled wheel
-	.venv-compiled/bin/pytest tests/balancer
+test-compiled: .venv-compiled/.ready  ## The tests of what is compiled again, on the compiled wheel
+	.venv-compiled/bin/pytest tests/balancer/balancing tests/balancer/proxy
 
 e2e: .venv/.ready images  ## The tests on the Kubernetes cluster that KUBECONFIG names
 	$(VENV)/pytest tests/balancer/discovery/test_cluster.py tests/e2e
