@@ -72,13 +72,19 @@ def start(_running: dict[tuple[object, ...], Balancer], tmp_path_factory: pytest
     own: list[Balancer] = []
 
     def begin(
-        endpoints: int = 1, *, fresh: bool = False, open_files: int = 0, ready: int = 200, **settings: object
+        endpoints: int = 1,
+        *,
+        fresh: bool = False,
+        forked: bool = True,
+        open_files: int = 0,
+        ready: int = 200,
+        **settings: object,
     ) -> Balancer:
         environment = {f"LB_{name.upper()}": str(value) for name, value in settings.items()}
         key = (endpoints, *sorted(environment.items()))
         if fresh or open_files or key not in _running or not _running[key].alive:
             log = tmp_path_factory.mktemp("balancer") / "log"
-            balancer = Balancer(log, endpoints, environment, open_files=open_files, ready=ready)
+            balancer = Balancer(log, endpoints, environment, open_files=open_files, ready=ready, forked=forked)
             if fresh or open_files:
                 own.append(balancer)
             else:

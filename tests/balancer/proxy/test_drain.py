@@ -25,28 +25,37 @@ async def until_exit(balancer: Balancer, within: float) -> int:
     return balancer.wait()
 
 
+async def until_draining(balancer: Balancer) -> None:
+    deadline = time.monotonic() + 5
+    while balancer.admin("/readyz")[0] != 503:
+        assert time.monotonic() < deadline, "SIGTERM was not heard"
+        await asyncio.sleep(0.01)
+
+
 async def test_sigterm_amid_200_requests_loses_none(start: Start) -> None:
-    balancer = start(fresh=True)
-    asked = asyncio.Event()
+    balancer = start(fresh=True, forked=False)
+    asked, told = asyncio.Event(), asyncio.Event()
     waiting = 0
 
-    async def slow(connection: Accepted) -> None:
+    async def answers_when_told(connection: Accepted) -> None:
         nonlocal waiting
         await connection.request()
         waiting += 1
         if waiting == 200:
             asked.set()
-        await asyncio.sleep(0.5)
+        await told.wait()
         await connection.send(OK)
         await connection.to_end()
 
-    async with Endpoint(balancer.endpoints[0], slow):
+    async with Endpoint(balancer.endpoints[0], answers_when_told):
         clients = [await Client.connect(balancer.port) for _ in range(200)]
         for client in clients:
             await client.send(GET)
         async with asyncio.timeout(10):
             await asked.wait()
         balancer.signal(signal.SIGTERM)
+        await until_draining(balancer)
+        told.set()
         for client in clients:
             response = await client.response()
             assert response.status == 200
@@ -57,13 +66,12 @@ async def test_sigterm_amid_200_requests_loses_none(start: Start) -> None:
 
 
 async def test_ready_no_more_from_the_first_moment_and_served_on_through_the_delay(start: Start) -> None:
-    balancer = start(fresh=True, drain_delay=1)
+    balancer = start(fresh=True, drain_delay=1.5)
     async with Endpoint(balancer.endpoints[0]):
         kept = await Client.connect(balancer.port)
         assert (await kept.ask(GET)).get("connection") is None
         balancer.signal(signal.SIGTERM)
-        await asyncio.sleep(0.2)
-        assert balancer.admin("/readyz")[0] == 503
+        await until_draining(balancer)
         assert balancer.admin("/healthz")[0] == 200
         late = await Client.connect(balancer.port)
         for client in (kept, late):

@@ -54,7 +54,7 @@ async def test_an_ejected_endpoint_gets_another_chance(start: Start) -> None:
         await ask(balancer, 20)
         seen = len(once_bad.requests)
         failing = False
-        await until(lambda: balancer.metric("lb_endpoints", state="ejected") == 0, "never returned")
+        await until(lambda: balancer.metric("lb_transitions_total", event="returned") == 1, "never returned")
         assert set(await ask(balancer, 20)) == {200}
         assert len(once_bad.requests) > seen
 

@@ -5,10 +5,11 @@ LB_TEST_PYTHON names another interpreter to run it with, so that the same tests 
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import random
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -26,6 +27,59 @@ SETTLE = 5.0
 """Seconds within which counts must be back at rest."""
 
 _taken: set[int] = set()
+
+
+class Forked:
+    """A balancer forked by the zygote, with as much of subprocess.Popen as the tests need."""
+
+    _zygote: subprocess.Popen[str] | None = None
+
+    def __init__(self, log: Path, environment: Mapping[str, str], open_files: int) -> None:
+        self.returncode: int | None = None
+        asked = {"log": str(log), "folder": str(log.parent), "environment": environment, "open_files": open_files}
+        pid = self._ask(asked)["pid"]
+        assert pid is not None
+        self.pid = pid
+
+    @classmethod
+    def _ask(cls, asked: Mapping[str, object]) -> dict[str, int | None]:
+        if cls._zygote is None:
+            command = [PYTHON, "-W", "default", str(Path(__file__).parent / "zygote.py")]
+            cls._zygote = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            atexit.register(cls._end)
+        zygote = cls._zygote
+        assert zygote.stdin is not None
+        assert zygote.stdout is not None
+        zygote.stdin.write(json.dumps(asked) + "\n")
+        zygote.stdin.flush()
+        answer: dict[str, int | None] = json.loads(zygote.stdout.readline())
+        return answer
+
+    @classmethod
+    def _end(cls) -> None:
+        assert cls._zygote is not None
+        with cls._zygote as zygote:
+            zygote.terminate()
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._ask({"poll": self.pid})["status"]
+        return self.returncode
+
+    def wait(self, timeout: float = 15.0) -> int:
+        deadline = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("balancer", timeout)
+            time.sleep(0.01)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 def free_port() -> int:
@@ -54,8 +108,12 @@ class Balancer:
         *,
         open_files: int = 0,
         ready: int = 200,
+        forked: bool = True,
     ) -> None:
-        """`open_files`: its limit of file descriptors; `ready`: the status of /readyz that ends the start."""
+        """`open_files`: its limit of file descriptors; `ready`: the status of /readyz that ends the start.
+
+        `forked=False` starts an interpreter of its own, as a user does.
+        """
         self.port = free_port()
         self.admin_port = free_port()
         self.endpoints: Sequence[int] = [free_port() for _ in range(endpoints)]
@@ -74,17 +132,19 @@ class Balancer:
             "PYTHONWARNINGS": "default",
         }
         environment |= settings or {}
-        limit = (open_files, open_files)
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(  # the product itself
-                [PYTHON, "-m", "balancer"],
-                env=environment,
-                cwd=log.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)) if open_files else None,
-            )
+        self.process: Forked | subprocess.Popen[bytes]
+        if forked:
+            self.process = Forked(log, environment, open_files)
+        else:
+            with log.open("wb") as output:
+                self.process = subprocess.Popen(
+                    [PYTHON, "-m", "balancer"],
+                    env=environment,
+                    cwd=log.parent,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
         self._wait_until(ready)
 
     def _wait_until(self, status: int) -> None:
@@ -97,7 +157,7 @@ class Balancer:
                     return
             except OSError:
                 pass
-            time.sleep(0.05)
+            time.sleep(0.01)
         self.kill()
         raise RuntimeError(f"not ready within {START_LIMIT} s:\n{self.log()}")
 

@@ -1,0 +1,68 @@
+"""Imports the product once, and forks a process for each balancer that a test asks for.
+
+Starting Python and importing takes a second of CPU, and the tests start a hundred balancers; what runs after the fork
+is `python -m balancer` all the same. A program of its own, run by the interpreter under test: it imports nothing of the
+tests. It reads one JSON object a line, and answers with one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import resource
+import runpy
+import sys
+import warnings
+from typing import Any
+
+
+def start(asked: dict[str, Any]) -> dict[str, int | None]:
+    """Fork a balancer with an environment, a folder, a log and a limit of open files."""
+    pid = os.fork()
+    if pid:
+        return {"pid": pid}
+    os.setsid()
+    log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for target, source in ((0, null), (1, log), (2, log)):
+        os.dup2(source, target)
+    os.closerange(3, 256)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    if asked["open_files"]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (asked["open_files"], asked["open_files"]))
+    sys.argv = ["balancer"]
+    status = 1
+    try:
+        runpy.run_module("balancer", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        atexit._run_exitfuncs()  # as an interpreter does: the log is written by a thread, which ends there
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def poll(pid: int) -> dict[str, int | None]:
+    """The exit status as subprocess gives it, negative for a signal; None while it runs."""
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return {"status": os.waitstatus_to_exitcode(status) if ended else None}
+
+
+def main() -> None:
+    # Its threads, if any, are none of the children's business; the product's own warnings still are.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+    __import__("balancer.app")
+    __import__("balancer.cli")
+    for line in sys.stdin:
+        asked = json.loads(line)
+        answer = poll(asked["poll"]) if "poll" in asked else start(asked)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
