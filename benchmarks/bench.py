@@ -31,6 +31,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.balancer_core, self.load_core = processes.cores()
         self.report.machine = describe_machine()
+        self.peers = []
         candidates: list[type[Peer]] = [*PEERS]
         if LbSource.name in self.only_peers:
             candidates.append(LbSource)

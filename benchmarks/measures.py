@@ -65,10 +65,13 @@ def latency(bench: Bench) -> list[Result]:
     direct = f"http://{bench.endpoints[0]}/"
     rate = _half_load(bench, peers, direct)
     added: dict[float, dict[str, list[float]]] = {share: {peer.name: [] for peer in peers} for share in load.QUANTILES}
+    notes: dict[str, str] = {}
     for _ in range(bench.rounds):
         floor = load.open_loop(direct, rate, bench.seconds, bench.load_core)
         for peer in peers:
             seen = load.open_loop(f"http://127.0.0.1:{peer.port}/", rate, bench.seconds, bench.load_core)
+            if seen.failures:
+                notes[peer.name] = f"{seen.failures} errors in {seen.requests} requests"
             for share, value in seen.quantiles.items():
                 added[share][peer.name].append((value - floor.quantiles[share]) * 1e6)
     return [
@@ -81,6 +84,7 @@ def latency(bench: Bench) -> list[Result]:
             _COMMAND + "latency",
             Bar(1.2, ("haproxy",)) if share == 0.99 else None,
             group="latency",
+            notes=notes,
         )
         for share in load.QUANTILES
     ]

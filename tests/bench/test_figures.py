@@ -1,0 +1,157 @@
+"""What the benchmark makes of what it reads: reports of the load generators, /proc, ratios, bars, the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from benchmarks import load, plot, processes, report
+from benchmarks.endpoints import SIZES
+from benchmarks.fleets import FLEETS, MEAN, WORKERS, capacity
+from benchmarks.results import Report, Result
+from benchmarks.results import load as load_report
+from benchmarks.run import QUICK, chosen, plan
+from benchmarks.workloads import BROWSER_HEAD, WORKLOADS, Bar
+
+WRK = """Running 2s test @ http://127.0.0.1:9201/
+  1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     3.15ms    2.02ms  30.45ms   86.12%
+    Req/Sec    21.01k     2.32k   25.11k    70.00%
+  41990 requests in 2.00s, 6.49MB read
+  Socket errors: connect 1, read 2, write 3, timeout 4
+  Non-2xx or 3xx responses: 5
+Requests/sec:  20993.34
+Transfer/sec:      3.24MB
+"""
+
+
+def result(better: str = "higher", bar: Bar | None = None, **samples: list[float]) -> Result:
+    return Result("tiny", "Tiny GET", "requests", better, samples, "make bench ONLY=tiny", bar)  # type: ignore[arg-type]
+
+
+def test_wrks_report_is_read_with_its_errors_but_not_its_timeouts() -> None:
+    assert load.parse_wrk(WRK) == load.Closed(requests=41990, seconds=2.0, errors=11)
+
+
+def test_a_load_generator_that_reports_nothing_is_a_failure() -> None:
+    with pytest.raises(load.LoadError, match="unable to connect"):
+        load.parse_wrk("unable to connect to 127.0.0.1:1 Connection refused")
+
+
+def test_ohas_report_is_read_and_what_was_not_answered_counts_as_failed() -> None:
+    document = {
+        "summary": {"average": 0.002},
+        "latencyPercentiles": {"p50": 0.001, "p99": 0.01, "p99.9": 0.02},
+        "statusCodeDistribution": {"200": 97, "503": 1},
+        "errorDistribution": {"aborted": 2},
+    }
+    seen = load.parse_oha(json.dumps(document))
+    assert (seen.requests, seen.failures) == (100, 3)
+    assert seen.quantiles == {0.5: 0.001, 0.99: 0.01, 0.999: 0.02}
+
+
+def test_a_request_that_failed_fast_counts_as_a_slow_one() -> None:
+    rows = [f"{at},200,1000000,0,0,,,1,name,1," for at in range(98)]
+    rows += ["98,500,1000,0,0,,,1,name,1,", "99,0,1000,0,0,refused,,1,name,1,"]
+    seen = load.parse_vegeta(rows, failed_as=5.0)
+    assert (seen.requests, seen.failures) == (100, 2)
+    assert seen.quantiles[0.5] == pytest.approx(0.001)
+    assert seen.quantiles[0.99] == 5.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 99, 100, 1000, 1001])
+def test_a_quantile_is_the_least_value_that_so_large_a_share_does_not_exceed(count: int) -> None:
+    values = list(map(float, range(count)))
+    for share, found in load.quantiles(values).items():
+        assert sum(value <= found for value in values) >= share * count
+        assert sum(value < found for value in values) < share * count
+
+
+def test_the_parent_of_a_process_is_found_whatever_its_name() -> None:
+    assert processes.parent_of("12 (a (b) c) S 7 12 12 0") == 7
+
+
+def test_cpu_time_is_that_which_a_process_has_used() -> None:
+    before = processes.cpu_seconds([os.getpid()])
+    used = os.times()
+    while sum(os.times()[:2]) - sum(used[:2]) < 0.1:
+        pass
+    assert 0.08 < processes.cpu_seconds([os.getpid()]) - before < 1.0
+    assert os.getpid() in processes.family(os.getppid())
+
+
+def test_the_ratio_is_that_of_medians_to_the_best_rival() -> None:
+    asked = result(bar=Bar(1.0, ("nginx", "haproxy")), lb=[90, 100, 500], nginx=[80, 80], haproxy=[125, 125])
+    assert asked.ratio() == pytest.approx(0.8)
+    assert asked.met() is False
+
+
+@pytest.mark.parametrize(("limit", "met"), [(1.3, True), (1.2, True), (1.1, False)])
+def test_where_less_is_better_the_bar_is_a_ceiling(limit: float, met: bool) -> None:
+    assert result("lower", Bar(limit, ("haproxy",)), lb=[120], haproxy=[100], nginx=[1]).met() is met
+
+
+def test_a_bar_without_rivals_is_an_amount() -> None:
+    assert result("lower", Bar(8.0), lb=[7.9]).met() is True
+    assert result("lower", Bar(8.0), lb=[8.1]).met() is False
+
+
+def test_a_bar_whose_rivals_are_absent_is_neither_met_nor_missed() -> None:
+    assert result(bar=Bar(1.0, ("nginx",)), lb=[1.0]).met() is None
+
+
+def test_results_come_back_from_their_file(tmp_path: Path) -> None:
+    written = Report({"cores": "2"}, {"envoy": "skipped: absent"}, {"tiny": result(bar=Bar(1.0, ("nginx",)), lb=[1.5])})
+    written.save(tmp_path / "r.json")
+    assert load_report(tmp_path / "r.json") == written
+
+
+def test_a_measurement_is_asked_for_by_name_or_pattern() -> None:
+    names = list(plan())
+    assert chosen(names, ["fleet-*-50"]) == [
+        name for name in names if name.startswith("fleet-") and name.endswith("50")
+    ]
+    assert chosen(names, []) == names
+    assert chosen(names, QUICK) == [name for name in names if name in QUICK]
+    with pytest.raises(ValueError, match="no measurement is called tinny"):
+        chosen(names, ["tinny"])
+
+
+def test_the_browsers_head_has_eight_hundred_bytes() -> None:
+    head = "GET / HTTP/1.1\r\nHost: 127.0.0.1:12345\r\n" + "".join(f"{line}\r\n" for line in BROWSER_HEAD) + "\r\n"
+    assert 750 <= len(head) <= 850
+
+
+def test_every_body_that_is_asked_for_is_served() -> None:
+    for work in WORKLOADS:
+        assert work.path.rpartition("/")[2] in {"", "upload", *SIZES}
+        assert work.size in {0, *SIZES.values()}
+
+
+def test_capacity_leaves_out_endpoints_that_do_not_serve() -> None:
+    one = WORKERS / MEAN
+    assert capacity(FLEETS["one-hung"]) == capacity(FLEETS["one-failing"]) == pytest.approx(3 * one)
+    assert capacity(FLEETS["one-slow"]) == pytest.approx(3.1 * one)
+
+
+def test_a_chart_is_an_svg_with_longer_bars_for_more() -> None:
+    root = ET.fromstring(plot.bars("T <1>", {"a & b": {"lb": 2.0, "nginx": 1.0}}, mark=1.0))
+    widths = [float(bar.get("width", "0")) for bar in root.iter("{http://www.w3.org/2000/svg}rect")][-2:]
+    assert widths[0] == pytest.approx(2 * widths[1], rel=0.01)
+
+
+def test_only_what_stands_between_markers_is_written_again() -> None:
+    page = "before\n<!-- memory -->\nold\n<!-- /memory -->\nafter\n"
+    assert report.filled(page, {"memory": "new"}) == "before\n<!-- memory -->\nnew\n<!-- /memory -->\nafter\n"
+
+
+def test_the_page_says_what_was_measured() -> None:
+    measured = load_report(report.JSON)
+    page = report.PAGE.read_text()
+    assert report.filled(page, report.parts(measured)) == page, "run: python -m benchmarks.report"
+    for name, drawn in report.pictures(measured).items():
+        assert (report.PAGE.parent / "performance" / name).read_text() == drawn
