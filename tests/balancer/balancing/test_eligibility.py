@@ -73,6 +73,7 @@ class TestConsecutiveFailures:
     def test_never_eject_an_endpoint_alone(self) -> None:
         fleet = Fleet(names="a", eject_max_share=1.0)
         fleet.end("a", BAD, times=50)
+        assert fleet["a"].ejections == 0
         assert fleet.why_out("a") is None
 
     def test_can_be_switched_off(self) -> None:

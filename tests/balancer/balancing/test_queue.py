@@ -60,6 +60,24 @@ def test_newcomers_do_not_overtake(full: Fleet) -> None:
     full.lease()
 
 
+def test_newcomers_do_not_overtake_while_the_turns_are_being_called(full: Fleet) -> None:
+    full.add("b")
+    full.lease()
+    full.lease()
+    refused: list[bool] = []
+
+    def called() -> None:
+        try:
+            full.lease()
+        except AllAtLimit:
+            refused.append(True)
+
+    full.pool.wait(called, full.now)
+    full.pool.wait(called, full.now)
+    full.add("c", "d")
+    assert refused == [True, True]
+
+
 def test_beyond_the_queues_size_there_is_no_waiting(full: Fleet) -> None:
     full.lease()
     waiters = Waiters(full, "xyz")

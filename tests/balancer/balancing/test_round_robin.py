@@ -95,6 +95,15 @@ def test_a_new_weight_takes_effect_with_the_next_turns() -> None:
     assert fleet.share(400) == {"a": 0.75, "b": 0.25}
 
 
+def test_a_class_that_grows_waits_no_longer_than_its_new_weight_says() -> None:
+    fleet = Fleet(names="a")
+    fleet.add("b0", weight=0.05)
+    fleet.chosen(2)
+    for i in range(1, 20):
+        fleet.add(f"b{i}", weight=0.05)
+    assert 4 <= fleet.chosen(10).count("a") <= 6
+
+
 def test_slow_start_rises_in_a_line_and_ends_without_a_surge() -> None:
     fleet = Fleet(names="a b c", slow_start=30.0)
     fleet.wait(60)
