@@ -78,8 +78,9 @@ compiled: .venv-compiled/.ready  ## Make .venv-compiled from the wheels that the
 
 images:  ## Build lb-balancer and lb-pi, tagged as the chart's defaults ask
 	test -n "$(VERSION)" || { echo "images: no appVersion in charts/lb/Chart.yaml" >&2; exit 1; }
-	docker build --quiet --tag lb-balancer:$(VERSION) services/balancer
-	docker build --quiet --tag lb-pi:$(VERSION) services/pi
+	for image in lb-balancer lb-pi; do \
+	    docker build --quiet --tag $$image:$(VERSION) services/$${image#lb-} >/dev/null && echo $$image:$(VERSION) || exit 1; \
+	done
 
 ##@ Measure it
 
