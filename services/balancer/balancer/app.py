@@ -108,7 +108,11 @@ class Balancer:
     async def start(self) -> None:
         """Listen, on the admin port first. Raises OSError when a port cannot be had."""
         await self._admin.start()
-        await self._proxy.start(self._certificate.context if self._certificate else None)
+        try:
+            await self._proxy.start(self._certificate.context if self._certificate else None)
+        except OSError:
+            await self._admin.stop()
+            raise
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._leaving.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
@@ -192,7 +196,6 @@ class Balancer:
     def switch_strategy(self, name: str) -> None:
         """Choose by another strategy from now on. Raises ValueError for one that there is not."""
         self._pool.use(self._strategy(name), name, self._clock())
-        log.info("strategy changed", strategy=name)
 
     def _strategy(self, name: str) -> strategies.Strategy:
         return strategies.load(name, self._random, self._settings.hash_key)
