@@ -214,11 +214,6 @@ class Balancer:
     # Asked by the admin port.
 
     @property
-    def queue_length(self) -> int:
-        """Requests that wait for an endpoint below its limit."""
-        return self._pool.queued
-
-    @property
     def retry_budget(self) -> float:
         """Retries that the budget would pay for now."""
         return self._proxy.retry_budget(self._clock())
