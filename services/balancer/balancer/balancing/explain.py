@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from balancer.balancing.chance import Random
@@ -18,11 +18,16 @@ SHOWN: Final = 16
 _OUT_SHOWN: Final = 4
 """Of these, places kept for endpoints that were out, where there are any."""
 
-SCORED: Final = 500
-"""Endpoints scored, at most: in a larger fleet each decision looks at another part of it."""
+SCORED: Final = 100
+"""Endpoints scored for a decision that is recorded unasked: in a larger fleet another part of it each second."""
 
-_PAUSE: Final = 5e-5
-"""Seconds between two decisions recorded, for each endpoint scored: explaining takes about a hundredth of the time."""
+SCORED_IF_ASKED: Final = 1000
+"""And for one that somebody has asked for."""
+
+_PAUSE: Final = 2e-4
+_PAUSE_EACH: Final = 4e-6
+"""Seconds between two decisions recorded, for each endpoint scored and for each there is: explaining takes about a
+hundredth of the time."""
 
 DRAWN: Final = "drawn at random"
 NOT_KNOWN: Final = "not known: its turns depend on the weights and are counted only while it is in use"
@@ -60,26 +65,24 @@ class Explainer:
     that is not enough to say what one would choose, it is said.
     """
 
-    __slots__ = ("_name", "_next", "_others", "_strategy", "_why_out")
+    __slots__ = ("_name", "_others", "_strategy", "_why_out")
 
     def __init__(self, random: Random, hash_key: str, why_out: Callable[[Endpoint, float], str | None]) -> None:
         self._why_out = why_out
         self._others: dict[str, Strategy] = {name: load(name, random, hash_key) for name in STRATEGIES}
         self._strategy: Strategy = self._others["round-robin"]
         self._name = ""
-        self._next = 0
-        """Where in a large fleet the next decision begins to look."""
 
     def use(self, strategy: Strategy, name: str) -> None:
         """`strategy` is the one that chooses from now on."""
         self._strategy = strategy
         self._name = name
 
-    def look(
-        self, endpoints: Iterable[Endpoint], request: RequestInfo, excluded: Collection[Endpoint], now: float
-    ) -> View:
-        """Score the endpoints as they stand now."""
-        view = View(request, excluded, now)
+    def look(self, endpoints: Collection[Endpoint], view: View, asked: bool) -> View:
+        """Score the endpoints as they stand now, for a view that is still empty; `asked`: somebody waits for it."""
+        request = view.request
+        excluded = view.excluded
+        now = view.at
         eligible: list[Endpoint] = []
         for endpoint in endpoints:
             if endpoint.listed and endpoint not in excluded:
@@ -87,7 +90,7 @@ class Explainer:
             elif len(view.out) < SHOWN:
                 view.out.append(endpoint)
         view.eligible = len(eligible)
-        eligible = self._part(eligible)
+        eligible = self._part(eligible, SCORED_IF_ASKED if asked else SCORED, now)
         for endpoint in eligible:
             score = self._strategy.score(endpoint, request, now)
             view.scored.append((score, endpoint.chosen_at, endpoint.order, endpoint))
@@ -97,7 +100,7 @@ class Explainer:
             for name, strategy in self._others.items()
             if name != self._name and eligible
         }
-        view.pause = _PAUSE * len(eligible)
+        view.pause = _PAUSE * len(eligible) + _PAUSE_EACH * len(endpoints)
         return view
 
     def decide(self, view: View, chosen: Endpoint | None, why_none: str | None) -> Decision:
@@ -115,13 +118,12 @@ class Explainer:
             others=view.others,
         )
 
-    def _part(self, eligible: list[Endpoint]) -> list[Endpoint]:
-        if len(eligible) <= SCORED:
+    def _part(self, eligible: list[Endpoint], size: int, now: float) -> list[Endpoint]:
+        if len(eligible) <= size:
             return eligible
-        start = self._next % len(eligible)
-        self._next = start + SCORED
-        part = eligible[start : start + SCORED]
-        return part + eligible[: SCORED - len(part)]
+        start = int(now) * size % len(eligible)  # The same for a second: what a score remembers is used again.
+        part = eligible[start : start + size]
+        return part + eligible[: size - len(part)]
 
     def _by(self, view: View, chosen: Endpoint | None) -> str:
         scored = view.scored

@@ -96,7 +96,7 @@ class Pool:
             self._admit(ticket)
         view: View | None = None
         if explain or self.decisions.due(now):
-            view = self._explainer.look(self._members.values(), request, excluded, now)
+            view = self._explainer.look(self._members.values(), View(request, excluded, now), explain)
         endpoint = self._strategy.choose(request, excluded, now)
         if endpoint is None:
             endpoint = self._second_choice(request, excluded, now, view)
@@ -207,7 +207,7 @@ class Pool:
 
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Make `snapshot` the membership; endpoints in both keep all their state."""
-        before = self._members
+        before = dict(self._members)  # Whoever is reading the old membership goes on reading it unharmed.
         members: dict[tuple[str, str], Endpoint] = {}
         joined: list[Endpoint] = []
         for spec in snapshot:
@@ -406,7 +406,7 @@ class Pool:
 
     def explain(self, request: RequestInfo, now: float, chosen: Endpoint | None = None) -> Decision:
         """Candidates, their scores and why the others are out; changes nothing."""
-        view = self._explainer.look(self._members.values(), request, (), now)
+        view = self._explainer.look(self._members.values(), View(request, (), now), True)
         if chosen is None:
             chosen = view.best
         return self._explainer.decide(view, chosen, None if chosen is not None else self._why_none(()).reason)

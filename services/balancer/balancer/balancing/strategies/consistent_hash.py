@@ -27,7 +27,7 @@ _ROUND: Final = 1 << _BITS
 _OVER: Final = 2.0**128
 """An endpoint over its bound has its score raised so far that all below theirs come first, in any case."""
 _UNPACK: Final = struct.Struct(f">{POINTS}Q")
-_REMEMBERED: Final = 4096
+_REMEMBERED: Final = 2048
 
 
 @mypyc_attr(acyclic=True)
