@@ -1,19 +1,17 @@
 """The load generators, and what is read from their reports.
 
 wrk asks as fast as it is answered and counts: that shows throughput, but hides latency, since a late answer holds back
-the next question (coordinated omission). So latency is measured open loop, at a fixed rate whatever comes back: by oha,
-which reckons from when a request should have gone, or by vegeta.
+the next question (coordinated omission). So latency is measured open loop, at a fixed rate whatever comes back, by
+benchmarks/openloop.py, which reckons from when a request was due.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,34 +55,17 @@ def parse_wrk(text: str) -> Closed:
     return Closed(int(counted[1]), seconds, errors + (int(refused[1]) if refused else 0))
 
 
-def parse_oha(text: str) -> Open:
-    """Read the JSON that oha prints."""
-    report = json.loads(text)
-    statuses: dict[str, int] = report["statusCodeDistribution"]
-    failed = sum(report["errorDistribution"].values())
-    requests = sum(statuses.values()) + failed
-    good = sum(count for status, count in statuses.items() if status.startswith("2"))
-    percentiles = report["latencyPercentiles"]
-    found = {0.5: percentiles["p50"], 0.99: percentiles["p99"], 0.999: percentiles["p99.9"]}
-    return Open(requests, requests - good, report["summary"]["average"], found)
-
-
-def parse_vegeta(rows: Iterable[str], failed_as: float = 0.0) -> Open:
-    """Read what `vegeta encode --to csv` prints: time (ns), status, latency (ns), …
+def summed(answers: Sequence[tuple[int, float]], failed_as: float = 0.0) -> Open:
+    """What came of requests, told as status (0: none) and seconds.
 
     A failure is taken to have lasted at least `failed_as` seconds: else to fail fast would look good.
     """
-    latencies: list[float] = []
-    failures = 0
-    for row in csv.reader(rows):
-        failed = not row[1].startswith("2")
-        failures += failed
-        took = int(row[2]) / 1e9
-        latencies.append(max(took, failed_as) if failed else took)
-    if not latencies:
-        raise LoadError("vegeta sent nothing")
-    latencies.sort()
-    return Open(len(latencies), failures, sum(latencies) / len(latencies), quantiles(latencies))
+    if not answers:
+        raise LoadError("nothing was asked")
+    good = [200 <= status < 300 for status, _ in answers]
+    taken = [took if fine else max(took, failed_as) for fine, (_, took) in zip(good, answers, strict=True)]
+    taken.sort()
+    return Open(len(taken), len(taken) - sum(good), sum(taken) / len(taken), quantiles(taken))
 
 
 def quantiles(ordered: Sequence[float]) -> dict[float, float]:
@@ -114,36 +95,16 @@ def closed_loop(command: Sequence[str], core: int | None) -> Closed:
     return parse_wrk(done.stdout + done.stderr)
 
 
-def open_loop_tool() -> str | None:
-    """The generator that is here."""
-    return next((tool for tool in ("oha", "vegeta") if shutil.which(tool)), None)
-
-
-def open_loop(url: str, rate: int, seconds: float, core: int | None, timeout: float = 10.0) -> Open:
-    """Ask `rate` times a second for so long, then wait for what is still out."""
-    if open_loop_tool() == "oha":
-        count = str(max(1, round(rate * seconds)))
-        command = ["oha", "--no-tui", "-q", str(rate), "--latency-correction", "-n", count, "-c", "256"]
-        command += ["-t", f"{timeout:g}s", "--output-format", "json", url]
-        done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise LoadError(f"oha says: {done.stderr}")
-        return parse_oha(done.stdout)
-    return vegeta(url, rate, seconds, core, timeout)
-
-
-def vegeta(
-    url: str, rate: int, seconds: float, core: int | None, timeout: float = 10.0, *, failed_as: float = 0.0
+def open_loop(
+    port: int, rate: float, seconds: float, core: int | None, timeout: float = 5.0, *, failed_as: float = 0.0
 ) -> Open:
-    """The same by vegeta, which tells of each request. Where it has failed, it counts as `failed_as` seconds."""
-    options = [f"-rate={rate}/1s", f"-duration={round(seconds * 1000)}ms", f"-timeout={timeout:g}s"]
-    # As many workers as there may be requests under way: none may wait for another's answer.
-    command = ["vegeta", "attack", *options, "-workers=64", "-max-workers=10000", "-connections=10000"]
-    attack = subprocess.run(pinned(command, core), input=f"GET {url}\n".encode(), capture_output=True, check=False)
-    if attack.returncode:
-        raise LoadError(f"vegeta says: {attack.stderr.decode()}")
-    rows = subprocess.run(["vegeta", "encode", "-to", "csv"], input=attack.stdout, capture_output=True, check=True)
-    return parse_vegeta(io.StringIO(rows.stdout.decode()), failed_as)
+    """Ask `rate` times a second for so long, then wait up to `timeout` seconds for what is still out."""
+    asked = [str(value) for value in (port, rate, seconds, timeout)]
+    command = [sys.executable, "-m", "benchmarks.openloop", *asked]
+    done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LoadError(f"openloop says: {done.stderr}")
+    return summed([(int(status), float(took)) for status, took in json.loads(done.stdout)], failed_as)
 
 
 def upload_script(folder: Path, size: int) -> str:

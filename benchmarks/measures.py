@@ -58,18 +58,15 @@ def throughput(bench: Bench, workload: Workload) -> list[Result]:
 
 def latency(bench: Bench) -> list[Result]:
     """What a balancer adds at half load: quantiles through it less those of the endpoint itself, at the same rate."""
-    if load.open_loop_tool() is None:
-        bench.tell("latency: skipped, neither oha nor vegeta on PATH (cargo install oha --locked)")
-        return []
     peers = bench.running("http", access_log=False)
-    direct = f"http://{bench.endpoints[0]}/"
+    direct = int(bench.endpoints[0].rpartition(":")[2])
     rate = _half_load(bench, peers, direct)
     added: dict[float, dict[str, list[float]]] = {share: {peer.name: [] for peer in peers} for share in load.QUANTILES}
     notes: dict[str, str] = {}
     for _ in range(bench.rounds):
         floor = load.open_loop(direct, rate, bench.seconds, bench.load_core)
         for peer in peers:
-            seen = load.open_loop(f"http://127.0.0.1:{peer.port}/", rate, bench.seconds, bench.load_core)
+            seen = load.open_loop(peer.port, rate, bench.seconds, bench.load_core)
             if seen.failures:
                 notes[peer.name] = f"{seen.failures} errors in {seen.requests} requests"
             for share, value in seen.quantiles.items():
@@ -90,7 +87,7 @@ def latency(bench: Bench) -> list[Result]:
     ]
 
 
-def _half_load(bench: Bench, peers: Sequence[Peer], direct: str) -> int:
+def _half_load(bench: Bench, peers: Sequence[Peer], direct: int) -> int:
     """Half of what the slowest of the three that the bar names could serve, if the generator can ask that often."""
     served = []
     for peer in peers:

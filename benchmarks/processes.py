@@ -82,7 +82,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**base, **(environ or {})},
-            start_new_session=True,
+            process_group=0,
         )
 
 
@@ -93,6 +93,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         try:
             process.wait(_STOP_LIMIT)
         except subprocess.TimeoutExpired:
-            # It leads a session of its own: its children go with it.
+            # It leads a process group of its own: its children go with it.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -32,7 +32,7 @@ Measure = Callable[[Bench], Sequence[Result]]
 
 QUICK = ("tiny", "browser", "64k", "close", "tcp-small", "idle", "startup")
 QUICK_PEERS = ("lb", "nginx", "haproxy")
-FLEET_SECONDS = 5.0
+FLEET_SECONDS = 4.0
 """A second or two of it pass until a hung endpoint is noticed; then there must be some left."""
 
 

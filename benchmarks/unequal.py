@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import sys
 import time
@@ -24,9 +23,6 @@ NOT_HERE = frozenset({"consistent-hash"})
 
 def unequal(bench: Bench, fleet: str, share: float) -> list[Result]:
     """Each strategy of each balancer over `fleet`, at `share` of what its sound endpoints can do."""
-    if shutil.which("vegeta") is None:
-        bench.tell("fleets: skipped, no vegeta on PATH (go install github.com/tsenart/vegeta/v12@latest)")
-        return []
     rate = round(share * capacity(FLEETS[fleet]))
     p99: dict[str, list[float]] = {}
     notes: dict[str, str] = {}
@@ -77,8 +73,7 @@ def _ask(bench: Bench, kind: type[Peer], policy: str, fleet: str, rate: int) -> 
         while not status_of(ports[0]):
             time.sleep(0.01)
         with kind(setup) as peer:
-            url = f"http://127.0.0.1:{peer.port}/"
             seconds = max(bench.seconds, 1.0)
-            return load.vegeta(url, rate, seconds, bench.load_core, CLIENT_TIMEOUT, failed_as=CLIENT_TIMEOUT)
+            return load.open_loop(peer.port, rate, seconds, bench.load_core, CLIENT_TIMEOUT, failed_as=CLIENT_TIMEOUT)
     finally:
         processes.stop(endpoints)

