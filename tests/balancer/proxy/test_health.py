@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint, Script, always, answering
 from tests.balancer.proxy.wire.messages import Message
-from tests.balancer.proxy.wire.process import Balancer, Start
+from tests.balancer.proxy.wire.process import Balancer, Start, free_port
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\n\r\n"
 FAILS = always("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
@@ -129,17 +129,17 @@ async def answers_when_well(health: list[bool]) -> Script:
 
 
 async def test_probes_take_an_endpoint_out_and_back(start: Start) -> None:
-    balancer = start(
-        endpoints=2,
-        fresh=True,
-        health_path="/health",
-        health_interval=0.2,
-        health_timeout=0.2,
-        health_fall=2,
-        panic_share=0,
-    )
-    health = [False]
-    async with Endpoint(balancer.endpoints[0], await answers_when_well(health)) as ill, Endpoint(balancer.endpoints[1]):
+    health, ports = [False], (free_port(), free_port())
+    async with Endpoint(ports[0], await answers_when_well(health)) as ill, Endpoint(ports[1]):
+        balancer = start(
+            backends=",".join(f"127.0.0.1:{port}" for port in ports),
+            fresh=True,
+            health_path="/health",
+            health_interval=0.2,
+            health_timeout=2,
+            health_fall=2,
+            panic_share=0,
+        )
         await until(lambda: balancer.metric("lb_endpoints", state="unhealthy") == 1, "never told unhealthy")
         before = sum(request.target == "/" for request in ill.requests)
         assert set(await ask(balancer, 10)) == {200}
@@ -156,7 +156,7 @@ async def test_when_too_few_are_healthy_all_are_used_and_it_is_said(start: Start
         fresh=True,
         health_path="/health",
         health_interval=0.2,
-        health_timeout=0.2,
+        health_timeout=2,
         health_fall=1,
         panic_share=0.5,
     )
@@ -173,19 +173,19 @@ async def test_when_too_few_are_healthy_all_are_used_and_it_is_said(start: Start
 
 
 async def test_a_returning_endpoint_starts_slowly(start: Start) -> None:
-    balancer = start(
-        endpoints=2,
-        fresh=True,
-        slow_start=30,
-        health_path="/health",
-        health_interval=0.2,
-        health_timeout=0.2,
-        health_fall=1,
-        health_rise=1,
-        panic_share=0,
-    )
-    health = [False]
-    async with Endpoint(balancer.endpoints[0], await answers_when_well(health)) as ill, Endpoint(balancer.endpoints[1]):
+    health, ports = [False], (free_port(), free_port())
+    async with Endpoint(ports[0], await answers_when_well(health)) as ill, Endpoint(ports[1]):
+        balancer = start(
+            backends=",".join(f"127.0.0.1:{port}" for port in ports),
+            fresh=True,
+            slow_start=30,
+            health_path="/health",
+            health_interval=0.2,
+            health_timeout=2,
+            health_fall=1,
+            health_rise=1,
+            panic_share=0,
+        )
         await until(lambda: balancer.metric("lb_endpoints", state="unhealthy") == 1, "never told unhealthy")
         health[0] = True
         await until(lambda: balancer.metric("lb_endpoints", state="unhealthy") == 0, "never told healthy")
