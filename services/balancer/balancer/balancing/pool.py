@@ -20,6 +20,9 @@ from balancer.balancing.recovery import Recovery, is_good
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies.strategy import Strategy, hears_changes, hears_load
 
+_Key = tuple[str, int, str]
+"""Host, port and pod UID."""
+
 __all__ = ["Lease", "Policy", "Pool", "Subscriber"]
 
 REMEMBERED: Final = 60.0
@@ -55,9 +58,10 @@ class Pool:
         self._explainer.use(strategy, strategy_name)
         self._subscribers: list[Subscriber] = []
 
-        self._members: dict[tuple[str, str], Endpoint] = {}
-        self._by_address: dict[str, Endpoint] = {}
-        self._gone: dict[tuple[str, str], tuple[Endpoint, float]] = {}
+        self._members: dict[_Key, Endpoint] = {}
+        self._by_address: dict[str, Endpoint] | None = None
+        """Made when somebody asks for an address."""
+        self._gone: dict[_Key, tuple[Endpoint, float]] = {}
         """Endpoints that left lately, with the time until which they are remembered."""
         self._eligibility = Eligibility(policy.panic_share, policy.prefer_zone)
         self._used = 0
@@ -208,21 +212,21 @@ class Pool:
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Make `snapshot` the membership; endpoints in both keep all their state."""
         before = dict(self._members)  # Whoever is reading the old membership goes on reading it unharmed.
-        members: dict[tuple[str, str], Endpoint] = {}
+        members: dict[_Key, Endpoint] = {}
         joined: list[Endpoint] = []
         for spec in snapshot:
-            key = spec.key
+            key = (spec.host, spec.port, spec.uid)  # What `spec.key` says, without making a text of it.
             if key in members:
                 continue
             endpoint = before.pop(key, None)
             if endpoint is None:
                 endpoint = self._join(spec, key, now)
                 joined.append(endpoint)
-            elif spec != endpoint.spec:
+            elif spec is not endpoint.spec and _differ(spec, endpoint.spec):
                 self._respecify(endpoint, spec, now)
             members[key] = endpoint
         self._members = members
-        self._by_address = {endpoint.address: endpoint for endpoint in members.values()}
+        self._by_address = None
         for key, endpoint in before.items():
             self._leave(key, endpoint, now)
         if self.policy.slow_start > 0 and len(joined) < len(members):
@@ -233,7 +237,7 @@ class Pool:
         self._apply_all()
         self._serve()
 
-    def _join(self, spec: EndpointSpec, key: tuple[str, str], now: float) -> Endpoint:
+    def _join(self, spec: EndpointSpec, key: _Key, now: float) -> Endpoint:
         remembered = self._gone.pop(key, None)
         if remembered is None or remembered[1] < now:
             endpoint = Endpoint(spec)
@@ -250,7 +254,7 @@ class Pool:
             self.tell(endpoint, "draining", "")
         return endpoint
 
-    def _leave(self, key: tuple[str, str], endpoint: Endpoint, now: float) -> None:
+    def _leave(self, key: _Key, endpoint: Endpoint, now: float) -> None:
         endpoint.member = False
         self._eligibility.count(endpoint, -1)
         self._apply(endpoint)
@@ -444,7 +448,11 @@ class Pool:
 
     def find(self, address: str) -> Endpoint | None:
         """The endpoint at `host:port`, or None."""
-        return self._by_address.get(address)
+        found = self._by_address
+        if found is None:
+            found = {endpoint.address: endpoint for endpoint in self._members.values()}
+            self._by_address = found
+        return found.get(address)
 
     def why_out(self, endpoint: Endpoint, now: float) -> str | None:
         """Why it is not eligible, in a few words (`ejected for 7 s more`), or None if it is."""
@@ -465,6 +473,17 @@ class Pool:
         if endpoint.in_flight >= self._limit:
             return f"at its limit of {self._limit} requests"
         return f"not in zone {self.policy.prefer_zone}"
+
+
+def _differ(one: EndpointSpec, other: EndpointSpec) -> bool:
+    """Whether two specs of the same endpoint say different things of it."""
+    return (
+        one.draining != other.draining
+        or one.weight != other.weight
+        or one.zone != other.zone
+        or one.name != other.name
+        or one.node != other.node
+    )
 
 
 def _name(endpoint: Endpoint) -> str:
