@@ -2,7 +2,7 @@
 
 So nothing is hidden when answers are late (coordinated omission): a request that could not go out in time, because the
 generator was held up or every connection waited, has begun to wait all the same. Written for this because a request
-costs it a tenth of the CPU time that vegeta takes, and that of the endpoints' core decides what can be measured.
+costs it some 30 µs, where vegeta could ask 2,000 times a second at most, and the CPU time of the endpoints' core decides what can be measured.
 
 Requests are due in even groups each millisecond. `python -m benchmarks.openloop PORT RATE SECONDS TIMEOUT` prints
 a JSON list of `[status, seconds]`, status 0 for a request that was cut or had no answer in time.

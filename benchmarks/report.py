@@ -148,9 +148,6 @@ def pictures(report: Report) -> dict[str, str]:
     if fleets := by_group.get("fleets"):
         rows = {result.title: {peer: result.typical(peer) for peer in columns([result])} for result in fleets}
         drawn["fleets.svg"] = plot.bars("p99 in ms with each balancer's best strategy (logarithmic)", rows, log=True)
-    if latency := by_group.get("latency"):
-        rows = {result.title: {peer: result.typical(peer) for peer in columns([result])} for result in latency}
-        drawn["latency.svg"] = plot.bars("Latency that the balancer adds, µs (logarithmic)", rows, log=True)
     return drawn
 
 
