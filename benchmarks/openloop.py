@@ -1,8 +1,8 @@
 """An open-loop load generator: GETs at a fixed rate whatever comes back, each one's latency from when it was due.
 
 So nothing is hidden when answers are late (coordinated omission): a request that could not go out in time, because the
-generator was held up or every connection waited, has begun to wait all the same. Written for this because a request
-costs it some 30 µs, where vegeta could ask 2,000 times a second at most, and the CPU time of the endpoints' core decides what can be measured.
+generator was held up or every connection waited, has begun to wait all the same. A request costs it some 30 µs of the
+core that the endpoints have too; vegeta, tried first, could ask no more than 2,000 times a second there.
 
 Requests are due in even groups each millisecond. `python -m benchmarks.openloop PORT RATE SECONDS TIMEOUT` prints
 a JSON list of `[status, seconds]`, status 0 for a request that was cut or had no answer in time.
