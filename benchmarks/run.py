@@ -13,6 +13,7 @@ import fnmatch
 import functools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -85,6 +86,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure, print the table, and write the file."""
     asked = arguments()
+    # Told to end, end what was started too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     names = list(plan())
     if asked.list:
         print("\n".join(names))
