@@ -128,7 +128,6 @@ class Balancer:
             "LB_LOG_FORMAT": "json",
             "LB_LOG_LEVEL": "info",
             "LB_EJECT_AFTER": "0",
-            "PYTHONASYNCIODEBUG": "0",
             "PYTHONWARNINGS": "default",
         }
         environment |= settings or {}
