@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def report(tally: Tally, samples: list[Sample], balancer: Balancer) -> str:
 
 
 @pytest.mark.timeout(int(MINUTES * 60) + 120)
-async def test_a_long_time_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_long_time_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {
         "LB_RESPONSE_TIMEOUT": "1",
         "LB_EJECT_AFTER": "5",
@@ -116,6 +117,8 @@ async def test_a_long_time_leaves_nothing_behind(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, left
             await asyncio.sleep(0.1)
         words = report(tally, samples, balancer)
+        with capsys.disabled():
+            sys.stdout.write(f"\n{words}\n")
         assert tally.unexplained == [], words
         assert_explained(tally, balancer, words)
         assert_flat([sample.memory for sample in samples])
