@@ -53,7 +53,7 @@ class Fleet:
     def __init__(self, ports: list[int], chance: random.Random) -> None:
         self.chance = chance
         self.hanging = False
-        self.endpoints = [Endpoint(port, self.script(number)) for number, port in enumerate(ports)]
+        self.endpoints = [Endpoint(port, self.script(number), remembers=False) for number, port in enumerate(ports)]
 
     def script(self, number: int) -> Callable[[Accepted], Awaitable[None]]:
         async def serve(connection: Accepted) -> None:

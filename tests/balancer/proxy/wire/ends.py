@@ -198,7 +198,10 @@ class Endpoint:
         *,
         host: str = "127.0.0.1",
         tls: ssl.SSLContext | None = None,
+        remembers: bool = True,
     ) -> None:
+        """`remembers`: whether `requests` keeps every request, whole."""
+        self.remembers = remembers
         self.port = port
         self.host = host
         self.script = script
@@ -237,7 +240,8 @@ class Endpoint:
 
         async def request() -> Message:
             message = await heard()
-            self.requests.append(message)
+            if self.remembers:
+                self.requests.append(message)
             return message
 
         connection.request = request  # type: ignore[method-assign]
