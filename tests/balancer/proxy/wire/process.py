@@ -59,7 +59,9 @@ class Forked:
     def _end(cls) -> None:
         assert cls._zygote is not None
         with cls._zygote as zygote:
-            zygote.terminate()
+            assert zygote.stdin is not None
+            zygote.stdin.close()  # it ends what it has started, and itself
+            zygote.wait(10)
 
     def poll(self) -> int | None:
         if self.returncode is None:

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import runpy
+import signal
 import sys
 import warnings
 from typing import Any
@@ -57,11 +58,18 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
     __import__("balancer.app")
     __import__("balancer.cli")
+    running: set[int] = set()
     for line in sys.stdin:
         asked = json.loads(line)
         answer = poll(asked["poll"]) if "poll" in asked else start(asked)
+        if answer.get("pid"):
+            running.add(answer["pid"] or 0)
+        elif answer["status"] is not None:
+            running.discard(asked["poll"])
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+    for pid in running:  # whoever asked for them is gone
+        os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
