@@ -19,8 +19,6 @@ NO_BODY: Final = 0
 LENGTH: Final = 1
 """Content-Length says how long the body is."""
 CHUNKED: Final = 2
-UNTIL_CLOSE: Final = 3
-"""The end of the connection ends the body (responses only)."""
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])")
