@@ -321,7 +321,7 @@ async def test_without_the_extra_a_warning_says_what_to_install_and_requests_are
     absent.mkdir()
     (absent / "opentelemetry.py").write_text("raise ModuleNotFoundError('No module named opentelemetry')")
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(absent)}
-    balancer = Balancer(tmp_path / "log", 1, settings)
+    balancer = Balancer(tmp_path / "log", 1, settings, forked=False)
     try:
         async with Endpoint(balancer.endpoints[0]) as endpoint, await Client.connect(balancer.port) as client:
             response = await client.ask(get("/", f"traceparent: {SAMPLED}"))

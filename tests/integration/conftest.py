@@ -25,9 +25,18 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 60.0
 """Seconds for a container to come up, which takes one or two."""
 TIMEOUT = aiohttp.ClientTimeout(total=LIMIT)
+BUILD_LIMIT = 900.0
+"""Seconds for the first test, before which both images are built: minutes, where the engine has nothing cached."""
 
 # As the chart runs them.
 HARDENED: dict[str, Any] = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Any of them may be the first."""
+    for item in items:
+        if "images" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(BUILD_LIMIT))
 
 
 @pytest.fixture(scope="session")

@@ -114,11 +114,14 @@ class _Trial:
         """
         size = len(history) // 2
         while size > 0:
-            for i in reversed(range(0, len(history), size)):
+            length = len(history)
+            for i in reversed(range(0, length, size)):
                 without = history[:i] + history[i + size :]
                 if self.breaks((rules, without)):
                     history = without
-            size //= 2
+            # One step gone may let another go that was needed before.
+            if len(history) == length or size > 1:
+                size //= 2
         return history
 
 
