@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mypy_extensions import mypyc_attr
 
+
+@mypyc_attr(acyclic=True)
 class RequestInfo:
     """One request (or, in TCP mode, one connection) as a strategy sees it."""
 

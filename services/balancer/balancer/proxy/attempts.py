@@ -45,7 +45,7 @@ class Attempts(Timed):
         self.endpoint: Endpoint | None = None
         """The last attempt's endpoint."""
         self.attempts = 0
-        self.tried: list[Endpoint] = []
+        self.tried: tuple[Endpoint, ...] = ()
         """Endpoints that have failed this one, while there are others."""
         self.explain = False
         """Whether the lease is to say why it went where it went."""
@@ -77,7 +77,7 @@ class Attempts(Timed):
             lease = self.search.pool.lease(self.info, now, self.tried, self.explain, ticket)
         except AllTried:
             # Another endpoint is better than the same again, which is better than none.
-            self.tried = []
+            self.tried = ()
             self.ticket = ticket
             self.find(now)
         except AllAtLimit:
@@ -104,7 +104,7 @@ class Attempts(Timed):
             return False
         count(search.counters.retries, why)
         if self.endpoint is not None:
-            self.tried.append(self.endpoint)
+            self.tried = (*self.tried, self.endpoint)
         return True
 
     def leave_queue(self, now: float) -> None:

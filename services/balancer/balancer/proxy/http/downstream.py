@@ -60,6 +60,7 @@ class Downstream(Timed):
         "_received",
         "_start",
         "_state",
+        "_tail",
         "_unsent",
         "exchange",
         "full",
@@ -83,6 +84,8 @@ class Downstream(Timed):
         self._line = b""
         self._start: RequestStart | None = None
         self._block = b""
+        self._tail = b""
+        """The end of a request line and `_block`: how a head ends whose fields are those of the one before."""
         self._minor = -1
         self._fields: RequestFields | None = None
         self._left = 0
@@ -196,6 +199,8 @@ class Downstream(Timed):
     def _read_head(self, data: bytes, position: int) -> int:
         """Read a request's head; the position behind it, or -1 when it is not whole (it is held) or was refused."""
         service = self.service
+        if position == 0 and data.endswith(self._tail) and self._begin_again(data):
+            return len(data)
         start = position
         while data.startswith(b"\r\n", start) and start - position < MAX_EMPTY_LINES:
             start += 2
@@ -221,6 +226,24 @@ class Downstream(Timed):
             self._begin(asked, fields)
             return end + 4
         return -1
+
+    def _begin_again(self, data: bytes) -> bool:
+        """Begin the request of a head, alone and whole, whose fields are to the byte those of the one before.
+
+        False: there is more to it than that, or something wrong with it.
+        """
+        fields = self._fields
+        if fields is None or len(data) > self.service.max_header_bytes:
+            return False
+        try:
+            # More than one line is no request line.
+            asked = self._start_of(data[: len(data) - len(self._tail)])
+        except (BadMessage, Refused):
+            return False
+        if asked.authority or asked.minor != self._minor:
+            return False
+        self._begin(asked, fields)
+        return True
 
     def _start_of(self, line: bytes) -> RequestStart:
         """What follows from a request line, read only if it is another than the one before.
@@ -254,7 +277,10 @@ class Downstream(Timed):
             return known
         else:
             fields = headers.request_fields(block, minor, self.peer, b"", self.service.tracer is not None)
-        self._block, self._minor, self._fields = block, minor, fields
+        self._block = block
+        self._tail = b"\r\n" + block
+        self._minor = minor
+        self._fields = fields
         return fields
 
     def _hold_head(self, data: bytes, start: int) -> None:

@@ -99,7 +99,7 @@ class Exchange(Attempts):
         self.first_byte_took = -1.0
         """Seconds from the end of sending to the response's first byte; below 0 when none came."""
         self._connecting: asyncio.Task[None] | None = None
-        self._kept: list[bytes] = []
+        self._kept: list[bytes] | None = None
         self._kept_size = 0
         self._keeps = True
         self._chunked_out = False
@@ -127,6 +127,8 @@ class Exchange(Attempts):
         """More of the request's body, framed for the endpoint."""
         upstream = self.upstream
         if self._keeps:
+            if self._kept is None:
+                self._kept = []
             self._kept.append(wire)
             self._kept_size += len(wire)
             if self._kept_size > self.service.retry_buffer:
@@ -196,14 +198,13 @@ class Exchange(Attempts):
     def _send(self, upstream: Upstream, now: float) -> None:
         self.upstream = upstream
         fields = self.fields
+        own = b""
         if not fields.names_host and self.lease is not None:
             own = b"Host: %b\r\n" % self.lease.endpoint.address.encode()
-        else:
-            own = b""
         if self.span is not None:
             own += self.span.forward
-        wire = self.asked.wire + own + fields.forward + b"X-Request-Id: " + self.request_id + b"\r\n\r\n"
-        if self._kept:
+        wire = b"%b%b%bX-Request-Id: %b\r\n\r\n" % (self.asked.wire, own, fields.forward, self.request_id)
+        if self._kept is not None:
             wire += b"".join(self._kept)
         whole = self.received_whole
         upstream.begin(self, wire, whole, now)
@@ -217,7 +218,7 @@ class Exchange(Attempts):
     def _keep_no_more(self) -> None:
         """The body is longer than what is kept for a retry: from here on there is none once it has been sent."""
         self._keeps = False
-        self._kept.clear()
+        self._kept = None
 
     def attempt_failed(self, kind: Kind, stale: bool = False, began: bool = False, fault: str = "") -> None:
         """The attempt has come to nothing.
@@ -258,7 +259,7 @@ class Exchange(Attempts):
         if verdict is not Retry.ELSEWHERE or self.endpoint is None:
             return False
         try:
-            other = self.search.pool.lease(self.info, now, [*self.tried, self.endpoint], self.explain)
+            other = self.search.pool.lease(self.info, now, (*self.tried, self.endpoint), self.explain)
         except NoEndpoint:
             return False
         if not self.may_try_again(str(head.status), now):
@@ -327,21 +328,21 @@ class Exchange(Attempts):
         )
         self.downstream.become_tunnel(self, upstream)
 
-    def answered(self, head: ResponseHead, body: bytes, complete: bool) -> None:
+    def answered(self, head: ResponseHead, body: bytes, complete: bool, now: float) -> None:
         """The final response's head, with what has come of its body; `complete` when that is all."""
         service = self.service
-        now = service.clock()
         lease = self.lease
         if lease is not None:
             lease.first_byte(now)
-        if head.status in service.retry_statuses and self._answered_elsewhere(head, complete, now):
+        status = head.status
+        if status >= 400 and status in service.retry_statuses and self._answered_elsewhere(head, complete, now):
             return
-        self.status = head.status
+        self.status = status
         self.reason = ""
         self._retry_after = head.retry_after
         self.responding = True
         minor, fields = self.asked.minor, self.fields
-        framed = head.length >= 0 or self.is_head or head.status in (204, 304)
+        framed = head.length >= 0 or self.is_head or status in (204, 304)
         closes = not fields.keep_alive or service.draining or (not framed and not minor)
         if not self.received_whole and (complete or fields.expects_continue):
             # The rest of the body may never come, or would be taken for the next request.
@@ -364,8 +365,7 @@ class Exchange(Attempts):
             self.bytes_sent += len(body)
         self.downstream.write(b"%bX-Request-Id: %b\r\n%b%b" % (head.forward, self.request_id, end, body))
         if complete:
-            self.upstream = None
-            self.response_ended()
+            self.response_ended(now)
         elif self.downstream.full and self.upstream is not None and self.upstream.intake is not None:
             self.upstream.intake.stop(PEER_FULL)
 
@@ -385,11 +385,10 @@ class Exchange(Attempts):
             self._chunked_out = False
             self.downstream.write(framing.last_chunk(headers.trailers_to_pass_on(trailers)))
 
-    def response_ended(self) -> None:
+    def response_ended(self, now: float) -> None:
         """The response's last byte has been passed on; the upstream connection has been given back or closed."""
         if self._chunked_out:
             self.downstream.write(framing.last_chunk([]))
-        now = self.service.clock()
         self.upstream = None
         self.close_lease(Outcome.answered(self.status, self._retry_after), now)
         self._end(now)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LINGER: Final = 2.0
 """Seconds for which reads are discarded after our half-close, so that no answer is lost to a reset."""
 
-_LAST_DIGITS: Final = [b"%03x" % number for number in range(4096)]
+_LAST_DIGITS: Final = [b"%02x" % number for number in range(256)]
 
 MAX_KNOWN: Final = 256
 """Blocks of header fields, with what follows from each, that are kept for connections to come."""
@@ -101,12 +101,12 @@ class HttpService(Service):
         self._known: dict[tuple[bytes, int, str], RequestFields] = {}
 
     def request_id(self) -> bytes:
-        """A new request id: unique, not secret. All but its last three digits is made once for 4,096 of them."""
+        """A new request id: unique, not secret. All but its last two digits is made once for 256 of them."""
         number = self._next_id
         self._next_id = number + 1
-        if number & 4095 == 0:
-            self._request_block = b"%b%07x" % (self._request_prefix, number >> 12)
-        return self._request_block + _LAST_DIGITS[number & 4095]
+        if number & 255 == 0:
+            self._request_block = b"%b%08x" % (self._request_prefix, number >> 8)
+        return self._request_block + _LAST_DIGITS[number & 255]
 
     def first_fields(self, block: bytes, minor: int, peer: Peer) -> RequestFields:
         """What `request_fields` reads of a connection's first block; short ones are kept, as a client repeats them.

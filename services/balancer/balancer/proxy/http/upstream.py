@@ -38,9 +38,12 @@ class Upstream(Timed):
         "_owner",
         "_reader",
         "_reading",
+        "above",
+        "below",
         "carried",
         "endpoint",
         "exchange",
+        "idle",
         "idle_since",
         "intake",
         "transport",
@@ -53,6 +56,10 @@ class Upstream(Timed):
         self.exchange: Exchange | None = None
         self.carried = 0
         """Exchanges begun on this connection."""
+        self.idle = False
+        """Whether it waits among the idle ones, between its neighbours there."""
+        self.above: Upstream | None = None
+        self.below: Upstream | None = None
         self.idle_since = 0.0
         self.transport: asyncio.Transport | None = None
         self.intake: Intake | None = None
@@ -121,15 +128,16 @@ class Upstream(Timed):
             # Bytes that nobody asked for must never be read as the answer to the next request.
             self.abort()
         elif self._reading == _HEAD:
-            self._read_heads(exchange, data)
+            self._read_heads(exchange, data, self._owner.clock())
         else:
-            self._owner.wheel.arm(self, self._owner.clock() + self._owner.idle_timeout)
-            self._read_body(exchange, data)
+            now = self._owner.clock()
+            self._owner.wheel.arm(self, now + self._owner.idle_timeout)
+            self._read_body(exchange, data, now)
 
     def eof_received(self) -> bool:
         exchange = self.exchange
         if exchange is not None and self._reading == _UNTIL_CLOSE:
-            self._finished(exchange, reusable=False)
+            self._finished(exchange, False, self._owner.clock())
         return False
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -168,11 +176,16 @@ class Upstream(Timed):
 
     # Reading the response.
 
-    def _read_heads(self, exchange: Exchange, data: bytes) -> None:
+    def _read_heads(self, exchange: Exchange, data: bytes, now: float) -> None:
         """Interim responses, then the head of the final one, then what of its body has come with it."""
         if self._held:
             data = self._held + data
             self._held = b""
+        known = self._head
+        if known is not None and known.status >= 200 and data.startswith(self._head_bytes):
+            # To the byte the head of the response before: endpoints repeat theirs.
+            self._begin_body(exchange, known, data[len(self._head_bytes) :], now)
+            return
         while True:
             end = data.find(b"\r\n\r\n") + 4
             if end < 4:
@@ -184,16 +197,13 @@ class Upstream(Timed):
                     self._held = data
                 return
             head_bytes = data[:end]
-            if head_bytes == self._head_bytes and self._head is not None:
-                head = self._head
-            else:
-                try:
-                    head = response_head(head_bytes, self._owner.max_headers)
-                except BadMessage as bad:
-                    self._refuse(exchange, bad.fault)
-                    return
-                self._head_bytes = head_bytes
-                self._head = head
+            try:
+                head = response_head(head_bytes, self._owner.max_headers)
+            except BadMessage as bad:
+                self._refuse(exchange, bad.fault)
+                return
+            self._head_bytes = head_bytes
+            self._head = head
             if head.status >= 200:
                 break
             data = data[end:]
@@ -208,9 +218,9 @@ class Upstream(Timed):
             exchange.interim(head)
             if not data or self.exchange is not exchange:
                 return
-        self._begin_body(exchange, head, data[end:] if len(data) > end else b"")
+        self._begin_body(exchange, head, data[end:], now)
 
-    def _begin_body(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
+    def _begin_body(self, exchange: Exchange, head: ResponseHead, rest: bytes, now: float) -> None:
         status = head.status
         if exchange.is_head or status in (204, 304):
             length = 0
@@ -223,25 +233,25 @@ class Upstream(Timed):
         if length >= 0 and len(rest) >= length:
             # The whole response is here: the common case, told in one call so that it goes out in one write.
             reusable = head.keep_alive and len(rest) == length
-            self._release(exchange, reusable)
-            exchange.answered(head, rest[:length] if len(rest) > length else rest, True)
+            self._release(exchange, reusable, now)
+            exchange.answered(head, rest[:length] if len(rest) > length else rest, True, now)
             return
-        self._owner.wheel.arm(self, self._owner.clock() + self._owner.idle_timeout)
+        self._owner.wheel.arm(self, now + self._owner.idle_timeout)
         if length >= 0:
             self._reading = _LENGTH
             self._left = length - len(rest)
-            exchange.answered(head, rest, False)
+            exchange.answered(head, rest, False, now)
             return
         if length == -1:
             self._reading = _CHUNKED
             self._reader = ChunkedReader(self._owner.max_header_bytes, self._owner.max_headers)
         else:
             self._reading = _UNTIL_CLOSE
-        exchange.answered(head, b"", False)
+        exchange.answered(head, b"", False, now)
         if rest and self.exchange is exchange:
-            self._read_body(exchange, rest)
+            self._read_body(exchange, rest, now)
 
-    def _read_body(self, exchange: Exchange, data: bytes) -> None:
+    def _read_body(self, exchange: Exchange, data: bytes, now: float) -> None:
         if self._reading == _LENGTH:
             left = self._left - len(data)
             self._left = left
@@ -249,7 +259,7 @@ class Upstream(Timed):
                 exchange.response_body(data)
                 return
             exchange.response_body(data[:left] if left < 0 else data)
-            self._finished(exchange, reusable=left == 0)
+            self._finished(exchange, left == 0, now)
         elif self._reading == _CHUNKED and self._reader is not None:
             reader = self._reader
             try:
@@ -262,17 +272,17 @@ class Upstream(Timed):
                 reader.out = []
             if reader.done:
                 exchange.response_trailers(reader.trailers)
-                self._finished(exchange, reusable=position == len(data))
+                self._finished(exchange, position == len(data), now)
         else:
             exchange.response_body(data)
 
-    def _finished(self, exchange: Exchange, reusable: bool) -> None:
+    def _finished(self, exchange: Exchange, reusable: bool, now: float) -> None:
         """The response's last byte has been passed on."""
         head = self._head
-        self._release(exchange, reusable and head is not None and head.keep_alive)
-        exchange.response_ended()
+        self._release(exchange, reusable and head is not None and head.keep_alive, now)
+        exchange.response_ended(now)
 
-    def _release(self, exchange: Exchange, reusable: bool) -> None:
+    def _release(self, exchange: Exchange, reusable: bool, now: float) -> None:
         """Part from the exchange: to the idle ones, if another may follow on this connection."""
         self.exchange = None
         self._reading = _IDLE
@@ -280,7 +290,7 @@ class Upstream(Timed):
         if self.intake is not None:
             self.intake.go(PEER_FULL)
         if reusable and exchange.received_whole:
-            self._owner.give_back(self)
+            self._owner.give_back(self, now)
         else:
             self.deadline = 0.0
             if self.transport is not None:

@@ -11,6 +11,7 @@ from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
 from balancer.counters import Counters
 from balancer.proxy import tls
+from balancer.proxy.http.idle import Idle
 from balancer.proxy.http.upstream import Upstream
 from balancer.proxy.timers import TimerWheel
 
@@ -53,19 +54,17 @@ class Upstreams:
         self._tls: ssl.SSLContext | None = None
         if settings.upstream_tls:
             self._tls = tls.to_endpoints(settings.upstream_tls_ca)
-        self._idle: dict[Endpoint, dict[Upstream, None]] = {}
+        self._idle: dict[Endpoint, Idle] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def take(self, endpoint: Endpoint, idle_since: float) -> Upstream | None:
         """The idle connection to `endpoint` that was used last, if that was not before `idle_since` (s)."""
         idle = self._idle.get(endpoint)
-        if not idle:
+        upstream = idle.top if idle is not None else None
+        if idle is None or upstream is None or upstream.idle_since < idle_since:
             return None
-        upstream, _ = idle.popitem()
-        if upstream.idle_since < idle_since:
-            idle[upstream] = None
-            return None
+        idle.remove(upstream)
         endpoint.connections_reused += 1
         return upstream
 
@@ -76,35 +75,36 @@ class Upstreams:
         task.add_done_callback(self._connecting.discard)
         return task
 
-    def give_back(self, upstream: Upstream) -> None:
+    def give_back(self, upstream: Upstream, now: float) -> None:
         """Keep a connection whose exchange has ended for the next one."""
-        if self._closed or not upstream.endpoint.member:
+        endpoint = upstream.endpoint
+        if self._closed or not endpoint.member:
             self._close(upstream)
             return
-        now = self.clock()
         upstream.idle_since = now
-        idle = self._idle.get(upstream.endpoint)
+        idle = self._idle.get(endpoint)
         if idle is None:
-            idle = self._idle[upstream.endpoint] = {}
-        idle[upstream] = None
+            idle = self._idle[endpoint] = Idle()
+        idle.push(upstream)
         self.wheel.arm(upstream, now + self.keepalive_timeout)
 
     def lost(self, upstream: Upstream) -> None:
         """A connection is closed or closing: use it no more."""
         self.wheel.forget(upstream)
-        idle = self._idle.get(upstream.endpoint)
-        if idle is not None:
-            idle.pop(upstream, None)
-            if not idle:
-                del self._idle[upstream.endpoint]
+        if upstream.idle:
+            self._idle[upstream.endpoint].remove(upstream)
 
     def idle_to(self, endpoint: Endpoint) -> int:
         """How many idle connections to `endpoint` there are."""
-        return len(self._idle.get(endpoint, ()))
+        idle = self._idle.get(endpoint)
+        return 0 if idle is None else idle.count
 
     def close_idle(self, endpoint: Endpoint) -> None:
         """Close the idle connections to an endpoint that has left."""
-        for upstream in list(self._idle.pop(endpoint, ())):
+        idle = self._idle.pop(endpoint, None)
+        while idle is not None and idle.top is not None:
+            upstream = idle.top
+            idle.remove(upstream)
             self._close(upstream)
 
     def close(self) -> None:
