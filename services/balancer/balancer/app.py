@@ -27,6 +27,7 @@ from balancer.counters import Counters
 from balancer.log import AccessLog, Output
 from balancer.probes import Probes
 from balancer.proxy.http.proxy import HttpProxy
+from balancer.proxy.service import Means
 from balancer.proxy.tcp import TcpProxy
 from balancer.proxy.timers import TICK, TimerWheel
 from balancer.proxy.tls import ServerCertificate
@@ -79,7 +80,7 @@ class Balancer:
             else None
         )
         proxy = HttpProxy if settings.mode == "http" else TcpProxy
-        self._proxy = proxy(settings, self._pool, self._counters, self._wheel, self._clock, access_log)
+        self._proxy = proxy(settings, Means(self._pool, self._counters, self._wheel, self._clock, access_log))
         self._tracer: tracing.Tracer | None = None
         if isinstance(self._proxy, HttpProxy) and (tracer := tracing.create()) is not None:
             self._proxy.trace(tracer)

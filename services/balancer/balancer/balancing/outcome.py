@@ -54,6 +54,11 @@ class Outcome:
             return _ANSWERED[status]
         return Outcome(Kind.ANSWERED, status, retry_after)
 
+    @staticmethod
+    def failed(kind: Kind) -> Outcome:
+        """The attempt came to nothing, as one of FAILURES says."""
+        return _FAILED[kind]
+
     @property
     def is_saturation(self) -> bool:
         """The endpoint asked to be left alone: no failure (DESIGN, rule 8)."""
@@ -76,10 +81,11 @@ def _verdict(kind: Kind, status: int, retry_after: float | None) -> int:
 
 
 _ANSWERED = [Outcome(Kind.ANSWERED, status) for status in range(600)]
-REFUSED = Outcome(Kind.REFUSED)
-CONNECT_TIMEOUT = Outcome(Kind.CONNECT_TIMEOUT)
-RESET = Outcome(Kind.RESET)
-TIMED_OUT = Outcome(Kind.TIMED_OUT)
-BAD_RESPONSE = Outcome(Kind.BAD_RESPONSE)
+_FAILED = {kind: Outcome(kind) for kind in FAILURES}
+REFUSED = Outcome.failed(Kind.REFUSED)
+CONNECT_TIMEOUT = Outcome.failed(Kind.CONNECT_TIMEOUT)
+RESET = Outcome.failed(Kind.RESET)
+TIMED_OUT = Outcome.failed(Kind.TIMED_OUT)
+BAD_RESPONSE = Outcome.failed(Kind.BAD_RESPONSE)
 CLIENT_LEFT = Outcome(Kind.CLIENT_LEFT)
 UNUSED = Outcome(Kind.UNUSED)

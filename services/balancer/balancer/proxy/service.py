@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from balancer.balancing.pool import Pool
@@ -14,6 +15,19 @@ from balancer.proxy.timers import TimerWheel
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a proxy works with, handed to it by the composition root."""
+
+    pool: Pool
+    counters: Counters
+    wheel: TimerWheel
+    clock: Callable[[], float]
+    """Gives the time (s), which never goes back."""
+    access_log: AccessLog | None
+    """None: no request is logged."""
 
 
 class Service:
@@ -31,21 +45,13 @@ class Service:
         "wheel",
     )
 
-    def __init__(
-        self,
-        settings: Settings,
-        pool: Pool,
-        counters: Counters,
-        wheel: TimerWheel,
-        clock: Callable[[], float],
-        access_log: AccessLog | None,
-    ) -> None:
-        self.pool = pool
-        self.counters = counters
-        self.wheel = wheel
-        self.clock = clock
-        self.access_log = access_log
-        self.clients = Clients(counters, settings.trusted_proxies, settings.max_connections_per_client)
+    def __init__(self, settings: Settings, means: Means) -> None:
+        self.pool = means.pool
+        self.counters = means.counters
+        self.wheel = means.wheel
+        self.clock = means.clock
+        self.access_log = means.access_log
+        self.clients = Clients(means.counters, settings.trusted_proxies, settings.max_connections_per_client)
         self.budget = RetryBudget(settings.retry_budget)
         self.retries: int = settings.retries
         self.queue_timeout: float = settings.queue_timeout

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import NoEndpoint
 from balancer.balancing.outcome import CLIENT_LEFT, CONNECT_TIMEOUT, REFUSED, RESET, Kind, Outcome
-from balancer.balancing.pool import Lease, Pool
+from balancer.balancing.pool import Lease
 from balancer.balancing.request import RequestInfo
-from balancer.counters import Counters, count
+from balancer.counters import count
 from balancer.log import AccessEntry, AccessLog
 from balancer.proxy import proxy_protocol, tls
 from balancer.proxy.attempts import Attempts
 from balancer.proxy.clients import address_of
 from balancer.proxy.listener import Accepting, Listener
 from balancer.proxy.proxy_protocol import Preface
-from balancer.proxy.service import Service
-from balancer.proxy.timers import TimerWheel
+from balancer.proxy.service import Means, Service
 from balancer.proxy.tunnel import Tunnel, reset
 
 if TYPE_CHECKING:
@@ -38,16 +36,8 @@ class TcpService(Service):
 
     __slots__ = ("connect_timeout", "connections", "idle_timeout", "loop", "preface_version", "upstream_tls")
 
-    def __init__(
-        self,
-        settings: Settings,
-        pool: Pool,
-        counters: Counters,
-        wheel: TimerWheel,
-        clock: Callable[[], float],
-        access_log: AccessLog | None,
-    ) -> None:
-        super().__init__(settings, pool, counters, wheel, clock, access_log)
+    def __init__(self, settings: Settings, means: Means) -> None:
+        super().__init__(settings, means)
         self.loop = asyncio.get_running_loop()
         self.connections: set[TcpConnection] = set()
         self.connect_timeout: float = settings.connect_timeout
@@ -282,18 +272,10 @@ class _Opening:
 class TcpProxy:
     """The TCP proxy as the composition root sees it."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        pool: Pool,
-        counters: Counters,
-        wheel: TimerWheel,
-        clock: Callable[[], float],
-        access_log: AccessLog | None,
-    ) -> None:
+    def __init__(self, settings: Settings, means: Means) -> None:
         self._proxy_protocol = settings.proxy_protocol
-        self._service = TcpService(settings, pool, counters, wheel, clock, access_log)
-        self._listener = Listener(settings, self._accept, counters)
+        self._service = TcpService(settings, means)
+        self._listener = Listener(settings, self._accept, means.counters)
         self._service.clients.listener = self._listener
 
     @property

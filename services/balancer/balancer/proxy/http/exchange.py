@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import NoEndpoint
-from balancer.balancing.outcome import CLIENT_LEFT, UNUSED, Kind, Outcome
+from balancer.balancing.outcome import CLIENT_LEFT, TIMED_OUT, UNUSED, Kind, Outcome
 from balancer.balancing.pool import Lease
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.retry import IDEMPOTENT, Retry, may_retry
@@ -34,14 +34,6 @@ if TYPE_CHECKING:
 
 FRESH: Final = 0.5
 """Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
-
-_KINDS: Final = {
-    Kind.REFUSED: Outcome(Kind.REFUSED),
-    Kind.CONNECT_TIMEOUT: Outcome(Kind.CONNECT_TIMEOUT),
-    Kind.RESET: Outcome(Kind.RESET),
-    Kind.TIMED_OUT: Outcome(Kind.TIMED_OUT),
-    Kind.BAD_RESPONSE: Outcome(Kind.BAD_RESPONSE),
-}
 
 
 class Exchange(Attempts):
@@ -160,13 +152,12 @@ class Exchange(Attempts):
         """The client's body is bad, too large or too slow: its fault, not the endpoint's."""
         now = self.service.clock()
         count(self.service.counters.client_faults, error.reason)
+        self._let_go(UNUSED, now)
         if self.responding:
             self.reason = error.reason
-            self._let_go(UNUSED, now)
             self._end(now)
             self.downstream.cut()
         else:
-            self._let_go(UNUSED, now)
             self._fail(error, now)
 
     # Attempts.
@@ -237,7 +228,7 @@ class Exchange(Attempts):
             # The endpoint had only closed a connection that idled: its lease stands.
             self._connect(self.lease.endpoint, now)
             return
-        self.close_lease(UNUSED if stale and not resend else _KINDS[kind], now)
+        self.close_lease(UNUSED if stale and not resend else Outcome.failed(kind), now)
         # What exactly was wrong is for the log alone: header and metric keep to the few reasons there are.
         self.reason = f"{kind.value}: {fault}" if fault else kind.value
         if self.responding:
@@ -287,12 +278,11 @@ class Exchange(Attempts):
     def expired(self, now: float) -> None:
         if self._total_deadline and now >= self._total_deadline:
             self.reason = responses.TOTAL_TIMEOUT.reason
+            self._let_go(TIMED_OUT, now)
             if self.responding:
-                self._let_go(_KINDS[Kind.TIMED_OUT], now)
                 self._end(now, cut=True)
                 self.downstream.cut()
             else:
-                self._let_go(_KINDS[Kind.TIMED_OUT], now)
                 self._fail(responses.TOTAL_TIMEOUT, now)
         elif self.ticket is not None:
             self.leave_queue(now)
@@ -348,17 +338,8 @@ class Exchange(Attempts):
             # The rest of the body may never come, or would be taken for the next request.
             closes = True
         self.closes = closes
-        if closes:
-            end = b"Connection: close\r\n\r\n"
-        elif minor:
-            end = b"\r\n"
-        else:
-            end = b"Connection: keep-alive\r\n\r\n"
-        if not framed and minor:
-            self._chunked_out = True
-            end = b"Transfer-Encoding: chunked\r\n" + end
-        elif head.chunked and self.is_head and minor:
-            end = b"Transfer-Encoding: chunked\r\n" + end
+        self._chunked_out = not framed and minor == 1
+        end = headers.last_lines(minor, closes, self._chunked_out or (head.chunked and self.is_head))
         if lease is not None and lease.decision is not None:
             end = explain.fields(lease.decision) + end
         if body:

@@ -153,9 +153,7 @@ def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"",
     fields.keep_alive = b"close" not in options if minor else b"keep-alive" in options and b"close" not in options
     host = _host(headers, minor)
     lines: list[bytes] = []
-    forwarded_for: list[bytes] = []
-    scheme = peer.scheme
-    forwarded_host = authority or host
+    told = _Forwarded(peer, authority or host)
     for name, value in headers:
         lowered = name.lower()
         if lowered in HOP_BY_HOP or lowered in options:
@@ -166,18 +164,12 @@ def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"",
         elif lowered == b"x-lb-explain":
             fields.explain = value
         elif _speaks_of_the_client(lowered):
-            if not peer.trusted:
-                pass  # replaced below, or dropped
-            elif lowered == b"x-forwarded-for":
-                forwarded_for.append(value)
-            elif lowered == b"x-forwarded-proto":
-                scheme = value
-            elif lowered == b"x-forwarded-host":
-                forwarded_host = value
-            elif lowered == b"x-request-id" and value and len(value) <= MAX_REQUEST_ID:
-                fields.request_id = value
+            if not peer.trusted or told.takes(lowered, value):
+                pass  # we say it anew, or nobody does
             elif lowered != b"x-request-id":
                 lines.append(b"%b: %b\r\n" % (name, value))
+            elif value and len(value) <= MAX_REQUEST_ID:
+                fields.request_id = value
         elif traced and lowered in TRACE_CONTEXT:
             fields.trace_context.append((lowered, value))
         else:
@@ -196,14 +188,38 @@ def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"",
     if fields.framing.kind == framing.CHUNKED:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     _note_upgrade(fields, options, minor, lines)
-    forwarded_for.append(peer.address.encode())
-    lines.append(b"X-Forwarded-For: %b\r\n" % b", ".join(forwarded_for))
-    lines.append(b"X-Forwarded-Proto: %b\r\n" % scheme)
-    if forwarded_host:
-        lines.append(b"X-Forwarded-Host: %b\r\n" % forwarded_host)
+    lines.append(told.lines())
     lines.append(b"Via: 1.%d %b\r\n" % (minor, VIA))
     fields.forward = b"".join(lines)
     return fields
+
+
+class _Forwarded:
+    """Who asked, and for what: our own word, and before it that of the proxies that are believed."""
+
+    __slots__ = ("_chain", "_host", "_scheme")
+
+    def __init__(self, peer: Peer, host: bytes | None) -> None:
+        self._chain = [peer.address.encode()]
+        self._scheme = peer.scheme
+        self._host = host
+
+    def takes(self, lowered: bytes, value: bytes) -> bool:
+        """Believe what a trusted proxy says; False for a field that says none of this."""
+        if lowered == b"x-forwarded-for":
+            self._chain.insert(-1, value)
+        elif lowered == b"x-forwarded-proto":
+            self._scheme = value
+        elif lowered == b"x-forwarded-host":
+            self._host = value
+        else:
+            return False
+        return True
+
+    def lines(self) -> bytes:
+        """The field lines for the endpoint."""
+        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (b", ".join(self._chain), self._scheme)
+        return lines + b"X-Forwarded-Host: %b\r\n" % self._host if self._host else lines
 
 
 def response_head(head: bytes, max_fields: int) -> ResponseHead:
@@ -243,6 +259,18 @@ def response_head(head: bytes, max_fields: int) -> ResponseHead:
             lines.append(b"%b: %b\r\n" % (name, value))
     response.forward = b"".join(lines)
     return response
+
+
+def last_lines(minor: int, closes: bool, chunked: bool) -> bytes:
+    """How a response's head ends for a client of version 1.`minor`: what is said of this one hop, and the empty line.
+
+    To HTTP/1.0, which knows no chunks, the end of the connection says what `chunked` would.
+    """
+    if minor == 0:
+        return b"Connection: close\r\n\r\n" if closes else b"Connection: keep-alive\r\n\r\n"
+    if chunked:
+        return b"Transfer-Encoding: chunked\r\n" + (b"Connection: close\r\n\r\n" if closes else b"\r\n")
+    return b"Connection: close\r\n\r\n" if closes else b"\r\n"
 
 
 def trailers_to_pass_on(trailers: Headers) -> Headers:

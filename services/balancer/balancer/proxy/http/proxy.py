@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
-from balancer.balancing.pool import Pool
-from balancer.counters import Counters
-from balancer.log import AccessLog
 from balancer.proxy.http.downstream import Downstream
 from balancer.proxy.http.service import HttpService
 from balancer.proxy.listener import Accepting, Listener
 from balancer.proxy.proxy_protocol import Preface
-from balancer.proxy.timers import TimerWheel
+from balancer.proxy.service import Means
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
@@ -24,17 +20,9 @@ if TYPE_CHECKING:
 class HttpProxy:
     """HTTP/1 in, HTTP/1.1 out."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        pool: Pool,
-        counters: Counters,
-        wheel: TimerWheel,
-        clock: Callable[[], float],
-        access_log: AccessLog | None,
-    ) -> None:
-        self._service = HttpService(settings, pool, counters, wheel, clock, access_log)
-        self._listener = Listener(settings, self._accept, counters)
+    def __init__(self, settings: Settings, means: Means) -> None:
+        self._service = HttpService(settings, means)
+        self._listener = Listener(settings, self._accept, means.counters)
         self._service.clients.listener = self._listener
         self._proxy_protocol: bool = settings.proxy_protocol
         self._scheme = b"https" if settings.tls_cert else b"http"

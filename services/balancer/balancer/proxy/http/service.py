@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from balancer.balancing.pool import Pool
-from balancer.counters import Counters
-from balancer.log import AccessEntry, AccessLog
+from balancer.log import AccessEntry
 from balancer.proxy.http.headers import Peer, RequestFields, request_fields
 from balancer.proxy.http.upstreams import Upstreams
-from balancer.proxy.service import Service
-from balancer.proxy.timers import TimerWheel
+from balancer.proxy.service import Means, Service
 
 if TYPE_CHECKING:
     from balancer.proxy.http.downstream import Downstream
@@ -63,17 +59,9 @@ class HttpService(Service):
         "upstreams",
     )
 
-    def __init__(
-        self,
-        settings: Settings,
-        pool: Pool,
-        counters: Counters,
-        wheel: TimerWheel,
-        clock: Callable[[], float],
-        access_log: AccessLog | None,
-    ) -> None:
-        super().__init__(settings, pool, counters, wheel, clock, access_log)
-        self.upstreams = Upstreams(settings, wheel, clock, counters)
+    def __init__(self, settings: Settings, means: Means) -> None:
+        super().__init__(settings, means)
+        self.upstreams = Upstreams(settings, means.wheel, means.clock, means.counters)
         self.connections: set[Downstream] = set()
         self.tunnels: set[Tunnel] = set()
         self.discovered = False
