@@ -24,6 +24,8 @@ from tests.balancer.proxy.wire.messages import (
 )
 
 LIMIT = 1 << 24
+ACCEPTING = 5
+"""Turns of the event loop from a connection accepted to the call of `Endpoint._accept`, and to its transport's end."""
 
 
 def encoded(data: str | bytes) -> bytes:
@@ -40,7 +42,8 @@ async def close_all() -> None:
         await endpoint.stop()
     for end in list(_open):
         end.writer.transport.abort()
-    await asyncio.sleep(0)
+    for _ in range(ACCEPTING):
+        await asyncio.sleep(0)
     _open.clear()
 
 
@@ -215,6 +218,9 @@ class Endpoint:
         self._server: asyncio.Server | None = None
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # stopped in the turn in which this one came
+            writer.transport.abort()
+            return
         connection = Accepted(reader, writer)
         self.accepted += 1
         connection.number = self.accepted
