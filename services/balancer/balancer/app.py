@@ -210,7 +210,8 @@ class Balancer:
     def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
         """Something happened to an endpoint, or to the pool."""
         level = log.warning if event in {"ejected", "unhealthy", "panic"} else log.info
-        level(event, endpoint=endpoint.address if endpoint else None, detail=detail)
+        told = {"endpoint": endpoint.address if endpoint else "", "detail": detail}
+        level(event, **{name: value for name, value in told.items() if value})
 
     # Asked by the admin port.
 
