@@ -105,24 +105,21 @@ class Heap(Generic[T]):
         size: i64 = len(entries)
         place: i64 = entry.place
         key = entry.key
-        tie: i64 = entry.tie
         child: i64 = _CHILDREN * place + 1
         while child < size:
             least: i64 = child
             least_key = entries[child].key
-            least_tie: i64 = entries[child].tie
             end: i64 = child + _CHILDREN
             if end > size:
                 end = size
             child += 1
             while child < end:
                 child_key = entries[child].key
-                if child_key < least_key or (child_key == least_key and entries[child].tie < least_tie):
+                if child_key <= least_key and (child_key < least_key or entries[child].tie < entries[least].tie):
                     least = child
                     least_key = child_key
-                    least_tie = entries[child].tie
                 child += 1
-            if key < least_key or (key == least_key and tie <= least_tie):
+            if key <= least_key and (key < least_key or entry.tie <= entries[least].tie):
                 break
             lower = entries[least]
             entries[place] = lower
