@@ -104,3 +104,21 @@ class Eligibility:
         if self.none_good:
             return endpoint.healthy and endpoint.ejected_until == 0.0
         return endpoint.good and not (self.zone_only and endpoint.spec.zone != self._prefer_zone)
+
+    def why_not(self, endpoint: Endpoint, limit: int, now: float) -> str:
+        """Why `endpoint`, which is not eligible, is not, in a few words: `ejected for 7 s more`."""
+        if not endpoint.member:
+            return "gone"
+        if endpoint.held:
+            return "drained by hand"
+        if not endpoint.healthy:
+            return "its health checks fail"
+        if endpoint.ejected_until > 0.0:
+            return f"ejected for {max(endpoint.ejected_until - now, 0.0):.0f} s more"
+        if endpoint.left_alone_until > 0.0:
+            return f"asked to be left alone for {max(endpoint.left_alone_until - now, 0.0):.0f} s more"
+        if endpoint.spec.draining:
+            return "draining"
+        if endpoint.in_flight >= limit:
+            return f"at its limit of {limit} requests"
+        return f"not in zone {self._prefer_zone}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol
 
 from balancer.balancing import ejection
+from balancer.balancing.admission import Admission
 from balancer.balancing.chance import Random
 from balancer.balancing.decision import Decision, DecisionLog
 from balancer.balancing.eligibility import Eligibility
@@ -14,19 +14,14 @@ from balancer.balancing.endpoint import Endpoint, EndpointSpec, Snapshot
 from balancer.balancing.errors import AllAtLimit, AllEjected, AllTried, NoEndpoint
 from balancer.balancing.explain import Explainer, View
 from balancer.balancing.lease import Lease
+from balancer.balancing.membership import Membership
 from balancer.balancing.policy import Policy
-from balancer.balancing.queue import Queue, Ticket
+from balancer.balancing.queue import Ticket
 from balancer.balancing.recovery import Recovery, is_good
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies.strategy import Strategy, hears_changes, hears_load
 
-_Key = tuple[str, int, str]
-"""Host, port and pod UID."""
-
 __all__ = ["Lease", "Policy", "Pool", "Subscriber"]
-
-REMEMBERED: Final = 60.0
-"""An endpoint that leaves and returns within this time (s) finds its state again."""
 
 _SPILL: Final = 1.0
 """How long (s) the other zones are used once the preferred zone had nobody for a request: all tried or at the limit."""
@@ -58,13 +53,8 @@ class Pool:
         self._explainer.use(strategy, strategy_name)
         self._subscribers: list[Subscriber] = []
 
-        self._members: dict[_Key, Endpoint] = {}
-        self._by_address: dict[str, Endpoint] | None = None
-        """Made when somebody asks for an address."""
-        self._gone: dict[_Key, tuple[Endpoint, float]] = {}
-        """Endpoints that left lately, with the time until which they are remembered."""
+        self._members = Membership()
         self._eligibility = Eligibility(policy.panic_share, policy.prefer_zone)
-        self._used = 0
         self._choices = 0
         self._chosen_by: dict[str, int] = {}
         """Choices made by each strategy that was in force before."""
@@ -73,13 +63,9 @@ class Pool:
         self._recovery = Recovery(self, policy)
         self._spill_until = 0.0
 
-        limit = policy.endpoint_max_requests
-        self._limited = limit is not None
-        self._limit = sys.maxsize if limit is None else limit
-        self._room = 0
-        """Requests that the used endpoints can take until all are at their limit; kept only where there is one."""
-        self._queue = Queue(policy.queue_size, self._serve)
-        self._serving = False
+        self._admission = Admission(policy.endpoint_max_requests, policy.queue_size)
+        self._limited = self._admission.limited
+        self._limit = self._admission.limit
 
     # Choosing
 
@@ -97,10 +83,10 @@ class Pool:
         Raises NoEndpoint, or AllAtLimit when it may `wait`.
         """
         if self._limited:
-            self._admit(ticket)
+            self._admission.admit(ticket)
         view: View | None = None
         if explain or self.decisions.due(now):
-            view = self._explainer.look(self._members.values(), View(request, excluded, now), explain)
+            view = self._explainer.look(self._members.endpoints, View(request, excluded, now), explain)
         endpoint = self._strategy.choose(request, excluded, now)
         if endpoint is None:
             endpoint = self._second_choice(request, excluded, now, view)
@@ -114,7 +100,7 @@ class Pool:
         in_flight = endpoint.in_flight + 1
         endpoint.in_flight = in_flight
         if self._limited:
-            self._room -= 1
+            self._admission.room -= 1
         if in_flight >= self._limit:
             endpoint.listed = False
             self._strategy.removed(endpoint)
@@ -127,13 +113,6 @@ class Pool:
         if self.decisions.due(view.at):
             self.decisions.add(decision, view.pause)
         return decision
-
-    def _admit(self, ticket: Ticket | None) -> None:
-        """Nobody takes the place that was promised to one who waits. Raises AllAtLimit."""
-        if ticket is not None and self._queue.spend(ticket):
-            return
-        if self._used and (len(self._queue) or (self._queue.woken and self._queue.woken >= self._room)):
-            raise AllAtLimit
 
     def _second_choice(
         self, request: RequestInfo, excluded: Collection[Endpoint], now: float, view: View | None
@@ -149,19 +128,19 @@ class Pool:
         error = self._why_none(excluded)
         if view is not None:
             self._record(view, None, error.reason)
-        self._serve()
+        self._admission.serve()
         raise error
 
     def _why_none(self, excluded: Collection[Endpoint]) -> NoEndpoint:
-        if not self._members:
+        if not self._members.endpoints:
             return NoEndpoint()
-        if not self._used:
+        if not self._admission.used:
             return AllEjected()
         tried = 0
         for endpoint in excluded:
             if endpoint.used:
                 tried += 1
-        return AllAtLimit() if self._used > tried else AllTried()
+        return AllAtLimit() if self._admission.used > tried else AllTried()
 
     def changed(self, endpoint: Endpoint) -> None:
         """The load or latency of `endpoint` has changed: tell the strategy, if it wants to know."""
@@ -178,9 +157,7 @@ class Pool:
             endpoint.listed = True
             self._strategy.added(endpoint)
         if self._limited and endpoint.used:
-            self._room += 1
-            if len(self._queue):
-                self._serve()
+            self._admission.free()
 
     # Waiting
 
@@ -189,77 +166,44 @@ class Pool:
 
         Whoever is woken calls `lease(…, ticket=…)`; whoever gives up calls `ticket.leave()`. Raises QueueFull.
         """
-        return self._queue.join(wake, now)
-
-    def _serve(self) -> None:
-        """Wake as many as there is room for; all, when no endpoint is left to wait for."""
-        if self._serving:  # Whoever is woken may lease, close and leave at once; the loop below goes on with that.
-            return
-        self._serving = True
-        try:
-            while len(self._queue) and (self._room > self._queue.woken or not self._used):
-                self._queue.wake_next()
-        finally:
-            self._serving = False
+        return self._admission.wait(wake, now)
 
     @property
     def queued(self) -> int:
         """How many wait in the queue."""
-        return len(self._queue)
+        return self._admission.queued
 
     # Membership
 
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Make `snapshot` the membership; endpoints in both keep all their state."""
-        before = dict(self._members)  # Whoever is reading the old membership goes on reading it unharmed.
-        members: dict[_Key, Endpoint] = {}
-        joined: list[Endpoint] = []
-        for spec in snapshot:
-            key = (spec.host, spec.port, spec.uid)  # What `spec.key` says, without making a text of it.
-            if key in members:
-                continue
-            endpoint = before.pop(key, None)
-            if endpoint is None:
-                endpoint = self._join(spec, key, now)
-                joined.append(endpoint)
-            elif spec is not endpoint.spec and _differ(spec, endpoint.spec):
-                self._respecify(endpoint, spec, now)
-            members[key] = endpoint
-        self._members = members
-        self._by_address = None
-        for key, endpoint in before.items():
-            self._leave(key, endpoint, now)
-        if self.policy.slow_start > 0 and len(joined) < len(members):
-            for endpoint in joined:
+        changes = self._members.replace(snapshot, now)
+        for endpoint in changes.joined:
+            self._join(endpoint, now)
+        for endpoint, spec in changes.respecified:
+            self._respecify(endpoint, spec, now)
+        for endpoint in changes.left:
+            self._leave(endpoint)
+        if self.policy.slow_start > 0 and len(changes.joined) < len(self._members.endpoints):
+            for endpoint in changes.joined:
                 self._recovery.start_slowly(endpoint, now)
-        self._reorder()
+        for endpoint in self._members.reorder():
+            self.reweighed(endpoint)
         self._decide()
         self._apply_all()
-        self._serve()
+        self._admission.serve()
 
-    def _join(self, spec: EndpointSpec, key: _Key, now: float) -> Endpoint:
-        remembered = self._gone.pop(key, None)
-        if remembered is None or remembered[1] < now:
-            endpoint = Endpoint(spec)
-        else:
-            endpoint = remembered[0]
-            endpoint.spec = spec
-            endpoint.weight = spec.weight
-            endpoint.slow_start_from = None
-            self._recovery.resume(endpoint, now)
-        endpoint.member = True
+    def _join(self, endpoint: Endpoint, now: float) -> None:
+        self._recovery.resume(endpoint, now)
         self._eligibility.count(endpoint, 1)
         self.tell(endpoint, "joined", "")
-        if spec.draining:
+        if endpoint.spec.draining:
             self.tell(endpoint, "draining", "")
-        return endpoint
 
-    def _leave(self, key: _Key, endpoint: Endpoint, now: float) -> None:
-        endpoint.member = False
+    def _leave(self, endpoint: Endpoint) -> None:
         self._eligibility.count(endpoint, -1)
         self._apply(endpoint)
         self._recovery.forget(endpoint)
-        self._gone[key] = (endpoint, now + REMEMBERED)
         for subscriber in self._subscribers:
             subscriber.left(endpoint)
         self.tell(endpoint, "left", "")
@@ -274,15 +218,7 @@ class Pool:
         if drains:
             self.tell(endpoint, "draining", "")
 
-    def _reorder(self) -> None:
-        """Number the endpoints as `n-to-one` prefers them: by the pod's name, without names as configured."""
-        for place, endpoint in enumerate(sorted(self._members.values(), key=_name)):
-            if endpoint.order != place:
-                endpoint.order = place
-                if endpoint.listed and self._hears_changes:
-                    self._strategy.changed(endpoint)
-
-    # Eligibility
+    # Eligibility: the rules are in eligibility.py, here they are applied
 
     def _decide(self) -> bool:
         """Apply the rules anew and tell what changed; True when another set of endpoints is to be used."""
@@ -303,20 +239,17 @@ class Pool:
             self._apply_all()
         else:
             self._apply(endpoint)
-        self._serve()
+        self._admission.serve()
 
     def _apply_all(self) -> None:
-        for endpoint in self._members.values():
+        for endpoint in self._members.endpoints:
             self._apply(endpoint)
 
     def _apply(self, endpoint: Endpoint) -> None:
         used = endpoint.member and self._eligibility.admits(endpoint)
         if used != endpoint.used:
             endpoint.used = used
-            step = 1 if used else -1
-            self._used += step
-            if self._limited:
-                self._room += step * (self._limit - endpoint.in_flight)
+            self._admission.count(endpoint, 1 if used else -1)
         listed = used and endpoint.in_flight < self._limit
         if listed != endpoint.listed:
             endpoint.listed = listed
@@ -375,20 +308,18 @@ class Pool:
     def tick(self, now: float) -> None:
         """Let time pass: ejections end, slow starts go on. Called every 100 ms."""
         self._recovery.tick(now)
-        if self._gone:
-            for key in [key for key, gone in self._gone.items() if gone[1] < now]:
-                del self._gone[key]
+        self._members.forget(now)
         if self._eligibility.full_zone and now >= self._spill_until:
             self._eligibility.full_zone = False
             self._settle()
-        self._serve()
+        self._admission.serve()
 
     def may_eject_another(self, ejected: int) -> bool:
         """Whether the rules leave room for one ejection more than `ejected`."""
         return ejection.may_eject(ejected, self._eligibility.ready, self.policy.eject_max_share)
 
     def reweighed(self, endpoint: Endpoint) -> None:
-        """The weight in force of `endpoint` has changed: tell the strategy, if it wants to know."""
+        """The weight in force of `endpoint` or its place in the order has changed: tell the strategy, if it cares."""
         if endpoint.listed and self._hears_changes:
             self._strategy.changed(endpoint)
 
@@ -410,7 +341,7 @@ class Pool:
 
     def explain(self, request: RequestInfo, now: float, chosen: Endpoint | None = None) -> Decision:
         """Candidates, their scores and why the others are out; changes nothing."""
-        view = self._explainer.look(self._members.values(), View(request, (), now), True)
+        view = self._explainer.look(self._members.endpoints, View(request, (), now), True)
         if chosen is None:
             chosen = view.best
         return self._explainer.decide(view, chosen, None if chosen is not None else self._why_none(()).reason)
@@ -436,10 +367,10 @@ class Pool:
     @property
     def endpoints(self) -> Iterable[Endpoint]:
         """Every endpoint of the last snapshot, eligible or not, in its order."""
-        return self._members.values()
+        return self._members.endpoints
 
     def _listed(self) -> list[Endpoint]:
-        return [endpoint for endpoint in self._members.values() if endpoint.listed]
+        return [endpoint for endpoint in self._members.endpoints if endpoint.listed]
 
     @property
     def in_panic(self) -> bool:
@@ -448,46 +379,11 @@ class Pool:
 
     def find(self, address: str) -> Endpoint | None:
         """The endpoint at `host:port`, or None."""
-        found = self._by_address
-        if found is None:
-            found = {endpoint.address: endpoint for endpoint in self._members.values()}
-            self._by_address = found
-        return found.get(address)
+        return self._members.find(address)
 
     def why_out(self, endpoint: Endpoint, now: float) -> str | None:
         """Why it is not eligible, in a few words (`ejected for 7 s more`), or None if it is."""
-        if endpoint.listed:
-            return None
-        if not endpoint.member:
-            return "gone"
-        if endpoint.held:
-            return "drained by hand"
-        if not endpoint.healthy:
-            return "its health checks fail"
-        if endpoint.ejected_until > 0.0:
-            return f"ejected for {max(endpoint.ejected_until - now, 0.0):.0f} s more"
-        if endpoint.left_alone_until > 0.0:
-            return f"asked to be left alone for {max(endpoint.left_alone_until - now, 0.0):.0f} s more"
-        if endpoint.spec.draining:
-            return "draining"
-        if endpoint.in_flight >= self._limit:
-            return f"at its limit of {self._limit} requests"
-        return f"not in zone {self.policy.prefer_zone}"
-
-
-def _differ(one: EndpointSpec, other: EndpointSpec) -> bool:
-    """Whether two specs of the same endpoint say different things of it."""
-    return (
-        one.draining != other.draining
-        or one.weight != other.weight
-        or one.zone != other.zone
-        or one.name != other.name
-        or one.node != other.node
-    )
-
-
-def _name(endpoint: Endpoint) -> str:
-    return endpoint.spec.name
+        return None if endpoint.listed else self._eligibility.why_not(endpoint, self._limit, now)
 
 
 def _chosen_at(endpoint: Endpoint) -> int:

@@ -1,0 +1,120 @@
+"""Who belongs to the pool: what the last snapshot names, and for a while what it names no more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from balancer.balancing.endpoint import Endpoint, EndpointSpec, Snapshot
+
+_Key = tuple[str, int, str]
+"""Host, port and pod UID."""
+
+REMEMBERED: Final = 60.0
+"""An endpoint that leaves and returns within this time (s) finds its state again."""
+
+
+class Changes:
+    """What a snapshot says that the one before did not."""
+
+    __slots__ = ("joined", "left", "respecified")
+
+    def __init__(self) -> None:
+        self.joined: list[Endpoint] = []
+        self.left: list[Endpoint] = []
+        self.respecified: list[tuple[Endpoint, EndpointSpec]] = []
+        """Members of which something new is said, and what; they have the old spec still."""
+
+
+class Membership:
+    """The endpoints of the last snapshot, found again by what identifies them."""
+
+    __slots__ = ("_by_address", "_gone", "_members")
+
+    def __init__(self) -> None:
+        self._members: dict[_Key, Endpoint] = {}
+        self._by_address: dict[str, Endpoint] | None = None
+        """Made when somebody asks for an address."""
+        self._gone: dict[_Key, tuple[Endpoint, float]] = {}
+        """Endpoints that left lately, with the time until which they are remembered."""
+
+    @property
+    def endpoints(self) -> Collection[Endpoint]:
+        """All of them, in the snapshot's order."""
+        return self._members.values()
+
+    def replace(self, snapshot: Snapshot, now: float) -> Changes:
+        """Make `snapshot` the membership. Of two specs of the same endpoint the first counts."""
+        changes = Changes()
+        before = dict(self._members)  # Whoever is reading the old membership goes on reading it unharmed.
+        members: dict[_Key, Endpoint] = {}
+        for spec in snapshot:
+            key = (spec.host, spec.port, spec.uid)  # What `spec.key` says, without making a text of it.
+            if key in members:
+                continue
+            endpoint = before.pop(key, None)
+            if endpoint is None:
+                endpoint = self._recall(key, spec, now)
+                endpoint.member = True
+                changes.joined.append(endpoint)
+            elif spec is not endpoint.spec and _differ(spec, endpoint.spec):
+                changes.respecified.append((endpoint, spec))
+            members[key] = endpoint
+        self._members = members
+        self._by_address = None
+        for key, endpoint in before.items():
+            endpoint.member = False
+            self._gone[key] = (endpoint, now + REMEMBERED)
+            changes.left.append(endpoint)
+        return changes
+
+    def _recall(self, key: _Key, spec: EndpointSpec, now: float) -> Endpoint:
+        remembered = self._gone.pop(key, None)
+        if remembered is None or remembered[1] < now:
+            return Endpoint(spec)
+        endpoint = remembered[0]
+        endpoint.spec = spec
+        endpoint.weight = spec.weight
+        endpoint.slow_start_from = None
+        return endpoint
+
+    def reorder(self) -> list[Endpoint]:
+        """Number the endpoints as `n-to-one` prefers them: by the pod's name, without names as configured.
+
+        Returns those whose number is another than before.
+        """
+        moved: list[Endpoint] = []
+        for place, endpoint in enumerate(sorted(self._members.values(), key=_name)):
+            if endpoint.order != place:
+                endpoint.order = place
+                moved.append(endpoint)
+        return moved
+
+    def forget(self, now: float) -> None:
+        """Remember no more who left too long ago."""
+        if self._gone:
+            for key in [key for key, gone in self._gone.items() if gone[1] < now]:
+                del self._gone[key]
+
+    def find(self, address: str) -> Endpoint | None:
+        """The endpoint at `host:port`, or None."""
+        found = self._by_address
+        if found is None:
+            found = {endpoint.address: endpoint for endpoint in self._members.values()}
+            self._by_address = found
+        return found.get(address)
+
+
+def _differ(one: EndpointSpec, other: EndpointSpec) -> bool:
+    """Whether two specs of the same endpoint say different things of it."""
+    return (
+        one.draining != other.draining
+        or one.weight != other.weight
+        or one.zone != other.zone
+        or one.name != other.name
+        or one.node != other.node
+    )
+
+
+def _name(endpoint: Endpoint) -> str:
+    return endpoint.spec.name
