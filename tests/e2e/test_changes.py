@@ -156,7 +156,7 @@ def test_the_api_server_stopped_for_a_minute(cluster: Any, load: Any) -> None:
         cluster.kubectl("apply", "-f", "-", stdin=json.dumps(EXTRA_SLICE))
         for pod in pods:
             wait_for(lambda pod=pod: "192.0.2.1:8000" in [each["address"] for each in endpoints(cluster, pod)])
-            assert cluster.admin(pod, "/readyz")["discovery"]["error"] is None
+            wait_for(lambda pod=pod: cluster.admin(pod, "/readyz")["discovery"]["error"] is None)
         cluster.kubectl("delete", "endpointslice", "lb-pi-extra")
         for pod in pods:
             wait_for(lambda pod=pod: "192.0.2.1:8000" not in [each["address"] for each in endpoints(cluster, pod)])
