@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import processes
-from benchmarks.peers import PEERS, LbSource, Peer, Setup
+from benchmarks.peers import PEERS
+from benchmarks.peers.lb import LbSource
+from benchmarks.peers.peer import Peer, Setup
 from benchmarks.results import Report, Result, describe_machine
 
 

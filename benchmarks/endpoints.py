@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks import processes
-from benchmarks.peers import free_port, status_of
+from benchmarks.ports import free_port, status_of
 
 SIZES = {"1k": 1 << 10, "64k": 1 << 16, "1m": 1 << 20, "10m": 10 << 20}
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from benchmarks import load, processes
 from benchmarks.endpoints import Endpoints
-from benchmarks.peers import ROOT, Lb, LbSource, Setup
+from benchmarks.peers.lb import ROOT, Lb, LbSource
+from benchmarks.peers.peer import Setup
 from benchmarks.workloads import WORKLOADS, Workload
 
 PY_SPY = [str(ROOT / ".venv/bin/uv"), "tool", "run", "py-spy"]

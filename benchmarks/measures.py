@@ -13,7 +13,9 @@ from pathlib import Path
 
 from benchmarks import load, processes
 from benchmarks.bench import Bench
-from benchmarks.peers import ROOT, Lb, Peer, Setup, free_port, status_of
+from benchmarks.peers.lb import ROOT, Lb
+from benchmarks.peers.peer import Peer, Setup
+from benchmarks.ports import free_port, status_of
 from benchmarks.results import OURS, Result
 from benchmarks.workloads import Bar, Workload
 

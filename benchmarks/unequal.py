@@ -9,7 +9,8 @@ import time
 from benchmarks import load, processes
 from benchmarks.bench import Bench
 from benchmarks.fleets import FLEETS, capacity
-from benchmarks.peers import Peer, Setup, free_port, status_of
+from benchmarks.peers.peer import Peer, Setup
+from benchmarks.ports import free_port, status_of
 from benchmarks.results import OURS, Result
 from benchmarks.workloads import Bar
 

