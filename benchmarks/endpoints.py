@@ -39,7 +39,9 @@ class Endpoints:
         return (
             f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;\n"
             "events { worker_connections 8192; }\n"
-            f"http {{ access_log off; {folders} keepalive_requests 1000000000; keepalive_timeout 300; sendfile on;\n"
+            f"http {{ access_log off; {folders} keepalive_requests 1000000000; keepalive_timeout 300;\n"
+            # Head and body in one segment, as Debian sets nginx up, and as an application server writes them.
+            "sendfile on; tcp_nopush on;\n"
             # Small enough not to reach the disk: a body is kept in memory until the answer.
             "client_max_body_size 0; client_body_buffer_size 2m; open_file_cache max=16;\n"
             f'server {{ {listen} location / {{ return 200 "hello world\\n"; }}\n'
@@ -47,7 +49,8 @@ class Endpoints:
             "location /upload { proxy_pass_request_body off; proxy_set_header Content-Length ''; proxy_method GET;"
             f" proxy_pass http://127.0.0.1:{self.ports[0]}/; proxy_max_temp_file_size 0; }}\n"
             f"location /f/ {{ alias {folder}/files/; }}\n"
-            f"location /chunked/ {{ alias {folder}/files/; ssi on; ssi_types *; }} }} }}\n"
+            # By sendfile the frame of each chunk would be a segment of its own.
+            f"location /chunked/ {{ alias {folder}/files/; ssi on; ssi_types *; sendfile off; }} }} }}\n"
         )
 
     def __enter__(self) -> Self:

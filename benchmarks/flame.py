@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to look (%(default)s)")
     parser.add_argument("--folder", type=Path, default=ROOT / "build", help="where to write (build)")
     asked = parser.parse_args()
+    processes.look_further()
     asked.folder.mkdir(parents=True, exist_ok=True)
     for kind in (LbSource, Lb):
         if reason := kind.missing():

@@ -68,6 +68,11 @@ def open_files() -> int:
     return min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 40_000)
 
 
+def look_further() -> None:
+    """Find programs too where packages put them, and the PATH of not every user leads: /usr/sbin and ~/.local/bin."""
+    os.environ["PATH"] += f":/usr/sbin:{Path.home()}/.local/bin"
+
+
 def start(
     command: Sequence[str], folder: Path, core: int | None = None, environ: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import measures, report
+from benchmarks import measures, processes, report
 from benchmarks.bench import Bench, told
 from benchmarks.endpoints import Endpoints
 from benchmarks.fleets import FLEETS
@@ -88,6 +88,7 @@ def main() -> int:
     asked = arguments()
     # Told to end, end what was started too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    processes.look_further()
     names = list(plan())
     if asked.list:
         print("\n".join(names))

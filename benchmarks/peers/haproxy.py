@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from benchmarks import processes
-from benchmarks.peers.peer import Peer, first_line
+from benchmarks.peers.peer import FAILURES, Peer, first_line
+
+_LOG = (
+    '\'{"time":"%tr","request_id":"%ID","client":"%ci","method":"%HM","path":"%HPO","status":%ST,'
+    '"bytes_received":%U,"bytes_sent":%B,"queue":%Tw,"connect":%Tc,"first_byte":%Tr,"total":%Ta,'
+    '"endpoint":"%si:%sp","attempts":%rc}\''
+)
+"""What our own line has."""
 
 
 class Haproxy(Peer):
@@ -42,11 +49,13 @@ class Haproxy(Peer):
             [" timeout http-keep-alive 75s", " http-reuse always", " retry-on all-retryable-errors"] if http else []
         )
         if setup.access_log:
-            lines += [" log global", " option httplog" if http else " option tcplog"]
+            lines += [" log global", f" log-format {_LOG}" if http else " option tcplog"]
         lines += ["frontend clients", f" bind 127.0.0.1:{self.port} backlog 4096", " default_backend endpoints"]
         if http:
             lines += [" option forwardfor", " unique-id-format %[uuid()]", " unique-id-header X-Request-Id"]
         lines += ["backend endpoints", f" balance {self.policies[setup.policy]}"]
-        observed = " check inter 10s observe layer7 error-limit 5 on-error mark-down" if setup.watched else ""
+        # Marked down, it is up again at its next check.
+        check = f" check inter {setup.eject_time:g}s rise 1"
+        observed = f"{check} observe layer7 error-limit {FAILURES} on-error mark-down" if setup.watched else ""
         lines += [f" server e{number} {address}{observed}" for number, address in enumerate(setup.endpoints)]
         return "\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from benchmarks.peers.peer import Peer, Setup, first_line
+from benchmarks.peers.peer import FAILURES, Peer, Setup, first_line
 from benchmarks.ports import free_port, status_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +53,8 @@ class Lb(Peer):
             "LB_STRATEGY": self.policies[setup.policy],
             "LB_ACCESS_LOG": "on" if setup.access_log else "off",
             "LB_RESPONSE_TIMEOUT": f"{setup.response_timeout:g}",
+            "LB_EJECT_AFTER": str(FAILURES),
+            "LB_EJECT_TIME": f"{setup.eject_time:g}",
             **({"LB_RETRY_STATUSES": "500,502,503"} if setup.watched else {}),
             **self.extra,
         }

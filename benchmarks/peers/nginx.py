@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from benchmarks import processes
-from benchmarks.peers.peer import Peer, first_line
+from benchmarks.peers.peer import FAILURES, Peer, first_line
+
+_LOG = (
+    'log_format json escape=json \'{"time":"$time_iso8601","request_id":"$request_id","client":"$remote_addr",'
+    '"method":"$request_method","path":"$uri","status":$status,"bytes_received":$request_length,'
+    '"bytes_sent":$body_bytes_sent,"connect":"$upstream_connect_time","first_byte":"$upstream_header_time",'
+    '"total":$request_time,"endpoint":"$upstream_addr"}\';'
+)
+"""What our own line has; it is buffered, as ours is."""
 
 
 class Nginx(Peer):
@@ -39,16 +47,17 @@ class Nginx(Peer):
 
     def _servers(self) -> str:
         # As many failures in a row as ours and the others are told.
-        return " ".join(f"server {address} max_fails=5 fail_timeout=10s;" for address in self.setup.endpoints)
+        failing = f"max_fails={FAILURES} fail_timeout={self.setup.eject_time:g}s"
+        return " ".join(f"server {address} {failing};" for address in self.setup.endpoints)
 
     def _http(self) -> str:
         setup = self.setup
-        log = f"{self.folder}/access.log" if setup.access_log else "off"
+        log = f"{self.folder}/access.log json buffer=64k flush=1s" if setup.access_log else "off"
         folders = "".join(
             f"{kind}_temp_path {self.folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         return (
-            f"http {{ access_log {log}; {folders} keepalive_requests 1000000000; client_max_body_size 0;\n"
+            f"http {{ {_LOG} access_log {log}; {folders} keepalive_requests 1000000000; client_max_body_size 0;\n"
             f"upstream endpoints {{ {self.policies[setup.policy]} {self._servers()} keepalive 256;"
             " keepalive_requests 1000000000; }\n"
             "map $http_upgrade $connection_option { default upgrade; '' ''; }\n"

@@ -16,6 +16,7 @@ from typing import ClassVar, Self
 from benchmarks import processes
 from benchmarks.ports import free_port, status_of
 
+FAILURES = 5
 _START_LIMIT = 30.0
 """Seconds until a program must serve: a machine under load is slow to start it."""
 
@@ -33,6 +34,8 @@ class Setup:
     core: int | None = None
     watched: bool = False
     """Whether endpoints may misbehave: failures are looked for also where that is not the default."""
+    eject_time: float = 10.0
+    """Seconds that an endpoint is left out after FAILURES in a row."""
 
 
 class Peer(ABC):
