@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV := .venv/bin
+# Makes .venv-compiled: where this machine has one, a Python built for speed, as the images' is.
+COMPILED_PYTHON ?= $(shell $(PYTHON) tools/interpreter.py --best)
 VERSION = $(shell sed -n 's/^appVersion: *"\{0,1\}\([^" ]*\)"\{0,1\}.*/\1/p' charts/lb/Chart.yaml)
 SOURCES := services tools tests benchmarks
 HOT := $(shell find services -name build -prune -o -name '*.py' -print -o -name pyproject.toml -print -o -path '*/dashboard/*' -print)
@@ -120,5 +122,5 @@ generated: .venv/.ready
 
 .venv-compiled/.ready: .venv/.ready $(HOT)
 	echo "compiled: .venv-compiled (a minute or two)"
-	$(VENV)/python tools/environment.py compiled
+	$(COMPILED_PYTHON) tools/environment.py compiled
 	touch $@

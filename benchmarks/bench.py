@@ -9,9 +9,12 @@ from pathlib import Path
 
 from benchmarks import processes
 from benchmarks.peers import PEERS
-from benchmarks.peers.lb import LbSource
+from benchmarks.peers.lb import Lb, LbBeside, LbSource
 from benchmarks.peers.peer import Peer, Setup
 from benchmarks.results import Report, Result, describe_machine
+from tools.interpreter import PLAIN
+
+REMEDY = "what it measures, nobody deploys. `make bench COMPILED_PYTHON=/usr/bin/python3`, after `rm -r .venv-compiled`"
 
 
 @dataclass(slots=True)
@@ -33,10 +36,13 @@ class Bench:
     def __post_init__(self) -> None:
         self.balancer_core, self.load_core = processes.cores()
         self.report.machine = describe_machine()
+        if Lb.missing() is None:
+            self.report.machine["interpreter"] = interpreter = Lb.interpreter()
+            if PLAIN in interpreter:
+                self.tell(f"bench: {interpreter}, as the images' is not; {REMEDY}")
         self.peers = []
         candidates: list[type[Peer]] = [*PEERS]
-        if LbSource.name in self.only_peers:
-            candidates.append(LbSource)
+        candidates += [peer for peer in (LbSource, LbBeside) if peer.name in self.only_peers]
         for peer in candidates:
             reason = peer.missing()
             self.report.peers[peer.name] = f"skipped: {reason}" if reason else peer.version()

@@ -55,7 +55,9 @@ def verdict(result: Result) -> tuple[str, str, str]:
 
 def columns(results: Sequence[Result]) -> list[str]:
     """The programs that any of `results` has."""
-    return [peer for peer in (*PEERS, "lb-interpreted") if any(result.samples.get(peer) for result in results)]
+    return [
+        peer for peer in (*PEERS, "lb-interpreted", "lb-beside") if any(result.samples.get(peer) for result in results)
+    ]
 
 
 def row(result: Result, peers: Sequence[str]) -> list[str]:

@@ -98,7 +98,7 @@ def describe_machine() -> dict[str, str]:
         if line.startswith("model name"):
             cpu = line.partition(":")[2].strip()
             break
-    return {"cpu": cpu, "cores": str(os.cpu_count()), "kernel": platform.release(), "python": platform.python_version()}
+    return {"cpu": cpu, "cores": str(os.cpu_count()), "kernel": platform.release()}
 
 
 def now() -> str:

@@ -24,6 +24,7 @@ from benchmarks import measures, processes, report
 from benchmarks.bench import Bench, told
 from benchmarks.endpoints import Endpoints
 from benchmarks.fleets import FLEETS
+from benchmarks.peers.lb import LbBeside
 from benchmarks.results import Report, Result, now
 from benchmarks.results import load as load_report
 from benchmarks.unequal import unequal
@@ -75,7 +76,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the main measurements, in under two minutes")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only this one; * and ? match")
-    parser.add_argument("--peers", help="only these, comma separated; lb-interpreted too")
+    parser.add_argument("--peers", help="only these, comma separated; lb-interpreted and lb-beside too")
+    parser.add_argument("--beside", metavar="PYTHON", help="that of another compiled build, in --peers as lb-beside")
     parser.add_argument("--rounds", type=int, help="turns of each measurement (3, --quick 1)")
     parser.add_argument("--seconds", type=float, help="seconds of load in each round (2, --quick 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the results to those in FILE")
@@ -101,6 +103,7 @@ def main() -> int:
     if missing := [tool for tool in ("nginx", "wrk", "taskset") if shutil.which(tool) is None]:
         print(f"bench: not on PATH: {', '.join(missing)} (apt install nginx wrk util-linux)", file=sys.stderr)
         return 2
+    LbBeside.program = asked.beside or LbBeside.program
     found = load_report(asked.json) if asked.json else Report()
     peers = tuple(asked.peers.split(",")) if asked.peers else QUICK_PEERS if asked.quick else ()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:

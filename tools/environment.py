@@ -78,15 +78,19 @@ def set_up(environment: Path) -> None:
     run(environment / "bin" / "python", "-c", "import balancer.app, pi.server")
 
 
-def set_up_compiled(environment: Path, builder: Path) -> None:
-    """The wheels of both services, built in `builder`, beside the same tools: for tests and benchmarks of them."""
+def set_up_compiled(environment: Path) -> None:
+    """The wheels of both services, built there, beside the same tools: for tests and benchmarks of them."""
     remove(WHEELS, *BUILDS)
-    wheel = [*pip_for(builder), "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
+    made = environment / "pyvenv.cfg"
+    if made.exists() and f"executable = {Path(sys.executable).resolve()}" not in made.read_text().splitlines():
+        remove(environment)  # With another Python.
+    pip = pip_for(environment)
+    install = [*pip, "install", "--quiet", "--no-compile"]
+    run(*install, "--require-hashes", "--requirement", LOCK)
+    wheel = [*pip, "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
     run(*wheel, "--wheel-dir", WHEELS, *SERVICES)
     remove(*BUILDS)
-    pip = [*pip_for(environment), "install", "--quiet", "--no-compile"]
-    run(*pip, "--require-hashes", "--requirement", LOCK)
-    run(*pip, "--no-deps", "--no-index", "--force-reinstall", *sorted(WHEELS.glob("*.whl")))
+    run(*install, "--no-deps", "--no-index", "--force-reinstall", *sorted(WHEELS.glob("*.whl")))
 
 
 def main() -> int:
@@ -100,7 +104,7 @@ def main() -> int:
         if kind == "editable":
             set_up(ROOT / ".venv")
         else:
-            set_up_compiled(ROOT / ".venv-compiled", builder=ROOT / ".venv")
+            set_up_compiled(ROOT / ".venv-compiled")
     except CannotSetUp as reason:
         print(f"setup: {reason}", file=sys.stderr)
         return 1

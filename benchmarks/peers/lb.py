@@ -35,9 +35,13 @@ class Lb(Peer):
         commit = subprocess.run(
             ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
         )
-        told = "import importlib.metadata as m, platform as p; print(m.version('lb-balancer'), p.python_version())"
-        version, _, python = first_line([cls.program, "-c", told]).partition(" ")
-        return f"lb {version} on CPython {python}, commit {commit.stdout.strip()}"
+        version = first_line([cls.program, "-c", "import importlib.metadata as m; print(m.version('lb-balancer'))"])
+        return f"lb {version}, commit {commit.stdout.strip()}, on {cls.interpreter()}"
+
+    @classmethod
+    def interpreter(cls) -> str:
+        """The Python that it runs on, and how that was built."""
+        return first_line([cls.program, str(ROOT / "tools/interpreter.py")])
 
     def command(self) -> list[str]:
         return [self.program, "-m", "balancer"]
@@ -69,3 +73,10 @@ class LbSource(Lb):
     name = "lb-interpreted"
     program = str(ROOT / ".venv/bin/python")
     source = "make setup"
+
+
+class LbBeside(Lb):
+    """Another compiled build, whose Python the command line names: to see what a change costs or gains."""
+
+    name = "lb-beside"
+    source = "name its Python by --beside"
