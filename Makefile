@@ -86,7 +86,7 @@ images:  ## Build lb-balancer and lb-pi, tagged as the chart's defaults ask
 
 ##@ Measure it
 
-bench: .venv-compiled/.ready  ## The balancer beside nginx, HAProxy, Envoy, Traefik and Caddy, as far as installed (ONLY=tiny)
+bench: .venv-compiled/.ready  ## The balancer beside nginx, HAProxy, Envoy, Traefik and Caddy, as far as installed: an hour (ONLY=tiny)
 	$(VENV)/python -m benchmarks.run --json build/bench.json $(foreach name,$(ONLY),--only $(name))
 
 bench-quick: .venv-compiled/.ready  ## The same in under two minutes
@@ -121,6 +121,6 @@ generated: .venv/.ready
 	touch $@
 
 .venv-compiled/.ready: .venv/.ready $(HOT)
-	echo "compiled: .venv-compiled (a minute or two)"
+	echo "compiled: .venv-compiled, for $(COMPILED_PYTHON) (a minute or two)"
 	$(COMPILED_PYTHON) tools/environment.py compiled
 	touch $@

@@ -11,10 +11,7 @@ from benchmarks import processes
 from benchmarks.peers import PEERS
 from benchmarks.peers.lb import Lb, LbBeside, LbSource
 from benchmarks.peers.peer import Peer, Setup
-from benchmarks.results import Report, Result, describe_machine
-from tools.interpreter import PLAIN
-
-REMEDY = "what it measures, nobody deploys. `make bench COMPILED_PYTHON=/usr/bin/python3`, after `rm -r .venv-compiled`"
+from benchmarks.results import Report, Result, describe_machine, slow_interpreter
 
 
 @dataclass(slots=True)
@@ -38,8 +35,8 @@ class Bench:
         self.report.machine = describe_machine()
         if Lb.missing() is None:
             self.report.machine["interpreter"] = interpreter = Lb.interpreter()
-            if PLAIN in interpreter:
-                self.tell(f"bench: {interpreter}, as the images' is not; {REMEDY}")
+            if warning := slow_interpreter(interpreter):
+                self.tell(f"bench: {warning}")
         self.peers = []
         candidates: list[type[Peer]] = [*PEERS]
         candidates += [peer for peer in (LbSource, LbBeside) if peer.name in self.only_peers]
@@ -83,6 +80,10 @@ class Bench:
 
 def told(result: Result) -> str:
     """A result in a line."""
-    typical = ", ".join(f"{peer} {statistics.median(values):.4g}" for peer, values in result.samples.items() if values)
+    typical = ", ".join(
+        f"{peer} {statistics.median(values):.4g}"
+        for peer, values in result.samples.items()
+        if values and "/" not in peer
+    )
     ratio = result.ratio()
     return f"{result.name}: {typical} {result.unit}" + (f"; ratio {ratio:.3f}" if ratio is not None else "")

@@ -1,15 +1,21 @@
 """Fleets of unequal endpoints, each with a script of its own: the reason to have a balancer at all.
 
-An endpoint serves as a process with a few workers does: so many requests at a time, each for a random (exponential)
-time with a given mean, the others wait in its queue. `python -m benchmarks.fleets FLEET PORT…` serves a fleet.
+An endpoint serves as a process with a few workers does: so many requests at a time, the others wait in its queue. How
+much work a request is, it says itself (X-Work, multiples of MEAN), so that it is the same whoever balances it and
+wherever it ends; one that says nothing only asks whether somebody is there, and is answered at once by all.
+
+`python -m benchmarks.fleets FLEET SEED PORT…` serves a fleet. Its time begins with the first request that is work.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import uvloop
@@ -17,6 +23,7 @@ import uvloop
 WORKERS = 4
 MEAN = 0.008
 """Seconds that a healthy endpoint works on a request, on average."""
+_WORK = re.compile(rb"(?i)\r\nx-work: *([\d.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class Script:
     """Mean seconds between pauses in which nothing is answered: a noisy neighbour, a collector."""
     pause: float = 0.0
     joins_after: float = 0.0
-    """Seconds after the start until it answers at all; then it is cold, and five times as slow for two seconds."""
+    """Seconds until it listens at all, though the balancer knows it; then it is cold: COLD times as slow at first."""
 
 
 HEALTHY = Script()
@@ -44,62 +51,93 @@ FLEETS: dict[str, tuple[Script, ...]] = {
     "one-failing": (HEALTHY, HEALTHY, HEALTHY, Script(fails=True)),
     "equal": (HEALTHY,) * 4,
     "noisy": (NOISY,) * 4,
-    "one-joining": (HEALTHY, HEALTHY, HEALTHY, Script(joins_after=2.0)),
+    "one-joining": (HEALTHY, HEALTHY, HEALTHY, Script(joins_after=1.0)),
 }
 COLD = 5.0
-COLD_FOR = 2.0
+COLD_FOR = 300
+"""Requests until it is warm."""
 
 
 def capacity(fleet: tuple[Script, ...]) -> float:
-    """Requests a second that its sound endpoints could answer in the long run."""
-    sound = [script for script in fleet if not (script.hangs or script.fails)]
-    return sum(WORKERS / (MEAN * script.slower) for script in sound)
+    """Requests a second that its sound endpoints could answer in the long run, without one that is yet to join."""
+    sound = [script for script in fleet if not (script.hangs or script.fails or script.joins_after)]
+    return sum(WORKERS / (MEAN * script.slower) * _awake(script) for script in sound)
+
+
+def _awake(script: Script) -> float:
+    return script.pause_every / (script.pause_every + script.pause) if script.pause_every else 1.0
+
+
+class Time:
+    """Seconds since the first request that was work; whoever waits for a moment is called then."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began: float | None = None
+        self._waiting: list[tuple[float, Callable[[], None]]] = []
+
+    def at(self, moment: float, call: Callable[[], None]) -> None:
+        """Call then; now when it is past."""
+        if self._began is None and moment > 0:
+            self._waiting.append((moment, call))
+        else:
+            self._loop.call_at((self._began or 0.0) + moment, call)
+
+    def now(self) -> float:
+        """The time, which begins with this."""
+        if self._began is None:
+            self._began = self._loop.time()
+            for moment, call in self._waiting:
+                self.at(moment, call)
+        return self._loop.time() - self._began
 
 
 class Endpoint:
     """One scripted endpoint: its workers, its queue, and the connections that wait for it."""
 
-    def __init__(self, script: Script, seed: int) -> None:
+    def __init__(self, script: Script, time: Time, random: Random) -> None:
         self.script = script
-        self._random = Random(seed)
-        self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
+        self._time = time
+        self._random = random
         self._free = WORKERS
-        self._queue: deque[Connection] = deque()
+        self._queue: deque[tuple[Connection, float]] = deque()
+        self._answered = 0
         self._paused_until = 0.0
-        self._next_pause = self._pause_after(self._began)
+        self._next_pause = self._pause_after(0.0)
 
     def _pause_after(self, now: float) -> float:
         every = self.script.pause_every
         return now + self._random.expovariate(1 / every) if every else float("inf")
 
-    def asked(self, connection: Connection) -> None:
-        """A request has come."""
+    def asked(self, connection: Connection, work: float) -> None:
+        """A request has come that is so much work."""
+        now = self._time.now()
         if self.script.fails:
             connection.answer(500)
         elif self.script.hangs:
             pass
         elif self._free:
             self._free -= 1
-            self._work(connection)
+            self._work(connection, work, now)
         else:
-            self._queue.append(connection)
+            self._queue.append((connection, work))
 
-    def _work(self, connection: Connection) -> None:
-        now = self._loop.time()
-        if now >= self._next_pause:
-            self._paused_until = now + self.script.pause
-            self._next_pause = self._pause_after(self._paused_until)
-        age = now - self._began - self.script.joins_after
-        cold = COLD if self.script.joins_after and age < COLD_FOR else 1.0
-        mean = MEAN * self.script.slower * cold
-        takes = self._random.expovariate(1 / mean) + max(0.0, self._paused_until - now)
-        self._loop.call_later(takes, self._worked, connection)
+    def _work(self, connection: Connection, work: float, now: float) -> None:
+        cold = COLD if self.script.joins_after and self._answered < COLD_FOR else 1.0
+        self._time.at(now + work * MEAN * self.script.slower * cold, partial(self._worked, connection))
 
     def _worked(self, connection: Connection) -> None:
+        now = self._time.now()
+        while now >= self._next_pause:
+            self._paused_until = self._next_pause + self.script.pause
+            self._next_pause = self._pause_after(self._paused_until)
+        if now < self._paused_until:
+            self._time.at(self._paused_until, partial(self._worked, connection))
+            return
         connection.answer(200)
+        self._answered += 1
         if self._queue:
-            self._work(self._queue.popleft())
+            self._work(*self._queue.popleft(), now)
         else:
             self._free += 1
 
@@ -117,8 +155,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._held += data
         while b"\r\n\r\n" in self._held:
-            _, _, self._held = self._held.partition(b"\r\n\r\n")
-            self._endpoint.asked(self)
+            head, _, self._held = self._held.partition(b"\r\n\r\n")
+            if work := _WORK.search(head):
+                self._endpoint.asked(self, float(work[1]))
+            else:
+                self.answer(200)
 
     def answer(self, status: int) -> None:
         """Send an answer, unless nobody waits any more."""
@@ -126,17 +167,21 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 %d Answer\r\nContent-Length: 3\r\n\r\nok\n" % status)
 
 
-async def _listen(script: Script, port: int, seed: int) -> None:
+async def _listen(endpoint: Endpoint, port: int, time: Time) -> None:
+    joined = asyncio.Event()
+    time.at(endpoint.script.joins_after, joined.set)
+    await joined.wait()
     loop = asyncio.get_running_loop()
-    endpoint = Endpoint(script, seed)
-    await asyncio.sleep(script.joins_after)
     await loop.create_server(lambda: Connection(endpoint), "127.0.0.1", port, backlog=4096)
 
 
-async def _serve(fleet: tuple[Script, ...], ports: list[int]) -> None:
-    await asyncio.gather(*(_listen(script, port, port) for script, port in zip(fleet, ports, strict=True)))
+async def _serve(fleet: tuple[Script, ...], seed: int, ports: list[int]) -> None:
+    time = Time()
+    # The pauses of each endpoint lie where the seed puts them, whatever it is asked.
+    endpoints = [Endpoint(script, time, Random(seed * 1000 + number)) for number, script in enumerate(fleet)]
+    await asyncio.gather(*(_listen(endpoint, port, time) for endpoint, port in zip(endpoints, ports, strict=True)))
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(FLEETS[sys.argv[1]], [int(port) for port in sys.argv[2:]]))
+    uvloop.run(_serve(FLEETS[sys.argv[1]], int(sys.argv[2]), [int(port) for port in sys.argv[3:]]))

@@ -96,11 +96,18 @@ def closed_loop(command: Sequence[str], core: int | None) -> Closed:
 
 
 def open_loop(
-    port: int, rate: float, seconds: float, core: int | None, timeout: float = 5.0, *, failed_as: float = 0.0
+    port: int,
+    rate: float,
+    seconds: float,
+    core: int | None,
+    options: Sequence[str] = (),
+    *,
+    timeout: float = 5.0,
+    failed_as: float = 0.0,
 ) -> Open:
     """Ask `rate` times a second for so long, then wait up to `timeout` seconds for what is still out."""
     asked = [str(value) for value in (port, rate, seconds, timeout)]
-    command = [sys.executable, "-m", "benchmarks.openloop", *asked]
+    command = [sys.executable, "-m", "benchmarks.openloop", *asked, *options]
     done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=False)
     if done.returncode:
         raise LoadError(f"openloop says: {done.stderr}")

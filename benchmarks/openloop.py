@@ -4,17 +4,21 @@ So nothing is hidden when answers are late (coordinated omission): a request tha
 generator was held up or every connection waited, has begun to wait all the same. A request costs it some 30 µs of the
 core that the endpoints have too; vegeta, tried first, could ask no more than 2,000 times a second there.
 
-Requests are due in even groups each millisecond. `python -m benchmarks.openloop PORT RATE SECONDS TIMEOUT` prints
-a JSON list of `[status, seconds]`, status 0 for a request that was cut or had no answer in time.
+Requests are due in even groups each millisecond; with a seed at random times (a Poisson process), each with a path and
+an amount of work (the header X-Work, 1 on average) drawn from it too: whoever is asked with the same seed is asked
+the same at the same times. `python -m benchmarks.openloop PORT RATE SECONDS TIMEOUT` prints a JSON list of
+`[status, seconds]`, status 0 for a request that was cut or had no answer in time.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import re
-import sys
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from random import Random
 from time import monotonic
 
 import uvloop
@@ -22,8 +26,27 @@ import uvloop
 TICK = 0.001
 MOST_CONNECTIONS = 2048
 AT_FIRST = 64
-_REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+
+
+def evenly(rate: float, seconds: float) -> Iterator[tuple[float, bytes]]:
+    """When each request is due, in seconds from the start, and the request."""
+    asked = 0
+    for tick in range(round(seconds / TICK)):
+        upto = round((tick + 1) * TICK * rate)
+        for _ in range(upto - asked):
+            yield tick * TICK, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        asked = upto
+
+
+def at_random(rate: float, seconds: float, paths: Sequence[str], seed: int) -> Iterator[tuple[float, bytes]]:
+    """The same for independent clients, each with its own path and amount of work."""
+    random = Random(seed)
+    due = random.expovariate(rate)
+    while due < seconds:
+        path, work = random.choice(paths), random.expovariate(1)
+        yield due, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Work: {work:.5f}\r\n\r\n".encode()
+        due += random.expovariate(rate)
 
 
 class Generator:
@@ -33,8 +56,8 @@ class Generator:
         self._loop = asyncio.get_running_loop()
         self._port = port
         self._timeout = timeout
-        self._waiting: deque[float] = deque()
-        """When requests were due for which there is no connection yet."""
+        self._waiting: deque[tuple[float, bytes]] = deque()
+        """Requests for which there is no connection yet, and when they were due."""
         self._idle: list[Connection] = []
         self._open = 0
         self.out = 0
@@ -42,30 +65,30 @@ class Generator:
         self.answers: list[tuple[int, float]] = []
         self._opening: set[asyncio.Task[None]] = set()
 
-    async def run(self, rate: float, seconds: float) -> list[tuple[int, float]]:
+    async def run(self, requests: Iterable[tuple[float, bytes]]) -> list[tuple[int, float]]:
         """Ask, then wait for what is out."""
         await asyncio.gather(*(self._connect() for _ in range(AT_FIRST)))
-        began, asked = monotonic() + TICK, 0
-        for tick in range(round(seconds / TICK)):
-            due = began + tick * TICK
-            if due > monotonic():
-                await asyncio.sleep(due - monotonic())
-            upto = round((tick + 1) * TICK * rate)
-            for _ in range(upto - asked):
-                self._ask(due)
-            asked = upto
+        planned = list(requests)
+        began, last = monotonic() + TICK, -1.0
+        for offset, request in planned:
+            due = began + offset
+            if offset > last:
+                # Late or not, let answers be read in between.
+                await asyncio.sleep(max(0.0, due - monotonic()))
+                last = offset
+            self._ask(due, request)
         end = monotonic() + self._timeout
         while self.out and monotonic() < end:  # noqa: ASYNC110 (an event for each answer would cost more)
             await asyncio.sleep(0.01)
         self.answers += [(0, self._timeout)] * self.out
         return self.answers
 
-    def _ask(self, due: float) -> None:
+    def _ask(self, due: float, request: bytes) -> None:
         self.out += 1
         if self._idle:
-            self._idle.pop().send(due)
+            self._idle.pop().send(due, request)
             return
-        self._waiting.append(due)
+        self._waiting.append((due, request))
         if self._open + len(self._opening) < MOST_CONNECTIONS:
             task = self._loop.create_task(self._connect())
             self._opening.add(task)
@@ -76,12 +99,12 @@ class Generator:
             await self._loop.create_connection(lambda: Connection(self), "127.0.0.1", self._port)
         except OSError:
             if self._waiting:
-                self.ended(0, self._waiting.popleft())
+                self.ended(0, self._waiting.popleft()[0])
 
     def opened(self, connection: Connection) -> None:
         """A connection can carry a request: the one that has waited longest."""
         if self._waiting:
-            connection.send(self._waiting.popleft())
+            connection.send(*self._waiting.popleft())
         else:
             self._idle.append(connection)
 
@@ -114,10 +137,10 @@ class Connection(asyncio.Protocol):
         self._generator.counted(1)
         self._generator.opened(self)
 
-    def send(self, due: float) -> None:
-        """Send the request that was due then."""
+    def send(self, due: float, request: bytes) -> None:
+        """Send what was due then."""
         self._due = due
-        self._transport.write(_REQUEST)
+        self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self._held += data
@@ -141,9 +164,22 @@ class Connection(asyncio.Protocol):
             self._generator.ended(0, self._due)
 
 
-async def _main(port: int, rate: float, seconds: float, patience: float) -> None:
-    print(json.dumps(await Generator(port, patience).run(rate, seconds)))
+async def _main(asked: argparse.Namespace) -> None:
+    requests = evenly(asked.rate, asked.seconds)
+    if asked.seed is not None:
+        requests = at_random(asked.rate, asked.seconds, asked.paths, asked.seed)
+    print(json.dumps(await Generator(asked.port, asked.timeout).run(requests)))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("port", type=int)
+    for name in ("rate", "seconds", "timeout"):
+        parser.add_argument(name, type=float)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--paths", nargs="+", default=["/"])
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(int(sys.argv[1]), *map(float, sys.argv[2:5])))
+    uvloop.run(_main(_arguments()))

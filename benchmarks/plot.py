@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from html import escape
 
@@ -18,28 +17,29 @@ COLOURS = {
 _BAR, _GAP, _LEFT, _WIDTH, _TOP = 13, 16, 300, 860, 62
 
 
-def bars(title: str, rows: Mapping[str, Mapping[str, float]], *, mark: float | None = None, log: bool = False) -> str:
+def bars(title: str, rows: Mapping[str, Mapping[str, float]], *, mark: float | None = None) -> str:
     """A group of horizontal bars for each row, one for each program; `mark` is a line to compare with."""
     values = [value for row in rows.values() for value in row.values() if value > 0]
-    low = 10 ** math.floor(math.log10(min(values))) if log and values else 0.0
     high = max([*values, mark or 0.0]) if values else 1.0
     height = _TOP + sum(_BAR * len(row) + _GAP for row in rows.values()) + 8
 
     def x(value: float) -> float:
-        if log:
-            share = math.log(max(value, low) / low) / math.log(high / low) if high > low else 1.0
-        else:
-            share = max(value, 0.0) / high
-        return _LEFT + share * (_WIDTH - _LEFT - 90)
+        return _LEFT + max(value, 0.0) / high * (_WIDTH - _LEFT - 90)
 
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
         f"<title>{escape(title)}</title>",
-        "<style>text { font-family: sans-serif; font-size: 12px; }</style>",
+        "<style>text { font-family: sans-serif; font-size: 12px; }",
+        ".value { font-size: 10px; fill: #374151; stroke: #ffffff; stroke-width: 3px; paint-order: stroke; }</style>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="12" y="22" style="font-size: 15px; font-weight: bold" fill="#111827">{escape(title)}</text>',
         *_legend(dict.fromkeys(peer for row in rows.values() for peer in row)),
     ]
+    if mark is not None:
+        out.append(
+            f'<line x1="{x(mark):.1f}" y1="{_TOP - 6}" x2="{x(mark):.1f}" y2="{height - 8}" stroke="#111827" '
+            'stroke-dasharray="4 3"/>'
+        )
     top = _TOP
     for name, row in rows.items():
         middle = top + _BAR * len(row) / 2 + 4
@@ -50,16 +50,9 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]], *, mark: float | N
                 f'fill="{COLOURS.get(peer, "#334155")}"/>'
             )
             label = f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
-            out.append(
-                f'<text x="{x(value) + 5:.1f}" y="{top + 10}" style="font-size: 10px" fill="#374151">{label}</text>'
-            )
+            out.append(f'<text x="{x(value) + 5:.1f}" y="{top + 10}" class="value">{label}</text>')
             top += _BAR
         top += _GAP
-    if mark is not None:
-        out.append(
-            f'<line x1="{x(mark):.1f}" y1="{_TOP - 6}" x2="{x(mark):.1f}" y2="{height - 8}" stroke="#111827" '
-            'stroke-dasharray="4 3"/>'
-        )
     return "\n".join([*out, "</svg>"]) + "\n"
 
 

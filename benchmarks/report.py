@@ -13,20 +13,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import plot
-from benchmarks.results import OURS, Report, Result, load
+from benchmarks import plot, unequal_report
+from benchmarks.results import OURS, Report, Result, load, number, slow_interpreter
+from benchmarks.workloads import BEST
 from rich.console import Console
 from rich.table import Table
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 JSON = DOCS / "performance.json"
 PAGE = DOCS / "performance.md"
+UNEQUAL = ("fleets", "pi")
+"""Groups whose measurements are fleets at loads."""
 PEERS = (OURS, "nginx", "haproxy", "envoy", "traefik", "caddy")
-
-
-def number(value: float) -> str:
-    """Three digits, or all of a larger number."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def cell(values: Sequence[float]) -> str:
@@ -41,7 +39,9 @@ def cell(values: Sequence[float]) -> str:
 def verdict(result: Result) -> tuple[str, str, str]:
     """Ratio, bar and whether it is met, as text."""
     ratio, met, bar = result.ratio(), result.met(), result.bar
-    shown = "" if ratio is None else f"{ratio:.2f}"
+    shown, rounds = "" if ratio is None else f"{ratio:.2f}", result.ratios()
+    if len(rounds) > 1:
+        shown += f" ({min(rounds):.2f} to {max(rounds):.2f})"
     if bar is None:
         return shown, "", ""
     sign = "≥" if result.better == "higher" else "≤"
@@ -68,15 +68,19 @@ def row(result: Result, peers: Sequence[str]) -> list[str]:
 
 def show(report: Report) -> None:
     """Print all results to the terminal."""
-    console = Console()
+    # Wide enough not to cut a figure: a narrow terminal wraps the lines.
+    console = Console(width=max(Console().width, 150))
     for peer, version in report.peers.items():
         console.print(f"{peer}: {version}", highlight=False)
     results = list(report.results.values())
-    peers = columns(results)
-    table = Table("", "unit", *peers, "ratio", "bar", "met")
-    for result in results:
-        table.add_row(*row(result, peers))
-    console.print(table)
+    for unit in dict.fromkeys(result.unit for result in results):
+        alike = [result for result in results if result.unit == unit]
+        peers = columns(alike)
+        table = Table(unit, *peers, "ratio", "bar", "met")
+        for result in alike:
+            title, _, *cells = row(result, peers)
+            table.add_row(title, *cells)
+        console.print(table)
     for result in results:
         if problems := {peer: note for peer, note in result.notes.items() if "error" in note}:
             console.print(f"{result.name}: {problems}", highlight=False)
@@ -90,31 +94,25 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def fleet_table(results: Sequence[Result]) -> str:
-    """Every strategy of every balancer, by fleet."""
-    lines = []
-    for result in results:
-        lines += [f"**{result.title}**", "", "| strategy | p99, ms | |", "| --- | --- | --- |"]
-        policies = sorted((name for name in result.samples if "/" in name), key=result.typical)
-        lines += [f"| {name} | {cell(result.samples[name])} | {result.notes.get(name, '')} |" for name in policies]
-        lines.append("")
-    return "\n".join(lines).rstrip()
-
-
 def parts(report: Report) -> dict[str, str]:
     """What stands between the page's markers, by the marker's name."""
     groups: dict[str, list[Result]] = {}
     for result in report.results.values():
         groups.setdefault(result.group, []).append(result)
-    found = {group: markdown(results) for group, results in groups.items()}
-    if fleets := groups.get("fleets"):
-        found["strategies"] = fleet_table(fleets)
+    found = {group: markdown(results) for group, results in groups.items() if group not in UNEQUAL}
+    unequal = [result for group in UNEQUAL for result in groups.get(group, [])]
+    if barred := [result for result in unequal if result.bar]:
+        found["fleets"] = markdown(barred)
+    if unequal:
+        found["strategies"] = unequal_report.tables(unequal)
     if choices := groups.get("choice"):
         rows = [f"| {result.name.removeprefix('choice-')} | {result.notes.get(OURS, '')} |" for result in choices]
         found["choice-times"] = "\n".join(["| strategy | a lease and its close |", "| --- | --- |", *rows])
     machine = ", ".join(f"{key} {value}" for key, value in report.machine.items())
     peers = "\n".join(f"| {peer} | {version} |" for peer, version in report.peers.items())
     found["machine"] = f"{machine}.\n\n| program | version |\n| --- | --- |\n{peers}"
+    if warning := slow_interpreter(report.machine.get("interpreter", "")):
+        found["machine"] += f"\n\n**{warning}.**"
     commands = [
         f"| {result.title} | `{result.command}` | {result.at} | {result.load:.1f} |"
         for result in report.results.values()
@@ -139,23 +137,17 @@ def pictures(report: Report) -> dict[str, str]:
     by_group: dict[str, list[Result]] = {}
     for result in report.results.values():
         by_group.setdefault(result.group, []).append(result)
-    throughput = [result for result in by_group.get("throughput", []) if _rival(result)]
-    if throughput:
-        rows = {
-            result.title: {peer: result.typical(peer) / _rival(result) for peer in columns([result]) if peer in PEERS}
-            for result in throughput
-        }
+    rows = {}
+    for result in by_group.get("throughput", []):
+        if rival := result.hardest(BEST):
+            ratios = {peer: result.between(peer, rival) for peer in columns([result]) if peer in PEERS}
+            rows[result.title] = {peer: statistics.median(found) for peer, found in ratios.items()}
+    if rows:
         title = "Work for each second of CPU time, the better of nginx and HAProxy = 1"
         drawn["throughput.svg"] = plot.bars(title, rows, mark=1.0)
-    if fleets := by_group.get("fleets"):
-        rows = {result.title: {peer: result.typical(peer) for peer in columns([result])} for result in fleets}
-        drawn["fleets.svg"] = plot.bars("p99 in ms with each balancer's best strategy (logarithmic)", rows, log=True)
+    if unequal := [result for group in UNEQUAL for result in by_group.get(group, [])]:
+        drawn["fleets.svg"] = unequal_report.picture(unequal, PEERS)
     return drawn
-
-
-def _rival(result: Result) -> float:
-    """The better of nginx and HAProxy; 0 when neither was here."""
-    return max((result.typical(peer) for peer in ("nginx", "haproxy") if result.samples.get(peer)), default=0.0)
 
 
 def main() -> int:

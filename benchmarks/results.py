@@ -6,15 +6,18 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 from benchmarks.workloads import BEST, Bar
+from tools.interpreter import PLAIN
 
 OURS = "lb"
+IDEAL = "ideal"
+"""Beside the programs: what none of them could do better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Result:
     group: str = "throughput"
     notes: dict[str, str] = field(default_factory=dict)
     """By peer: what the figure does not say, failures above all."""
+    details: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By peer: other quantities of the same measurement, by name."""
     at: str = ""
     load: float = 0.0
     """The machine's load average before it began, over one minute."""
@@ -43,12 +48,29 @@ class Result:
 
     def ratio(self) -> float | None:
         """Ours to the best of those that the bar names, or where there is none, of BEST; None when none was here."""
-        rivals = [peer for peer in (self.bar.against if self.bar else BEST) if self.samples.get(peer)]
-        if not rivals or not self.samples.get(OURS):
-            return None
-        typical = [self.typical(peer) for peer in rivals]
-        best = max(typical) if self.better == "higher" else min(typical)
-        return self.typical(OURS) / best if best else None
+        ratios = self.ratios()
+        return median(ratios) if ratios else None
+
+    def ratios(self) -> list[float]:
+        """Ours to the hardest rival's, for each round.
+
+        The rounds took turns: what slowed one of them slowed all programs in it, and leaves their ratio alone.
+        """
+        rival = self.hardest(self.bar.against if self.bar else BEST)
+        return self.between(OURS, rival) if rival else []
+
+    def hardest(self, rivals: Sequence[str]) -> str | None:
+        """The one of them that ours compares worst with; None when none was here, or ours was not."""
+        beside = {peer: ratios for peer in rivals if (ratios := self.between(OURS, peer))}
+        worst = min if self.better == "higher" else max
+        return worst(beside, key=lambda peer: median(beside[peer])) if beside else None
+
+    def between(self, peer: str, rival: str) -> list[float]:
+        """The one's to the other's, for each round, or of the medians where the rounds are not the same."""
+        these, those = self.samples.get(peer, []), self.samples.get(rival, [])
+        if these and those and len(these) != len(those):
+            these, those = [median(these)], [median(those)]
+        return [one / other for one, other in zip(these, those, strict=False) if other]
 
     def met(self) -> bool | None:
         """Whether the bar is; None when there is no bar, or nobody to be held against."""
@@ -99,6 +121,21 @@ def describe_machine() -> dict[str, str]:
             cpu = line.partition(":")[2].strip()
             break
     return {"cpu": cpu, "cores": str(os.cpu_count()), "kernel": platform.release()}
+
+
+def number(value: float) -> str:
+    """Three digits, or all of a larger number."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def slow_interpreter(interpreter: str) -> str:
+    """What to tell of a Python that was not built for speed, as tools/interpreter.py describes it; else nothing."""
+    if PLAIN not in interpreter:
+        return ""
+    return (
+        f"{interpreter}: the images' Python, and Debian's, are built with PGO and LTO, and need less CPU time. "
+        "Measure with such a one: `rm -r .venv-compiled; make bench COMPILED_PYTHON=/usr/bin/python3`"
+    )
 
 
 def now() -> str:

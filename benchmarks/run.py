@@ -22,20 +22,19 @@ from pathlib import Path
 
 from benchmarks import measures, processes, report
 from benchmarks.bench import Bench, told
+from benchmarks.digits import pi
 from benchmarks.endpoints import Endpoints
 from benchmarks.fleets import FLEETS
 from benchmarks.peers.lb import LbBeside
 from benchmarks.results import Report, Result, now
 from benchmarks.results import load as load_report
-from benchmarks.unequal import unequal
+from benchmarks.unequal import WATCHED, unequal
 from benchmarks.workloads import WORKLOADS
 
 Measure = Callable[[Bench], Sequence[Result]]
 
 QUICK = ("tiny", "browser", "64k", "close", "tcp-small", "idle", "startup")
 QUICK_PEERS = ("lb", "nginx", "haproxy")
-FLEET_SECONDS = 4.0
-"""A second or two of it pass until a hung endpoint is noticed; then there must be some left."""
 
 
 def plan() -> dict[str, Measure]:
@@ -48,19 +47,13 @@ def plan() -> dict[str, Measure]:
         "idle": measures.idle,
         "startup": measures.startup,
     }
-    watched = ("one-slow", "one-hung", "one-failing")
-    fleets = {f"fleet-{fleet}-70": functools.partial(_fleet, fleet=fleet, share=0.7) for fleet in watched}
+    fleets = {f"fleet-{fleet}-70": functools.partial(unequal, fleet=fleet, share=0.7) for fleet in WATCHED}
     late = {
-        f"fleet-{fleet}-{share * 100:.0f}": functools.partial(_fleet, fleet=fleet, share=share)
+        f"fleet-{fleet}-{share * 100:.0f}": functools.partial(unequal, fleet=fleet, share=share)
         for share in (0.7, 0.5, 0.9)
         for fleet in FLEETS
     }
-    return {**first, **rest, **fleets, "websocket": measures.websocket, **throughput, **late}
-
-
-def _fleet(bench: Bench, fleet: str, share: float) -> Sequence[Result]:
-    longer = dataclasses.replace(bench, seconds=max(bench.seconds, FLEET_SECONDS), rounds=min(bench.rounds, 1))
-    return unequal(longer, fleet, share)
+    return {**first, **rest, **fleets, "websocket": measures.websocket, **throughput, "pi": pi, **late}
 
 
 def chosen(names: Sequence[str], patterns: Sequence[str]) -> list[str]:

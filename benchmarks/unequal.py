@@ -1,80 +1,213 @@
-"""The measurement for which one has a balancer: latency and failures over fleets of unequal endpoints, open loop."""
+"""The measurement for which one has a balancer: latency and failures before endpoints that are not equal, open loop.
+
+Every program is asked the same: in the nth round the same requests, each as much work, at the same times, by the same
+seed. So the rounds are compared one by one, and what is left to chance is who chooses which endpoint.
+
+Ours is held to the rivals with one strategy for all fleets, OWN; each rival with the best it has for this one.
+"""
 
 from __future__ import annotations
 
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
-from benchmarks import load, processes
+from benchmarks import ideal, load, processes
 from benchmarks.bench import Bench
 from benchmarks.fleets import FLEETS, capacity
 from benchmarks.peers.peer import Peer, Setup
 from benchmarks.ports import free_port, status_of
-from benchmarks.results import OURS, Result
+from benchmarks.results import IDEAL, OURS, Result
 from benchmarks.workloads import Bar
 
 RESPONSE_TIMEOUT = 1.0
 """Seconds that every balancer waits for an endpoint before it gives it up."""
 CLIENT_TIMEOUT = 5.0
 """Seconds that a client waits. A failed request counts as so long a one."""
+SECONDS = 5.0
+"""Of load, at least: one or two pass until a hung endpoint is noticed, and then there must be some left."""
+OWN = "least-response-time"
+"""The strategy that the README names for unequal endpoints."""
 NOT_HERE = frozenset({"consistent-hash"})
 """Binds one client, as the generator is, to one endpoint: it is for another purpose."""
+FAR_OFF = 1.5
+"""Where many rounds decide, a strategy whose first p99 is so many times its program's best is not asked again."""
+WATCHED = ("one-slow", "one-hung", "one-failing")
+"""Those for which there is a bar."""
+
+Fleet = Callable[[int], AbstractContextManager[tuple[str, ...]]]
+"""Starts endpoints by a seed; their addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One fleet at one load."""
+
+    name: str
+    title: str
+    rate: int
+    fleet: Fleet
+    rounds: int = 1
+    paths: tuple[str, ...] = ("/",)
+    eject_time: float = 10.0
+    group: str = "fleets"
+    barred: bool = False
+    peers: tuple[str, ...] = ()
+    """Only these, where there are any."""
+    ideal: Callable[[int], float] | None = None
+    """Seconds, by seed: the p99 that could not be better."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the rounds of one strategy of one program came to."""
+
+    p99: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    failures: int = 0
+    requests: int = 0
+
+    def add(self, found: load.Open) -> None:
+        """One round more."""
+        self.p99.append(found.quantiles[0.99] * 1000)
+        self.p50.append(found.quantiles[0.5] * 1000)
+        self.mean.append(found.mean * 1000)
+        self.failures += found.failures
+        self.requests += found.requests
+
+    def details(self) -> dict[str, float]:
+        """All but the p99: milliseconds, and numbers of requests."""
+        median = statistics.median
+        return {
+            "mean": median(self.mean),
+            "p50": median(self.p50),
+            "failures": self.failures,
+            "requests": self.requests,
+        }
 
 
 def unequal(bench: Bench, fleet: str, share: float) -> list[Result]:
     """Each strategy of each balancer over `fleet`, at `share` of what its sound endpoints can do."""
     rate = round(share * capacity(FLEETS[fleet]))
-    p99: dict[str, list[float]] = {}
-    notes: dict[str, str] = {}
-    for _ in range(bench.rounds):
-        for kind in bench.peers:
-            for policy in kind.policies:
-                if policy in NOT_HERE:
-                    continue
-                seen = _ask(bench, kind, policy, fleet, rate)
-                name = f"{kind.name}/{policy}"
-                p99.setdefault(name, []).append(seen.quantiles[0.99] * 1000)
-                notes[name] = (
-                    f"mean {seen.mean * 1000:.1f} ms, p50 {seen.quantiles[0.5] * 1000:.1f} ms, "
-                    f"{seen.failures} of {seen.requests} failed"
-                )
-                bench.tell(f"  {fleet} at {share:.0%}: {name} p99 {p99[name][-1]:.1f} ms, {notes[name]}")
-    samples = dict(p99)
-    for kind in bench.peers:
-        own = {name: values for name, values in p99.items() if name.startswith(kind.name + "/")}
-        best = min(own, key=lambda name: statistics.median(own[name]))
-        samples[kind.name] = own[best]
-        notes[kind.name] = best.partition("/")[2]
-    rivals = tuple(kind.name for kind in bench.peers if not kind.name.startswith(OURS))
-    watched = fleet in ("one-slow", "one-hung", "one-failing")
+    barred = fleet in WATCHED and share == 0.7
     return [
-        Result(
-            f"fleet-{fleet}-{share * 100:.0f}",
-            f"p99, {fleet.replace('-', ' ')}, at {share:.0%} of capacity ({rate:,} a second)",
-            "ms",
-            "lower",
-            samples,
-            f"make bench ONLY=fleet-{fleet}-{share * 100:.0f}",
-            Bar(1.0, rivals) if watched and rivals else None,
-            group="fleets",
-            notes=notes,
+        compare(
+            bench,
+            Trial(
+                f"fleet-{fleet}-{share * 100:.0f}",
+                f"p99, {fleet.replace('-', ' ')}, at {share:.0%} of capacity ({rate:,} a second)",
+                rate,
+                partial(_scripted, bench, fleet),
+                # Where a bar is to be decided, more of them; elsewhere one shows the order.
+                rounds=bench.rounds + 2 if barred else max(1, bench.rounds - 2),
+                eject_time=1.0 if fleet == "one-joining" else 10.0,
+                barred=barred,
+                ideal=partial(ideal.p99, fleet, rate, max(bench.seconds, SECONDS)),
+            ),
         )
     ]
 
 
-def _ask(bench: Bench, kind: type[Peer], policy: str, fleet: str, rate: int) -> load.Open:
-    """One balancer, newly started, before a newly started fleet: neither knows anything of the other."""
+def compare(bench: Bench, trial: Trial) -> Result:
+    """Each strategy of each balancer, as the trial says."""
+    seen: dict[str, Seen] = {}
+    peers = [kind for kind in bench.peers if not trial.peers or kind.name in trial.peers]
+    for number in range(trial.rounds):
+        for kind in peers:
+            for policy in _worth_asking(kind, seen if trial.barred else {}):
+                found = _ask(bench, kind, policy, trial, number + 1)
+                name = f"{kind.name}/{policy}"
+                seen.setdefault(name, Seen()).add(found)
+                p99, failures = seen[name].p99[-1], found.failures
+                bench.tell(f"  {trial.name}, round {number + 1}: {name} p99 {p99:.1f} ms, {failures} failed")
+    samples = {name: result.p99 for name, result in seen.items()}
+    details = {name: result.details() for name, result in seen.items()}
+    notes = {}
+    for kind in peers:
+        best = f"{OURS}/{OWN}" if kind.name == OURS else _best(kind, seen)
+        samples[kind.name], details[kind.name] = samples[best], details[best]
+        notes[kind.name] = best.partition("/")[2]
+    if trial.ideal is not None:
+        samples[IDEAL] = [trial.ideal(number + 1) * 1000 for number in range(trial.rounds)]
+    rivals = tuple(kind.name for kind in peers if not kind.name.startswith(OURS))
+    return Result(
+        trial.name,
+        trial.title,
+        "ms",
+        "lower",
+        samples,
+        f"make bench ONLY={trial.name}",
+        Bar(1.0, rivals) if trial.barred and rivals else None,
+        group=trial.group,
+        notes=notes,
+        details=details,
+    )
+
+
+def _of(kind: type[Peer], seen: dict[str, Seen]) -> dict[str, Seen]:
+    return {name: result for name, result in seen.items() if name.partition("/")[0] == kind.name}
+
+
+def _best(kind: type[Peer], seen: dict[str, Seen]) -> str:
+    """The least p99, among those that were asked in every round."""
+    own = _of(kind, seen)
+    rounds = max(len(result.p99) for result in own.values())
+    return min(
+        (name for name in own if len(own[name].p99) == rounds), key=lambda name: statistics.median(own[name].p99)
+    )
+
+
+def _worth_asking(kind: type[Peer], seen: dict[str, Seen]) -> list[str]:
+    policies = [policy for policy in kind.policies if policy not in NOT_HERE]
+    own = _of(kind, seen)
+    if len(own) < len(policies):
+        return policies
+    limit = FAR_OFF * min(result.p99[0] for result in own.values())
+    return [
+        policy
+        for policy in policies
+        if own[f"{kind.name}/{policy}"].p99[0] <= limit or (kind.name, policy) == (OURS, OWN)
+    ]
+
+
+def _ask(bench: Bench, kind: type[Peer], policy: str, trial: Trial, seed: int) -> load.Open:
+    """One balancer, newly started: it knows nothing of the endpoints yet."""
+    with trial.fleet(seed) as addresses:
+        setup = Setup(
+            bench.folder,
+            addresses,
+            policy=policy,
+            response_timeout=RESPONSE_TIMEOUT,
+            core=bench.balancer_core,
+            watched=True,
+            eject_time=trial.eject_time,
+        )
+        with kind(setup) as peer:
+            options = ["--seed", str(seed), "--paths", *trial.paths]
+            return load.open_loop(
+                peer.port,
+                trial.rate,
+                max(bench.seconds, SECONDS),
+                bench.load_core,
+                options,
+                timeout=CLIENT_TIMEOUT,
+                failed_as=CLIENT_TIMEOUT,
+            )
+
+
+@contextmanager
+def _scripted(bench: Bench, fleet: str, seed: int) -> Iterator[tuple[str, ...]]:
     ports = [free_port() for _ in FLEETS[fleet]]
-    command = [sys.executable, "-m", "benchmarks.fleets", fleet, *map(str, ports)]
+    command = [sys.executable, "-m", "benchmarks.fleets", fleet, str(seed), *map(str, ports)]
     endpoints = processes.start(command, bench.folder, bench.load_core)
-    addresses = tuple(f"127.0.0.1:{port}" for port in ports)
-    setup = Setup(bench.folder, addresses, "http", False, policy, RESPONSE_TIMEOUT, bench.balancer_core, watched=True)
     try:
         while not status_of(ports[0]):
             time.sleep(0.01)
-        with kind(setup) as peer:
-            seconds = max(bench.seconds, 1.0)
-            return load.open_loop(peer.port, rate, seconds, bench.load_core, CLIENT_TIMEOUT, failed_as=CLIENT_TIMEOUT)
+        yield tuple(f"127.0.0.1:{port}" for port in ports)
     finally:
         processes.stop(endpoints)

@@ -48,6 +48,7 @@ class Echo(asyncio.Protocol):
 class Asker(asyncio.Protocol):
     """Sends a frame, waits for its echo, sends the next."""
 
+    upgraded = 0
     echoed = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -62,6 +63,7 @@ class Asker(asyncio.Protocol):
             self._head += data
             self._upgraded = b"\r\n\r\n" in self._head
             if self._upgraded and b" 101 " in self._head:
+                Asker.upgraded += 1
                 self._transport.write(MASKED)
             return
         self._got += len(data)
@@ -83,6 +85,8 @@ async def _ask(port: int, connections: int, seconds: float) -> None:
     began = time.perf_counter()
     Asker.echoed = 0
     await asyncio.sleep(seconds)
+    if Asker.upgraded < connections:
+        sys.exit(f"only {Asker.upgraded} of {connections} connections were upgraded")
     print(Asker.echoed, time.perf_counter() - began)
 
 

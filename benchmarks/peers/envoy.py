@@ -75,6 +75,7 @@ class Envoy(Peer):
             "@type": _ENVOY + "filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "clients",
             "use_remote_address": True,
+            "request_headers_timeout": "15s",
             "upgrade_configs": [{"upgrade_type": "websocket"}],
             "route_config": {
                 "virtual_hosts": [

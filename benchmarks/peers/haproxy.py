@@ -46,7 +46,14 @@ class Haproxy(Peer):
         lines += ["defaults", f" mode {setup.mode}", " timeout connect 2s", " timeout client 60s", " timeout tunnel 1h"]
         lines += [f" timeout server {setup.response_timeout * 1000:.0f}ms", " retries 2", " option redispatch 1"]
         lines += (
-            [" timeout http-keep-alive 75s", " http-reuse always", " retry-on all-retryable-errors"] if http else []
+            [
+                " timeout http-request 15s",
+                " timeout http-keep-alive 75s",
+                " http-reuse always",
+                " retry-on all-retryable-errors",
+            ]
+            if http
+            else []
         )
         if setup.access_log:
             lines += [" log global", f" log-format {_LOG}" if http else " option tcplog"]

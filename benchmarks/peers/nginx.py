@@ -58,6 +58,7 @@ class Nginx(Peer):
         )
         return (
             f"http {{ {_LOG} access_log {log}; {folders} keepalive_requests 1000000000; client_max_body_size 0;\n"
+            "client_header_timeout 15s;\n"
             f"upstream endpoints {{ {self.policies[setup.policy]} {self._servers()} keepalive 256;"
             " keepalive_requests 1000000000; }\n"
             "map $http_upgrade $connection_option { default upgrade; '' ''; }\n"
