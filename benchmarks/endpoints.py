@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks import processes
+from benchmarks.peers.nginx import own_folders
 from benchmarks.ports import free_port, status_of
 
 SIZES = {"1k": 1 << 10, "64k": 1 << 16, "1m": 1 << 20, "10m": 10 << 20}
@@ -33,13 +34,10 @@ class Endpoints:
     def _config(self) -> str:
         folder = self.folder
         listen = " ".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in self.ports)
-        folders = "".join(
-            f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
         return (
             f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;\n"
             "events { worker_connections 8192; }\n"
-            f"http {{ access_log off; {folders} keepalive_requests 1000000000; keepalive_timeout 300;\n"
+            f"http {{ access_log off; {own_folders(folder)} keepalive_requests 1000000000; keepalive_timeout 300;\n"
             # Head and body in one segment, as Debian sets nginx up, and as an application server writes them.
             "sendfile on; tcp_nopush on;\n"
             # Small enough not to reach the disk: a body is kept in memory until the answer.

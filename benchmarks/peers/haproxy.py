@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from benchmarks import processes
-from benchmarks.peers.peer import FAILURES, Peer, first_line
+from benchmarks.peers.peer import FAILURES, Peer
 
 _LOG = (
     '\'{"time":"%tr","request_id":"%ID","client":"%ci","method":"%HM","path":"%HPO","status":%ST,'
@@ -27,10 +27,6 @@ class Haproxy(Peer):
         "least-connections": "leastconn",
         "random-of-two": "random(2)",
     }
-
-    @classmethod
-    def version(cls) -> str:
-        return first_line([cls.program, "-v"]).removesuffix(" - https://haproxy.org/")
 
     def command(self) -> list[str]:
         file = self.folder / "haproxy.cfg"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from benchmarks import processes
-from benchmarks.peers.peer import FAILURES, Peer, first_line
+from benchmarks.peers.peer import FAILURES, Peer
 
 _LOG = (
     'log_format json escape=json \'{"time":"$time_iso8601","request_id":"$request_id","client":"$remote_addr",'
@@ -15,6 +16,12 @@ _LOG = (
     '"total":$request_time,"endpoint":"$upstream_addr"}\';'
 )
 """What our own line has; it is buffered, as ours is."""
+
+
+def own_folders(folder: Path) -> str:
+    """Directives that keep its temporary files in `folder`: the packages' own may not be writable."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    return "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
 
 
 class Nginx(Peer):
@@ -28,10 +35,6 @@ class Nginx(Peer):
         "least-connections": "least_conn;",
         "random-of-two": "random two least_conn;",
     }
-
-    @classmethod
-    def version(cls) -> str:
-        return first_line([cls.program, "-v"]).removeprefix("nginx version: ")
 
     def command(self) -> list[str]:
         file = self.folder / "nginx.conf"
@@ -53,12 +56,9 @@ class Nginx(Peer):
     def _http(self) -> str:
         setup = self.setup
         log = f"{self.folder}/access.log json buffer=64k flush=1s" if setup.access_log else "off"
-        folders = "".join(
-            f"{kind}_temp_path {self.folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
         return (
-            f"http {{ {_LOG} access_log {log}; {folders} keepalive_requests 1000000000; client_max_body_size 0;\n"
-            "client_header_timeout 15s;\n"
+            f"http {{ {_LOG} access_log {log}; {own_folders(self.folder)} keepalive_requests 1000000000;\n"
+            "client_max_body_size 0; client_header_timeout 15s;\n"
             f"upstream endpoints {{ {self.policies[setup.policy]} {self._servers()} keepalive 256;"
             " keepalive_requests 1000000000; }\n"
             "map $http_upgrade $connection_option { default upgrade; '' ''; }\n"

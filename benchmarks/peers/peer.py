@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -45,6 +46,8 @@ class Peer(ABC):
     program: ClassVar[str]
     source: ClassVar[str]
     """Where its package is."""
+    asked_version: ClassVar[str] = "-v"
+    """The option that makes it tell its version."""
     modes: ClassVar[frozenset[str]] = frozenset({"http", "tcp"})
     policies: ClassVar[Mapping[str, str]]
     """Its name for each strategy."""
@@ -63,9 +66,11 @@ class Peer(ABC):
         return None if shutil.which(cls.program) else f"no {cls.program} on PATH: {cls.source}"
 
     @classmethod
-    @abstractmethod
     def version(cls) -> str:
-        """As it tells it itself."""
+        """Its name, and the version that it tells itself."""
+        told = first_line([cls.program, cls.asked_version])
+        number = re.search(r"\d+\.\d+\.\d+\S*?(?=[/,\s]|$)", told)
+        return f"{cls.name} {number[0] if number else told}"
 
     @abstractmethod
     def command(self) -> list[str]:

