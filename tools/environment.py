@@ -74,8 +74,12 @@ def set_up(environment: Path) -> None:
     run(*pip, "--require-hashes", "--requirement", LOCK)
     editable = [part for service in SERVICES for part in ("--editable", service)]
     run(*pip, "--no-build-isolation", "--no-deps", "--no-index", *editable)
-    # Bytecode of what `make run` needs, lest its processes all make it at once; pip would make that of everything.
-    run(environment / "bin" / "python", "-c", "import balancer.app, pi.server")
+    make_bytecode(environment)
+
+
+def make_bytecode(environment: Path) -> None:
+    """That of what the services need, lest all processes of `make run` make it at once; pip would make all of it."""
+    run(environment / "bin" / "python", "-c", "import balancer.app, balancer.cli, pi.server")
 
 
 def set_up_compiled(environment: Path) -> None:
@@ -91,6 +95,7 @@ def set_up_compiled(environment: Path) -> None:
     run(*wheel, "--wheel-dir", WHEELS, *SERVICES)
     remove(*BUILDS)
     run(*install, "--no-deps", "--no-index", "--force-reinstall", *sorted(WHEELS.glob("*.whl")))
+    make_bytecode(environment)
 
 
 def main() -> int:
@@ -98,6 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=["editable", "compiled"])
     kind = parser.parse_args().kind
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # The services are to find theirs, as in the images.
     os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
     try:
         refuse_old_python()
