@@ -56,9 +56,7 @@ class TimerWheel:
         """Drop `timed` for good: called when a connection ends, so that nothing holds on to it."""
         timed.deadline = 0.0
         if timed.filed_at >= 0:
-            slot = self._slots.get(timed.filed_at)
-            if slot is not None:
-                slot.discard(timed)
+            self._take_out(timed)
             timed.filed_at = -1
 
     def advance(self, now: float) -> None:
@@ -86,11 +84,17 @@ class TimerWheel:
     def _file(self, timed: Timed, tick: int) -> None:
         tick = max(tick, self._looked + 1)
         if timed.filed_at >= 0:
-            old = self._slots.get(timed.filed_at)
-            if old is not None:
-                old.discard(timed)
+            self._take_out(timed)
         slot = self._slots.get(tick)
         if slot is None:
             slot = self._slots[tick] = set()
         slot.add(timed)
         timed.filed_at = tick
+
+    def _take_out(self, timed: Timed) -> None:
+        slot = self._slots.get(timed.filed_at)
+        if slot is not None:
+            slot.discard(timed)
+            if not slot:
+                # An empty slot would stay until its tick: for each that a tunnel was filed under, an hour.
+                del self._slots[timed.filed_at]
