@@ -163,12 +163,8 @@ class TcpConnection(Attempts):
             endpoint, service.counters, service.wheel, service.clock, service.idle_timeout, self._tunnel_ended
         )
         service.counters.tunnels_open += 1
-        self._tunnel.start(self._transport, server)
-        if greeting:
-            self._tunnel.server.data_received(greeting)
-        if self._held:
-            held, self._held = self._held, b""
-            self._tunnel.client.data_received(held)
+        held, self._held = self._held, b""
+        self._tunnel.start(self._transport, server, held, greeting)
 
     def _attempt_failed(self, outcome: Outcome) -> None:
         now = self._service.clock()
@@ -200,6 +196,7 @@ class TcpConnection(Attempts):
             self._end(RESET)
         else:
             self._end(SERVED)
+        self._tunnel = None  # it holds us: the two would be left to the garbage collector
 
     def _fail(self, reason: str) -> None:
         """There is no endpoint for it: a reset says so plainer than an orderly end."""

@@ -24,19 +24,24 @@ if TYPE_CHECKING:
 
 
 class Tunnel(Timed):
-    """Two sides, each other's peer. `ended` is called once, when both are closed."""
+    """Two transports joined. `ended` is called once, when both are closed.
+
+    Each transport holds its side, a side holds the tunnel, and nothing holds a side: so all of it is gone with the two
+    transports, and leaves the garbage collector nothing.
+    """
 
     __slots__ = (
+        "_client",
         "_clock",
         "_counters",
         "_ended",
         "_idle_timeout",
         "_open",
+        "_server",
         "_wheel",
-        "client",
         "client_bytes",
         "endpoint",
-        "server",
+        "reading",
         "server_bytes",
         "server_reset_first",
     )
@@ -58,20 +63,29 @@ class Tunnel(Timed):
         self._idle_timeout = idle_timeout
         self._ended = ended
         self._open = 2
+        self.reading = 2
+        """Directions that have not come to their end."""
         self.client_bytes = 0
         """Bytes that came from the client."""
         self.server_bytes = 0
         """Bytes that came from the endpoint."""
         self.server_reset_first = False
         """Whether it ended by the endpoint's reset."""
-        self.client = Side(self, is_client=True)
-        self.server = Side(self, is_client=False)
 
-    def start(self, client: asyncio.Transport, server: asyncio.Transport) -> None:
-        """Join the two transports."""
-        self.client.attach(client, self.server)
-        self.server.attach(server, self.client)
+    def start(self, client: asyncio.Transport, server: asyncio.Transport, sent: bytes, came: bytes) -> None:
+        """Join the two transports; the client has `sent` something already, and something `came` from the endpoint."""
+        self._client = client
+        self._server = server
+        client_intake, server_intake = Intake(client), Intake(server)
+        client_side = Side(self, True, server, server_intake)
+        server_side = Side(self, False, client, client_intake)
+        _attach(client, client_side)
+        _attach(server, server_side)
         self.touched()
+        if came:
+            server_side.data_received(came)
+        if sent:
+            client_side.data_received(sent)
 
     def touched(self) -> None:
         """Something moved: silence is counted from now."""
@@ -99,33 +113,25 @@ class Tunnel(Timed):
 
     def abort(self) -> None:
         """Cut both sides."""
-        self.client.cut()
-        self.server.cut()
+        reset(self._client)
+        reset(self._server)
 
     def expired(self, now: float) -> None:
-        self.client.transport.close()
-        self.server.transport.close()
+        self._client.close()
+        self._server.close()
 
 
 class Side:
-    """One end of a tunnel: an asyncio protocol by its methods."""
+    """One end of a tunnel: an asyncio protocol by its methods, which passes on to the peer what comes."""
 
-    __slots__ = ("_finished", "_intake", "_is_client", "_tunnel", "peer", "transport")
+    __slots__ = ("_finished", "_is_client", "_peer", "_peer_intake", "_tunnel")
 
-    def __init__(self, tunnel: Tunnel, is_client: bool) -> None:
+    def __init__(self, tunnel: Tunnel, is_client: bool, peer: asyncio.Transport, peer_intake: Intake) -> None:
         self._tunnel = tunnel
         self._is_client = is_client
+        self._peer = peer
+        self._peer_intake = peer_intake
         self._finished = False
-
-    def attach(self, transport: asyncio.Transport, peer: Side) -> None:
-        """Take over an open transport."""
-        self.transport = transport
-        self.peer = peer
-        self._intake = Intake(transport)
-        transport.set_write_buffer_limits(HIGH_WATER)
-        transport.set_protocol(self)  # type: ignore[arg-type]  # a protocol by its methods
-        if not transport.is_reading() and not transport.is_closing():
-            transport.resume_reading()
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Never called: the transport was open when it was attached."""
@@ -134,35 +140,46 @@ class Side:
         tunnel = self._tunnel
         tunnel.count(self._is_client, len(data))
         tunnel.touched()
-        self.peer.transport.write(data)
+        self._peer.write(data)
 
     def eof_received(self) -> bool:
-        self._finished = True
-        peer = self.peer
-        if peer._finished or not peer.transport.can_write_eof():
+        self._finish()
+        peer = self._peer
+        if self._tunnel.reading == 0 or not peer.can_write_eof():
             # Both directions have ended (or TLS, which knows no half-close): what is unsent still goes out.
-            peer.transport.close()
+            peer.close()
             return False
-        peer.transport.write_eof()
+        peer.write_eof()
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._finished = True
+        self._finish()
         if error is not None:
-            self.peer.cut()
-        elif not self.peer.transport.is_closing():
-            self.peer.transport.close()
+            # A reset, so that the far end does not take what it has for everything.
+            reset(self._peer)
+        elif not self._peer.is_closing():
+            self._peer.close()
         self._tunnel.side_closed(self._is_client, error)
 
     def pause_writing(self) -> None:
-        self.peer._intake.stop(PEER_FULL)
+        self._peer_intake.stop(PEER_FULL)
 
     def resume_writing(self) -> None:
-        self.peer._intake.go(PEER_FULL)
+        self._peer_intake.go(PEER_FULL)
 
-    def cut(self) -> None:
-        """End this side by a reset, so that its far end does not take what it has for everything."""
-        reset(self.transport)
+    def _finish(self) -> None:
+        """Nothing more comes from here."""
+        if not self._finished:
+            self._finished = True
+            self._tunnel.reading -= 1
+
+
+def _attach(transport: asyncio.Transport, side: Side) -> None:
+    """Let `side` take over an open transport."""
+    transport.set_write_buffer_limits(HIGH_WATER)
+    transport.set_protocol(side)  # type: ignore[arg-type]  # a protocol by its methods
+    if not transport.is_reading() and not transport.is_closing():
+        transport.resume_reading()
 
 
 def reset(transport: asyncio.Transport) -> None:
@@ -211,8 +228,4 @@ def join_upgraded(
     )
     service.counters.tunnels_open += 1
     service.tunnels.add(tunnel)
-    tunnel.start(client, server)
-    if came_behind:
-        tunnel.server.data_received(came_behind)
-    if sent_ahead:
-        tunnel.client.data_received(sent_ahead)
+    tunnel.start(client, server, sent_ahead, came_behind)
