@@ -89,7 +89,9 @@ class Pool:
             view = self._explainer.look(self._members.endpoints, View(request, excluded, now), explain)
         endpoint = self._strategy.choose(request, excluded, now)
         if endpoint is None:
-            endpoint = self._second_choice(request, excluded, now, view)
+            endpoint = self._second_choice(request, excluded, now)
+            if endpoint is None:
+                raise self._refusal(excluded, view)
         lease = Lease(self, endpoint, now)
         if view is not None:
             decision = self._record(view, endpoint, None)
@@ -114,22 +116,22 @@ class Pool:
             self.decisions.add(decision, view.pause)
         return decision
 
-    def _second_choice(
-        self, request: RequestInfo, excluded: Collection[Endpoint], now: float, view: View | None
-    ) -> Endpoint:
-        """No eligible endpoint is left for this request: use other zones if that helps. Raises NoEndpoint."""
-        if self._eligibility.zone_only:
-            self._eligibility.full_zone = True
-            self._spill_until = now + _SPILL
-            self._settle()
-            endpoint = self._strategy.choose(request, excluded, now)
-            if endpoint is not None:
-                return endpoint
+    def _second_choice(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
+        """No eligible endpoint is left for this request: use other zones if that helps."""
+        if not self._eligibility.zone_only:
+            return None
+        self._eligibility.full_zone = True
+        self._spill_until = now + _SPILL
+        self._settle()
+        return self._strategy.choose(request, excluded, now)
+
+    def _refusal(self, excluded: Collection[Endpoint], view: View | None) -> NoEndpoint:
+        """What to raise where nobody is left, recorded. Raised by who asked: a frame that named it would be a cycle."""
         error = self._why_none(excluded)
         if view is not None:
             self._record(view, None, error.reason)
         self._admission.serve()
-        raise error
+        return error
 
     def _why_none(self, excluded: Collection[Endpoint]) -> NoEndpoint:
         if not self._members.endpoints:
