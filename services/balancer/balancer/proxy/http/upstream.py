@@ -145,6 +145,7 @@ class Upstream(Timed):
         self._owner.lost(self)
         exchange, self.exchange = self.exchange, None
         self.transport = None
+        self.intake = None
         if exchange is not None:
             nothing_came = self._reading == _HEAD and not self._held and self._interim == 0
             exchange.attempt_failed(Kind.RESET, stale=nothing_came and self.carried > 1, began=not nothing_came)
