@@ -52,8 +52,11 @@ def assert_at_rest(balancer: Balancer) -> None:
 def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[object, ...], Balancer]]:
     running: dict[tuple[object, ...], Balancer] = {}
     yield running
+    garbage = [kinds for balancer in running.values() if balancer.alive and (kinds := balancer.garbage())]
     for balancer in running.values():
         balancer.stop()
+    # Cycles would be freed too, but only after so many that memory would rise for minutes.
+    assert garbage == []
 
 
 @pytest.fixture(autouse=True)

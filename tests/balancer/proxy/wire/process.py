@@ -210,6 +210,18 @@ class Balancer:
         assert found
         return int(found[1]) * 1024
 
+    def garbage(self) -> dict[str, int]:
+        """Objects of the product that only the garbage collector can free, by type: of a forked balancer."""
+        assert isinstance(self.process, Forked)
+        known = len(self.log())
+        self.signal(signal.SIGUSR1)
+        deadline = time.monotonic() + SETTLE
+        while not (told := re.search(r'^\{"garbage": (.*)\}$', self.log()[known:], re.MULTILINE)):
+            assert time.monotonic() < deadline, "it does not tell of its garbage"
+            time.sleep(0.01)
+        kinds: dict[str, int] = json.loads(told[1])
+        return kinds
+
     def cpu(self) -> float:
         """CPU seconds used so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()

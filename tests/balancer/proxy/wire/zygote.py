@@ -8,6 +8,7 @@ tests. It reads one JSON object a line, and answers with one.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ import runpy
 import signal
 import sys
 import warnings
+from collections import Counter
 from typing import Any
 
 
@@ -34,6 +36,7 @@ def start(asked: dict[str, Any]) -> dict[str, int | None]:
     os.environ.update(asked["environment"])
     if asked["open_files"]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (asked["open_files"], asked["open_files"]))
+    signal.signal(signal.SIGUSR1, tell_garbage)
     sys.argv = ["balancer"]
     status = 1
     try:
@@ -45,6 +48,24 @@ def start(asked: dict[str, Any]) -> dict[str, int | None]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def tell_garbage(*_: object) -> None:
+    """Print which objects of the product hold each other and nobody else does, by type, as one JSON line.
+
+    But for the rings of the strategies, which change with the membership and not with each request.
+    """
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    kinds = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.garbage)
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.collect()
+    kept = ("balancer.balancing.strategies.",)
+    ours = {
+        kind: number for kind, number in kinds.items() if kind.startswith("balancer.") and not kind.startswith(kept)
+    }
+    os.write(1, json.dumps({"garbage": ours}).encode() + b"\n")
 
 
 def poll(pid: int) -> dict[str, int | None]:
