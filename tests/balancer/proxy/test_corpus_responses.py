@@ -113,5 +113,5 @@ async def test_a_hostile_response_is_refused_cut_or_normalised(case: Case, count
 
 
 def test_the_corpus_is_large_enough() -> None:
-    assert len([case for case in CASES if case.verdict != "passed" or case.expected is not None]) >= 100
+    assert len([case for case in CASES if case.verdict != "passed"]) >= 100, "malformed ones"
     assert len({(case.method, case.sent, *case.flags) for case in CASES}) == len(CASES), "two cases send the same bytes"
