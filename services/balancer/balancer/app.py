@@ -40,18 +40,18 @@ RELOAD_EVERY: Final = 2.0
 log = structlog.get_logger()
 
 
-def main(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; the exit status."""
+def main(settings: Settings, messages: Output) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. `messages` is where the log goes, whose losses are counted."""
     try:
-        return uvloop.run(_run(settings))
+        return uvloop.run(_run(settings, messages))
     except OSError as error:
         remedy = "choose another LB_PORT or LB_ADMIN_PORT"
         log.error("cannot start", error=error.strerror or str(error), remedy=remedy)  # noqa: TRY400 — a fact, no bug
         return CANNOT_START
 
 
-async def _run(settings: Settings) -> int:
-    balancer = Balancer(settings)
+async def _run(settings: Settings, messages: Output) -> int:
+    balancer = Balancer(settings, messages)
     await balancer.start()
     try:
         await balancer.serve()
@@ -63,8 +63,9 @@ async def _run(settings: Settings) -> int:
 class Balancer:
     """Everything that runs, joined: what the admin port is told of the data plane comes from here too."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, messages: Output) -> None:
         self._settings = settings
+        self._messages = messages
         self._clock = time.monotonic
         self._random = Random()
         self.started_at = self._clock()
@@ -219,6 +220,11 @@ class Balancer:
     def retry_budget(self) -> float:
         """Retries that the budget would pay for now."""
         return self._proxy.retry_budget(self._clock())
+
+    @property
+    def log_lines_dropped(self) -> dict[str, int]:
+        """Lines lost, by log."""
+        return {"access": self._output.dropped, "messages": self._messages.dropped}
 
     def idle_connections(self, endpoint: Endpoint) -> int:
         """Unused connections kept open to `endpoint`."""

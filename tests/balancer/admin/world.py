@@ -35,6 +35,7 @@ class Proxy:
     replica: str = "lb-7f9c-x2x4q"
     started_at: float = 100.0
     retry_budget: float = 10.0
+    log_lines_dropped: dict[str, int] = field(default_factory=lambda: {"access": 3, "messages": 0})
 
     def idle_connections(self, endpoint: Endpoint) -> int:
         return endpoint.connections_open

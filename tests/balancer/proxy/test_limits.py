@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 from tests.balancer.proxy.wire.ends import OK, Accepted, Client, Endpoint
@@ -236,6 +237,21 @@ async def test_connections_of_one_client_are_limited(start: Start) -> None:
             await client.close()
         async with await Client.connect(balancer.port) as again:
             assert (await again.ask(GET)).status == 200
+
+
+async def test_an_access_log_that_cannot_be_written_loses_lines_and_no_request(tmp_path: Path) -> None:
+    balancer = Balancer(tmp_path / "log", forked=False, stdout=Path("/dev/full"))
+    try:
+        async with Endpoint(balancer.endpoints[0]), await Client.connect(balancer.port) as client:
+            for _ in range(20):
+                assert (await client.ask(GET)).status == 200
+        deadline = asyncio.get_running_loop().time() + 5
+        while balancer.metric("lb_log_lines_dropped_total", log="access") != 20:
+            assert asyncio.get_running_loop().time() < deadline, "the lost lines were not counted"
+            await asyncio.sleep(0.02)
+        assert balancer.metric("lb_log_lines_dropped_total", log="messages") == 0
+    finally:
+        balancer.stop()
 
 
 async def test_an_endpoint_at_its_cap_makes_requests_wait_in_order(start: Start) -> None:

@@ -178,6 +178,14 @@ METRICS = (
         "Requests and connections cut at the end of LB_DRAIN_TIMEOUT.",
         whole(lambda r: r.counters.drained_cut),
     ),
+    Metric(
+        "lb_log_lines_dropped_total",
+        "counter",
+        "Lines lost because nobody read the log, or it could not be written.",
+        table(lambda r: r.proxy.log_lines_dropped),
+        ("log",),
+        "`access` (stdout), `messages` (stderr)",
+    ),
     # Durations
     Metric(
         "lb_request_duration_seconds",

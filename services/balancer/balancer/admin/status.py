@@ -49,6 +49,10 @@ class ProxyStatus(Protocol):
     def retry_budget(self) -> float:
         """Retries that the budget would pay for now."""
 
+    @property
+    def log_lines_dropped(self) -> dict[str, int]:
+        """Lines lost because nobody read them or they could not be written, by log."""
+
     def idle_connections(self, endpoint: Endpoint) -> int:
         """Unused connections kept open to `endpoint`."""
 

@@ -125,7 +125,7 @@ def _run() -> int:
     from balancer import log
     from balancer.settings import service_links
 
-    log.configure(settings.log_level, settings.log_format)
+    messages = log.configure(settings.log_level, settings.log_format)
     links = service_links(os.environ)
     if links:
         import structlog
@@ -137,4 +137,4 @@ def _run() -> int:
         )
     from balancer.app import main as run
 
-    return run(settings)
+    return run(settings, messages)

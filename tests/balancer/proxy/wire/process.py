@@ -111,10 +111,12 @@ class Balancer:
         open_files: int = 0,
         ready: int = 200,
         forked: bool = True,
+        stdout: Path | None = None,
     ) -> None:
         """`open_files`: its limit of file descriptors; `ready`: the status of /readyz that ends the start.
 
-        `forked=False` starts an interpreter of its own, as a user does.
+        `forked=False` starts an interpreter of its own, as a user does; `stdout`: where its access log then goes, if
+        not to `log` with the messages.
         """
         self.port = free_port()
         self.admin_port = free_port()
@@ -137,14 +139,14 @@ class Balancer:
         if forked:
             self.process = Forked(log, environment, open_files)
         else:
-            with log.open("wb") as output:
+            with log.open("wb") as output, (stdout or log).open("ab") as access:
                 self.process = subprocess.Popen(
                     [PYTHON, "-m", "balancer"],
                     env=environment,
                     cwd=log.parent,
                     stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
+                    stdout=access if stdout else output,
+                    stderr=output,
                 )
         self._wait_until(ready)
 
