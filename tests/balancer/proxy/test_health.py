@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import pytest
@@ -57,6 +58,59 @@ async def test_an_ejected_endpoint_gets_another_chance(start: Start) -> None:
         await until(lambda: balancer.metric("lb_transitions_total", event="returned") == 1, "never returned")
         assert set(await ask(balancer, 20)) == {200}
         assert len(once_bad.requests) > seen
+
+
+async def test_ejection_time_grows_with_repetition_and_decays_with_good_behaviour(start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, eject_after=2, eject_time=0.5)
+    failing = True
+
+    def answer(_request: Message) -> str:
+        status = "500 Oh" if failing else "200 OK"
+        return f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"
+
+    def ejections() -> list[str]:
+        return re.findall(r"failures in a row, for ([\d.]+) s", balancer.log())
+
+    async def ask_until(met: Callable[[], bool], what: str) -> None:
+        deadline = asyncio.get_running_loop().time() + 15
+        while not met():
+            assert asyncio.get_running_loop().time() < deadline, f"{what}: {ejections()}"
+            await ask(balancer, 4)
+            await asyncio.sleep(0.05)
+
+    async with Endpoint(balancer.endpoints[0], answering(answer)), Endpoint(balancer.endpoints[1]):
+        await ask_until(lambda: len(ejections()) == 3, "three ejections")
+        assert ejections() == ["0.5", "1", "1.5"]
+        failing = False
+        await ask_until(lambda: balancer.metric("lb_transitions_total", event="returned") == 3, "its third return")
+        behaves_until = asyncio.get_running_loop().time() + 2
+        await ask_until(lambda: asyncio.get_running_loop().time() > behaves_until, "good behaviour, four times 0.5 s")
+        failing = True
+        await ask_until(lambda: len(ejections()) == 4, "a fourth ejection")
+        assert ejections()[3] == "0.5"
+
+
+async def test_an_endpoint_that_fails_far_more_often_than_the_others_is_left_out(start: Start) -> None:
+    balancer = start(endpoints=6, fresh=True, eject_after=5, eject_time=60)
+    seen = 0
+
+    def every_third_fails(_request: Message) -> str:
+        nonlocal seen
+        seen += 1
+        return f"HTTP/1.1 {200 if seen % 3 else 500} So\r\nContent-Length: 0\r\n\r\n"
+
+    endpoints = [Endpoint(balancer.endpoints[0], answering(every_third_fails))]
+    endpoints += [Endpoint(port) for port in balancer.endpoints[1:]]
+    for endpoint in endpoints:
+        await endpoint.start()
+    statuses = await ask(balancer, 6 * 120)
+    assert statuses.count(500) == 40
+    # Rates are compared every ten seconds.
+    await until(lambda: balancer.metric("lb_endpoints", state="ejected") == 1, "never ejected", within=15)
+    assert "success rate far below the others'" in balancer.log()
+    assert set(await ask(balancer, 30)) == {200}
+    for endpoint in endpoints:
+        await endpoint.stop()
 
 
 async def test_one_endpoint_alone_is_never_ejected(start: Start) -> None:
@@ -148,6 +202,27 @@ async def test_probes_take_an_endpoint_out_and_back(start: Start) -> None:
         await until(lambda: balancer.metric("lb_endpoints", state="unhealthy") == 0, "never told healthy")
         await ask(balancer, 10)
         assert sum(request.target == "/" for request in ill.requests) > before
+
+
+async def test_probes_of_thousands_of_endpoints_come_without_a_burst(start: Start) -> None:
+    number, interval, port = 2000, 10, free_port()
+    async with Endpoint(port, host="0.0.0.0", remembers=False) as everyone:  # they are all of 127.0.0.0/8
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        balancer = start(
+            backends=",".join(f"127.1.{i // 250}.{i % 250 + 1}:{port}" for i in range(number)),
+            fresh=True,
+            health_path="tcp",
+            health_interval=interval,
+        )
+        most, before = 0, everyone.accepted
+        while clock() - begun < 4:
+            await asyncio.sleep(0.1)
+            most, before = max(most, everyone.accepted - before), everyone.accepted
+        even = number / interval
+        assert even < everyone.accepted < 1.5 * even * (clock() - begun), "spread over the interval, from the start on"
+        assert most < even, "in a tenth of a second less than is due in a whole one"
+        assert await ask(balancer, 20) == [200] * 20
 
 
 async def test_when_too_few_are_healthy_all_are_used_and_it_is_said(start: Start) -> None:
