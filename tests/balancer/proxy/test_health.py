@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint, Script, always, answering
@@ -268,3 +270,56 @@ async def test_a_returning_endpoint_starts_slowly(start: Start) -> None:
         await ask(balancer, 60)
         share = (sum(request.target == "/" for request in ill.requests) - before) / 60
     assert share < 0.3, f"a tenth of its weight at first, got {share:.0%} of the traffic"
+
+
+async def test_slow_start_rises_to_the_full_share_without_a_surge(start: Start, tmp_path: Path) -> None:
+    old, new = free_port(), free_port()
+    backends = tmp_path / "backends"
+    backends.write_text(f"127.0.0.1:{old}\n")
+    arrivals: list[float] = []
+
+    def note(_request: Message) -> str:
+        arrivals.append(time.monotonic())
+        return "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+    window = 3.0
+    balancer = start(backends="", backends_file=backends, fresh=True, slow_start=window, access_log="off")
+    async with Endpoint(old, remembers=False) as settled, Endpoint(new, answering(note), remembers=False):
+        await until(lambda: balancer.metric("lb_endpoint_weight", endpoint=f"127.0.0.1:{old}") == 1, "not started")
+        backends.write_text(f"127.0.0.1:{old}\n127.0.0.1:{new}\n")
+        asked: list[float] = []
+        async with await Client.connect(balancer.port) as client:
+            while not arrivals or time.monotonic() < arrivals[0] + window + 1:
+                assert (await client.ask(GET)).status == 200
+                asked.append(time.monotonic())
+        assert settled.accepted
+
+    def share(begin: float, end: float) -> float:
+        """Of the requests in this part of the window, from the first that it got."""
+        begin, end = arrivals[0] + begin * window, arrivals[0] + end * window
+        return sum(begin <= at < end for at in arrivals) / sum(begin <= at < end for at in asked)
+
+    # The weight rises from a tenth to the whole: beside one of weight 1, the share from 1/11 to a half.
+    assert share(0, 0.2) < 0.25
+    assert share(0, 0.2) < share(0.4, 0.6) < share(0.8, 1) < 0.52, "it rises"
+    assert share(0.95, 1.05) < 0.55, "without a surge at its end"
+    assert 0.45 < share(1.1, 1.3) < 0.55, "to the whole"
+
+
+async def test_a_new_endpoint_is_tried_with_one_request_first(start: Start, tmp_path: Path) -> None:
+    old, new = free_port(), free_port()
+    backends = tmp_path / "backends"
+    backends.write_text(f"127.0.0.1:{old}\n")
+    balancer = start(backends="", backends_file=backends, fresh=True, strategy="least-response-time", slow_start=30)
+    async with Endpoint(old), Endpoint(new, None) as hangs:
+        await ask(balancer, 20)
+        backends.write_text(f"127.0.0.1:{old}\n127.0.0.1:{new}\n")
+        there = {"endpoint": f"127.0.0.1:{new}"}
+        await until(lambda: balancer.metric("lb_endpoint_eligible", **there) == 1, "the file's change was not seen")
+        first = await Client.connect(balancer.port)
+        await first.send(GET)
+        connection = await hangs.accept()
+        assert await ask(balancer, 50) == [200] * 50, "the others wait for what comes of it"
+        assert hangs.accepted == 1
+        await first.close()
+        await connection.close()

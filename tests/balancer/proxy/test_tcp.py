@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -99,6 +100,44 @@ async def test_a_reset_passes_as_a_reset(who: str, start: Start) -> None:
         assert await other.to_end() == b"(reset)"
         await client.close()
         await connection.close()
+
+
+async def test_latency_is_the_time_to_connect_however_long_a_connection_lasts(start: Start) -> None:
+    balancer = start(mode="tcp", strategy="least-response-time", fresh=True)
+    async with Endpoint(balancer.endpoints[0], None) as endpoint:
+        client, connection = await pair(balancer, endpoint)
+        await asyncio.sleep(0.5)
+        await connection.send("at last")
+        assert await client.exactly(7) == b"at last"
+        await client.close()
+        await connection.close()
+        assert 0 < balancer.metric("lb_endpoint_latency_seconds") < 0.25
+
+
+async def test_connections_of_one_client_are_limited(start: Start) -> None:
+    balancer = start(mode="tcp", max_connections_per_client=2)
+    async with Endpoint(balancer.endpoints[0], says("hello")):
+        clients = [await Client.connect(balancer.port) for _ in range(2)]
+        for client in clients:
+            assert await client.exactly(5) == b"hello"
+        with contextlib.suppress(ConnectionResetError):  # it may come while the third still connects
+            async with await Client.connect(balancer.port) as third:
+                assert (await third.to_end()).removesuffix(b"(reset)") == b""
+        assert balancer.metric("lb_downstream_connections_refused_total") == 1
+        for client in clients:
+            await client.close()
+
+
+async def test_connections_beyond_the_endpoints_cap_wait_their_turn(start: Start) -> None:
+    balancer = start(mode="tcp", endpoint_max_requests=1)
+    async with Endpoint(balancer.endpoints[0], says("hello")):
+        first, second = await Client.connect(balancer.port), await Client.connect(balancer.port)
+        assert await first.exactly(5) == b"hello"
+        assert await second.some(within=0.2) == b""
+        assert balancer.metric("lb_queue_length") == 1
+        await first.close()
+        assert await second.exactly(5) == b"hello"
+        await second.close()
 
 
 async def test_a_silent_connection_is_closed_in_time(start: Start) -> None:
