@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 import uuid
@@ -62,6 +63,16 @@ class Cluster:
                 "endpoints": endpoints,
             },
         )
+
+    async def has_forgotten(self, version: str) -> bool:
+        """Whether a watch from this version is told that it is gone (410)."""
+        try:
+            told = await self.call("GET", f"{self.slices}?watch=1&timeoutSeconds=1&resourceVersion={version}")
+        except ApiException as error:
+            return bool(error.status == 410)
+        except json.JSONDecodeError:  # several events
+            return False
+        return bool(told) and told["type"] == "ERROR" and told["object"]["code"] == 410
 
     async def change(self, name: str, *addresses: str) -> None:
         await self.call("PATCH", f"{self.slices}/{name}", {"endpoints": [{"addresses": [each]} for each in addresses]})
@@ -141,6 +152,8 @@ async def test_a_version_that_the_server_has_forgotten_is_listed_again(
     cluster: Cluster, watch: Callable[..., Any]
 ) -> None:
     await cluster.put("pi-1", "10.1.0.1")
+    if not await cluster.has_forgotten("1"):
+        pytest.skip("the API server is so young that it has forgotten nothing")
     reader = watch(seconds=1)
     await reader.until(lambda: reader.last)
     reader.discovery._version = "1"

@@ -70,6 +70,50 @@ async def test_connections_are_spread(start: Start) -> None:
     assert sorted(got) == [b"0", b"0", b"1", b"1", b"2", b"2"]
 
 
+async def test_a_client_that_has_said_all_before_it_is_joined_gets_its_answer(start: Start) -> None:
+    balancer = start(mode="tcp")
+
+    async def reverses(connection: Accepted) -> None:
+        await connection.send((await connection.to_end())[::-1])
+
+    async with Endpoint(balancer.endpoints[0], reverses):
+        for _ in range(20):
+            async with await Client.connect(balancer.port) as client:
+                client.writer.write(b"question")
+                client.half_close()
+                assert await client.to_end() == b"noitseuq"
+
+
+async def test_an_endpoint_that_says_all_at_once_and_closes_is_heard(start: Start) -> None:
+    balancer = start(mode="tcp")
+
+    async def tells_the_time(connection: Accepted) -> None:
+        connection.writer.write(b"noon")
+        await connection.close()
+
+    async with Endpoint(balancer.endpoints[0], tells_the_time) as endpoint:
+        for _ in range(20):
+            async with await Client.connect(balancer.port) as client:
+                assert await client.to_end() == b"noon"
+    assert endpoint.accepted == 20, "none is tried again"
+
+
+async def test_what_a_client_sends_before_it_is_joined_is_left_with_it(start: Start) -> None:
+    balancer = start(mode="tcp", endpoint_max_requests=1, queue_timeout=30)
+    async with Endpoint(balancer.endpoints[0], None) as endpoint:
+        first, connection = await pair(balancer, endpoint)
+        waiting = await Client.connect(balancer.port)
+        before = balancer.memory()
+        waiting.writer.write(bytes(64 << 20))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await waiting.writer.drain()
+        assert balancer.memory() - before < 8 << 20
+        waiting.reset()
+        await first.close()
+        await connection.close()
+
+
 @pytest.mark.parametrize("who", ["client", "endpoint"])
 async def test_a_half_close_passes_and_the_other_direction_goes_on(who: str, start: Start) -> None:
     balancer = start(mode="tcp")

@@ -23,7 +23,7 @@ from balancer.proxy.clients import address_of
 from balancer.proxy.listener import Accepting, Listener
 from balancer.proxy.proxy_protocol import Preface
 from balancer.proxy.service import Means, Service
-from balancer.proxy.tunnel import Tunnel, reset
+from balancer.proxy.tunnel import Early, Tunnel, reset
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
@@ -51,7 +51,7 @@ class TcpService(Service):
 class TcpConnection(Attempts):
     """One client connection until it is joined to an endpoint's, and the account of it until both end."""
 
-    __slots__ = ("_connecting", "_counted", "_held", "_service", "_transport", "_tunnel")
+    __slots__ = ("_connecting", "_counted", "_early", "_service", "_transport", "_tunnel")
 
     def __init__(self, service: TcpService, address: str = "") -> None:
         """`address` is the client's where a PROXY header told it; empty: whoever connected."""
@@ -59,7 +59,7 @@ class TcpConnection(Attempts):
         self._service = service
         self._tunnel: Tunnel | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._held = b""
+        self._early = Early()
         self._counted = False
 
     # What the event loop calls, until the tunnel takes over.
@@ -76,15 +76,19 @@ class TcpConnection(Attempts):
         service.counters.requests += 1
         service.counters.requests_in_flight += 1
         service.budget.earn(self.began_at)
-        transport.pause_reading()
         self.find(self.began_at)
 
     def data_received(self, data: bytes) -> None:
-        # Reading stops at once, but what came behind a PROXY header has been read already.
-        self._held += data
+        # One piece is kept, the rest is left with the client. Not sooner: uvloop begins to read after
+        # `connection_made`, even if that has told it to pause.
+        self._early.data += data
+        if self._transport.is_reading():
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        return False
+        # It has said all, and waits for the answer; but TLS knows no half-close.
+        self._early.ended = True
+        return self._transport.can_write_eof()
 
     def connection_lost(self, _error: Exception | None) -> None:
         if self._tunnel is None:
@@ -123,12 +127,12 @@ class TcpConnection(Attempts):
             return
         self._connecting = None
         if opening.closed:
-            self._attempt_failed(REFUSED)  # accepted and closed in one
+            self._attempt_failed(REFUSED)  # accepted and closed in one, without a word
             return
         now = service.clock()
         self.connect_took = now - began
         service.counters.connect_seconds.observe(self.connect_took)
-        self._join(endpoint, transport, opening.held, now)
+        self._join(endpoint, transport, opening.early, now)
 
     async def _open(self, endpoint: Endpoint, opening: _Opening) -> asyncio.Transport:
         """Connect; say who the client is, before any handshake; and only then begin TLS."""
@@ -152,7 +156,7 @@ class TcpConnection(Attempts):
             raise ConnectionResetError
         return secured
 
-    def _join(self, endpoint: Endpoint, server: asyncio.Transport, greeting: bytes, now: float) -> None:
+    def _join(self, endpoint: Endpoint, server: asyncio.Transport, came: Early, now: float) -> None:
         service = self._service
         service.wheel.forget(self)
         if self.lease is not None:
@@ -163,8 +167,8 @@ class TcpConnection(Attempts):
             endpoint, service.counters, service.wheel, service.clock, service.idle_timeout, self._tunnel_ended
         )
         service.counters.tunnels_open += 1
-        held, self._held = self._held, b""
-        self._tunnel.start(self._transport, server, held, greeting)
+        sent, self._early = self._early, Early()
+        self._tunnel.start(self._transport, server, sent, came)
 
     def _attempt_failed(self, outcome: Outcome) -> None:
         now = self._service.clock()
@@ -240,21 +244,23 @@ class TcpConnection(Attempts):
 class _Opening:
     """An endpoint's connection between its opening and the tunnel that takes it over; keeps what comes meanwhile."""
 
-    __slots__ = ("closed", "held")
+    __slots__ = ("_transport", "closed", "early")
 
     def __init__(self) -> None:
         self.closed = False
-        self.held = b""
+        self.early = Early()
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Whoever opened it has the transport."""
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self.held += data
+        self.early.data += data
 
     def eof_received(self) -> bool:
-        self.closed = True
-        return False
+        # A greeting and the end at once is an answer; the end alone is none.
+        self.early.ended = bool(self.early.data) and self._transport.can_write_eof()
+        self.closed = not self.early.ended
+        return self.early.ended
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.closed = True

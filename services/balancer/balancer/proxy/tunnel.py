@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from balancer.proxy.http.upstream import Upstream
 
 
+class Early:
+    """What came on a connection before it was joined to another."""
+
+    __slots__ = ("data", "ended")
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
+        self.ended = False
+        """Whether that was the last (a half-close)."""
+
+
 class Tunnel(Timed):
     """Two transports joined. `ended` is called once, when both are closed.
 
@@ -72,7 +83,7 @@ class Tunnel(Timed):
         self.server_reset_first = False
         """Whether it ended by the endpoint's reset."""
 
-    def start(self, client: asyncio.Transport, server: asyncio.Transport, sent: bytes, came: bytes) -> None:
+    def start(self, client: asyncio.Transport, server: asyncio.Transport, sent: Early, came: Early) -> None:
         """Join the two transports; the client has `sent` something already, and something `came` from the endpoint."""
         self._client = client
         self._server = server
@@ -82,10 +93,11 @@ class Tunnel(Timed):
         _attach(client, client_side)
         _attach(server, server_side)
         self.touched()
-        if came:
-            server_side.data_received(came)
-        if sent:
-            client_side.data_received(sent)
+        for side, early in ((server_side, came), (client_side, sent)):
+            if early.data:
+                side.data_received(early.data)
+            if early.ended:
+                side.eof_received()
 
     def touched(self) -> None:
         """Something moved: silence is counted from now."""
@@ -228,4 +240,4 @@ def join_upgraded(
     )
     service.counters.tunnels_open += 1
     service.tunnels.add(tunnel)
-    tunnel.start(client, server, sent_ahead, came_behind)
+    tunnel.start(client, server, Early(sent_ahead), Early(came_behind))
