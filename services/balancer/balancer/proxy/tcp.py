@@ -118,7 +118,7 @@ class TcpConnection(Attempts):
 
     async def _connect(self, endpoint: Endpoint, began: float) -> None:
         service = self._service
-        opening = _Opening()
+        opening = _Opening(half_closes=service.upstream_tls is None)
         try:
             transport = await self._open(endpoint, opening)
         except OSError:
@@ -244,21 +244,23 @@ class TcpConnection(Attempts):
 class _Opening:
     """An endpoint's connection between its opening and the tunnel that takes it over; keeps what comes meanwhile."""
 
-    __slots__ = ("_transport", "closed", "early")
+    __slots__ = ("_half_closes", "closed", "early")
 
-    def __init__(self) -> None:
+    def __init__(self, half_closes: bool) -> None:
+        """`half_closes`: whether it may have said all and still listen, which TLS does not know."""
+        self._half_closes = half_closes
         self.closed = False
         self.early = Early()
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+        """Whoever opened it has the transport."""
 
     def data_received(self, data: bytes) -> None:
         self.early.data += data
 
     def eof_received(self) -> bool:
         # A greeting and the end at once is an answer; the end alone is none.
-        self.early.ended = bool(self.early.data) and self._transport.can_write_eof()
+        self.early.ended = bool(self.early.data) and self._half_closes
         self.closed = not self.early.ended
         return self.early.ended
 

@@ -14,6 +14,7 @@ from balancer.proxy.http import framing, headers, responses
 from balancer.proxy.http.exchange import Exchange
 from balancer.proxy.http.framing import BadMessage, ChunkedReader
 from balancer.proxy.http.headers import Peer, RequestFields, RequestStart
+from balancer.proxy.http.heads import Heads, Refused
 from balancer.proxy.http.service import LINGER, HttpService
 from balancer.proxy.http.upstream import Upstream
 from balancer.proxy.timers import Timed
@@ -28,9 +29,6 @@ _LINGER: Final = 4
 """Everything has been said; what still comes is discarded until the client closes too."""
 _CLOSED: Final = 5
 
-REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
-"""CONNECT would make us an open proxy; TRACE shows a client what others added to its request."""
-
 MAX_EMPTY_LINES: Final = 8
 """Bytes of empty lines before a request line that are skipped (RFC 9112 §2.2)."""
 
@@ -38,29 +36,16 @@ MAX_EMPTY_LINES: Final = 8
 _ACCEPTS_JSON: Final = re.compile(rb"(?i)\naccept:[^\n]*json")
 
 
-class Refused(Exception):
-    """A request that is well-formed and not taken; `error` is what the client is told."""
-
-    def __init__(self, error: responses.Error) -> None:
-        super().__init__(error.reason)
-        self.error = error
-
-
 class Downstream(Timed):
     """One client connection."""
 
     __slots__ = (
-        "_block",
-        "_fields",
+        "_heads",
         "_held",
         "_left",
-        "_line",
-        "_minor",
         "_reader",
         "_received",
-        "_start",
         "_state",
-        "_tail",
         "_unsent",
         "exchange",
         "full",
@@ -81,13 +66,7 @@ class Downstream(Timed):
         self._state = _CLOSED
         self._held = b""
         """Bytes received and not yet read: the beginning of a head, or requests sent ahead."""
-        self._line = b""
-        self._start: RequestStart | None = None
-        self._block = b""
-        self._tail = b""
-        """The end of a request line and `_block`: how a head ends whose fields are those of the one before."""
-        self._minor = -1
-        self._fields: RequestFields | None = None
+        self._heads = Heads(service, self.peer)
         self._left = 0
         self._received = 0
         self._unsent = 0
@@ -199,8 +178,12 @@ class Downstream(Timed):
     def _read_head(self, data: bytes, position: int) -> int:
         """Read a request's head; the position behind it, or -1 when it is not whole (it is held) or was refused."""
         service = self.service
-        if position == 0 and data.endswith(self._tail) and self._begin_again(data):
-            return len(data)
+        heads = self._heads
+        if position == 0:
+            again = heads.again(data)
+            if again is not None and heads.fields is not None:
+                self._begin(again, heads.fields)
+                return len(data)
         start = position
         while data.startswith(b"\r\n", start) and start - position < MAX_EMPTY_LINES:
             start += 2
@@ -210,8 +193,8 @@ class Downstream(Timed):
             return -1
         line_end = data.find(b"\r\n", start)
         try:
-            asked = self._start_of(data[start:line_end])
-            fields = self._fields_of(data[line_end + 2 : end + 4], asked)
+            asked = heads.start_of(data[start:line_end])
+            fields = heads.fields_of(data[line_end + 2 : end + 4], asked)
         except Refused as refused:
             self._refuse(refused.error, data[start:end])
             return -1
@@ -226,62 +209,6 @@ class Downstream(Timed):
             self._begin(asked, fields)
             return end + 4
         return -1
-
-    def _begin_again(self, data: bytes) -> bool:
-        """Begin the request of a head, alone and whole, whose fields are to the byte those of the one before.
-
-        False: there is more to it than that, or something wrong with it.
-        """
-        fields = self._fields
-        if fields is None or len(data) > self.service.max_header_bytes:
-            return False
-        try:
-            # More than one line is no request line.
-            asked = self._start_of(data[: len(data) - len(self._tail)])
-        except (BadMessage, Refused):
-            return False
-        if asked.authority or asked.minor != self._minor:
-            return False
-        self._begin(asked, fields)
-        return True
-
-    def _start_of(self, line: bytes) -> RequestStart:
-        """What follows from a request line, read only if it is another than the one before.
-
-        Raises BadMessage or Refused.
-        """
-        known = self._start
-        if known is not None and line == self._line:
-            return known
-        read = framing.request_line(line)
-        if len(read.target) > self.service.max_uri_bytes:
-            raise Refused(responses.URI_TOO_LONG)
-        if read.method in REFUSED_METHODS:
-            raise Refused(responses.METHOD_REFUSED)
-        self._start = RequestStart(read)
-        self._line = line
-        return self._start
-
-    def _fields_of(self, block: bytes, asked: RequestStart) -> RequestFields:
-        """What follows from `block`, read only if it is not byte for byte the one before: clients repeat theirs.
-
-        Raises BadMessage.
-        """
-        known, minor = self._fields, asked.minor
-        if asked.authority:
-            traced = self.service.tracer is not None
-            return headers.request_fields(block, minor, self.peer, asked.authority, traced)
-        if known is None:
-            fields = self.service.first_fields(block, minor, self.peer)
-        elif block == self._block and minor == self._minor:
-            return known
-        else:
-            fields = headers.request_fields(block, minor, self.peer, b"", self.service.tracer is not None)
-        self._block = block
-        self._tail = b"\r\n" + block
-        self._minor = minor
-        self._fields = fields
-        return fields
 
     def _hold_head(self, data: bytes, start: int) -> None:
         """A head that is not whole: wait for the rest, unless it can only come to a refusal."""
