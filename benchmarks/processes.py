@@ -1,4 +1,4 @@
-"""What Linux says of a process and those it has started: CPU seconds and resident memory, from /proc.
+"""What Linux says of a process and those it has started, and of the machine: CPU seconds and memory, from /proc.
 
 A machine that others use too slows all measured programs down; the CPU time that each has used changes little by that.
 """
@@ -49,6 +49,13 @@ def cpu_seconds(pids: Sequence[int]) -> float:
             except OSError:
                 continue
     return total / 1e9
+
+
+def busy_seconds() -> float:
+    """CPU time that all of the machine has used since it started, to a hundredth; what others took of it included."""
+    user, nice, system, _idle, _waiting, *others = (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]
+    ticks = sum(int(value) for value in (user, nice, system, *others))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pids: Sequence[int]) -> int:

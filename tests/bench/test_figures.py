@@ -71,6 +71,13 @@ def test_cpu_time_is_that_which_a_process_has_used() -> None:
     assert os.getpid() in processes.family(os.getppid())
 
 
+def test_the_machine_is_as_busy_as_those_who_compute_on_it() -> None:
+    before, used = processes.busy_seconds(), os.times()
+    while sum(os.times()[:2]) - sum(used[:2]) < 0.1:
+        pass
+    assert processes.busy_seconds() - before >= 0.08
+
+
 def test_the_ratio_is_that_to_the_hardest_rival_round_by_round() -> None:
     # The second round was disturbed for all, and says the same.
     asked = result(bar=Bar(1.0, ("nginx", "haproxy")), lb=[90, 9, 101], nginx=[80, 8, 90], haproxy=[100, 10, 100])
