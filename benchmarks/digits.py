@@ -7,7 +7,6 @@ be quiet, or there is less capacity than was measured.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -55,12 +54,14 @@ def pi(bench: Bench) -> list[Result]:
 
 
 def _capacity(bench: Bench, addresses: tuple[str, ...]) -> float:
-    """Requests a second that would keep the machine busy, balancer and generator included.
+    """Requests a second that would keep both cores busy, balancer and generator included.
 
     By the CPU time that one takes at a moderate load; the least of a few looks, since a virtual machine computes now
     faster and now slower, by a third on ours, and what is near its capacity at one time is beyond it at another.
     """
     setup = Setup(bench.folder, addresses, policy="least-connections", core=bench.balancer_core)
+    # Unpinned, on a machine with one core, both are None.
+    cores = len({bench.balancer_core, bench.load_core})
     found = []
     with Nginx(setup) as balancer:
         for seed in range(LOOKS):
@@ -68,7 +69,7 @@ def _capacity(bench: Bench, addresses: tuple[str, ...]) -> float:
             options = ["--seed", str(seed), "--paths", *PATHS]
             done = load.open_loop(balancer.port, MODERATE, SECONDS, bench.load_core, options)
             busy = processes.busy_seconds() - began
-            found.append((os.cpu_count() or 1) * done.requests / busy)
+            found.append(cores * done.requests / busy)
             bench.tell(f"  pi, look {seed + 1}: {found[-1]:,.0f} a second")
     return min(found)
 
