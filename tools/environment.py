@@ -7,11 +7,14 @@ its hash; nothing is resolved or downloaded beside those.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +36,18 @@ def run(*command: str | Path) -> None:
         subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
     except subprocess.CalledProcessError as error:
         raise CannotSetUp(f"this command failed, see above: {' '.join(error.cmd)}") from None
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other set-up is under way: `make run` in one terminal, and another target in a second."""
+    with LOCK.open() as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("setup: waiting for another that is under way", flush=True)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def refuse_old_python() -> None:
@@ -107,10 +122,11 @@ def main() -> int:
     os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
     try:
         refuse_old_python()
-        if kind == "editable":
-            set_up(ROOT / ".venv")
-        else:
-            set_up_compiled(ROOT / ".venv-compiled")
+        with alone():
+            if kind == "editable":
+                set_up(ROOT / ".venv")
+            else:
+                set_up_compiled(ROOT / ".venv-compiled")
     except CannotSetUp as reason:
         print(f"setup: {reason}", file=sys.stderr)
         return 1
