@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -42,14 +44,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def engine() -> Iterator[docker.DockerClient]:
     """The engine's client."""
-    try:
-        client = docker.from_env()
-        client.ping()
-    except docker.errors.DockerException as error:
-        reason = f"there is no container engine: {error}"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    client = connected()
+    if isinstance(client, str):
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(client)
     yield client
     client.close()
+
+
+def connected() -> docker.DockerClient | str:
+    """A client of the engine, or why there is none."""
+    with warnings.catch_warnings():
+        # docker-py does not close a socket that did not connect, which would fail the run at its end.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            client = docker.from_env()
+            client.ping()
+        except docker.errors.DockerException as error:
+            reason = f"there is no container engine: {error}"
+        else:
+            return client
+        gc.collect()
+    return reason
 
 
 @dataclass(frozen=True)
