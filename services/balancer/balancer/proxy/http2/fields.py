@@ -1,0 +1,248 @@
+"""Which header fields HTTP/2 allows, and what a block of them says: pure rules (RFC 9113 §8).
+
+A field is judged once, when it is read or enters a table: the characters of its name and value, and which rule looks
+at it. A block of fields is then a walk over judgements. What is malformed never becomes a message, so nothing that an
+HTTP/1.1 parser could read in two ways is passed on.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+Pair = tuple[bytes, bytes]
+"""A field's name, in lower case, and its value."""
+
+PLAIN: Final = 0
+METHOD: Final = 1
+SCHEME: Final = 2
+AUTHORITY: Final = 3
+PATH: Final = 4
+STATUS: Final = 5
+PROTOCOL: Final = 6
+HOST: Final = 7
+CONTENT_LENGTH: Final = 8
+COOKIE: Final = 9
+TE: Final = 10
+MALFORMED: Final = 11
+"""No message may carry it: characters, connection-specific fields, pseudo-fields that do not exist."""
+
+_PSEUDO: Final = {
+    b":method": METHOD,
+    b":scheme": SCHEME,
+    b":authority": AUTHORITY,
+    b":path": PATH,
+    b":status": STATUS,
+    b":protocol": PROTOCOL,
+}
+_SPECIAL: Final = {
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"cookie": COOKIE,
+    b"te": TE,
+    b"connection": MALFORMED,
+    b"keep-alive": MALFORMED,
+    b"proxy-connection": MALFORMED,
+    b"transfer-encoding": MALFORMED,
+    b"upgrade": MALFORMED,
+}
+"""Fields that a rule looks at; those that speak of one connection make a message malformed (RFC 9113 §8.2.2)."""
+
+_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
+_PATH: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*")
+_AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=\-]+)(?::[0-9]*)?")
+_STATUS: Final = re.compile(rb"[1-5][0-9][0-9]")
+_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
+
+
+class Malformed(Exception):
+    """The message must not be used (RFC 9113 §8.1.1): `fault` says why in the words of log and metric.
+
+    `status` is what an HTTP/1.1 client would be told for the same.
+    """
+
+    def __init__(self, fault: str, status: int = 400) -> None:
+        super().__init__(fault)
+        self.fault = fault
+        self.status = status
+
+
+class Field:
+    """A header field, judged."""
+
+    __slots__ = ("kind", "pair", "secret", "size")
+
+    def __init__(self, name: bytes, value: bytes, kind: int, secret: bool = False) -> None:
+        self.pair: Pair = (name, value)
+        self.kind = kind
+        self.size = len(name) + len(value) + 32
+        """What it counts in a table and in a list (RFC 7541 §4.1)."""
+        self.secret = secret
+        """Whether its sender wants it in no table, on no hop (RFC 7541 §6.2.3)."""
+
+
+def judge(name: bytes, value: bytes) -> int:
+    """What kind of field this is; MALFORMED for one that no message may carry."""
+    if name[:1] == b":":
+        kind = _PSEUDO.get(name, MALFORMED)
+    elif _NAME.fullmatch(name) is None:
+        return MALFORMED
+    else:
+        kind = _SPECIAL.get(name, PLAIN)
+    if _VALUE.fullmatch(value) is None or (kind == TE and value.lower() != b"trailers"):
+        return MALFORMED
+    return kind
+
+
+class Request:
+    """What the header block of a request says."""
+
+    __slots__ = ("authority", "fields", "length", "method", "path", "protocol", "scheme")
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.scheme = b""
+        self.authority = b""
+        """Empty where neither :authority nor Host was sent."""
+        self.path = b""
+        self.protocol = b""
+        """What an extended CONNECT asks for (RFC 8441)."""
+        self.length = -1
+        """Content-Length; -1 when there is none."""
+        self.fields: list[Pair] = []
+        """The fields behind the pseudo-fields, without Host; cookies joined into one (RFC 9113 §8.2.3)."""
+
+
+class Response:
+    """What the header block of a response says."""
+
+    __slots__ = ("fields", "length", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.length = -1
+        """Content-Length; -1 when there is none."""
+        self.fields: list[Pair] = []
+
+
+def request(block: list[Field]) -> Request:
+    """Read a request's header block. Raises Malformed."""
+    made = Request()
+    fields = made.fields
+    cookies: list[bytes] = []
+    host: bytes | None = None
+    seen = 0
+    pseudo = True
+    for field in block:
+        kind = field.kind
+        if kind in (PLAIN, TE):
+            pseudo = False
+            fields.append(field.pair)
+            continue
+        name, value = field.pair
+        if kind >= HOST:
+            pseudo = False
+            if kind == HOST:
+                if host is not None:
+                    raise Malformed("more than one Host")
+                host = value
+            elif kind == CONTENT_LENGTH:
+                made.length = _length(value, made.length)
+                fields.append(field.pair)
+            elif kind == COOKIE:
+                cookies.append(value)
+            else:
+                raise Malformed(_fault_of(name))
+            continue
+        if not pseudo:
+            raise Malformed("pseudo-field behind a field")
+        if seen & (1 << kind) or kind == STATUS:
+            raise Malformed("repeated pseudo-field" if kind != STATUS else ":status in a request")
+        seen |= 1 << kind
+        if kind == METHOD:
+            made.method = value
+        elif kind == SCHEME:
+            made.scheme = value
+        elif kind == AUTHORITY:
+            made.authority = value
+        elif kind == PATH:
+            made.path = value
+        else:
+            made.protocol = value
+    if cookies:
+        fields.append((b"cookie", b"; ".join(cookies)))
+    _check_target(made, host)
+    return made
+
+
+def _check_target(made: Request, host: bytes | None) -> None:
+    """Whether the pseudo-fields make one request, that every recipient reads alike (RFC 9113 §8.3.1)."""
+    if _METHOD.fullmatch(made.method) is None:
+        raise Malformed("malformed :method")
+    if made.method == b"CONNECT" and not made.protocol:
+        if made.path or made.scheme or not made.authority:
+            raise Malformed("malformed CONNECT")
+    else:
+        if made.scheme not in (b"http", b"https"):
+            raise Malformed("malformed :scheme")
+        if _PATH.fullmatch(made.path) is None and not (made.path == b"*" and made.method == b"OPTIONS"):
+            raise Malformed("malformed :path")
+        if made.protocol and made.method != b"CONNECT":
+            raise Malformed(":protocol without CONNECT")
+    if host is not None:
+        if made.authority and made.authority.lower() != host.lower():
+            raise Malformed("Host is not :authority")
+        made.authority = made.authority or host
+    if made.authority and _AUTHORITY.fullmatch(made.authority) is None:
+        raise Malformed("malformed :authority")
+
+
+def response(block: list[Field]) -> Response:
+    """Read a response's header block. Raises Malformed."""
+    made = Response()
+    fields = made.fields
+    pseudo = True
+    for field in block:
+        kind = field.kind
+        if kind == STATUS:
+            status = field.pair[1]
+            if not pseudo or made.status or _STATUS.fullmatch(status) is None or status == b"101":
+                raise Malformed("malformed :status", 502)
+            made.status = int(status)
+            continue
+        pseudo = False
+        if kind == CONTENT_LENGTH:
+            made.length = _length(field.pair[1], made.length)
+        elif kind == MALFORMED or METHOD <= kind <= PROTOCOL:
+            raise Malformed(_fault_of(field.pair[0]), 502)
+        fields.append(field.pair)
+    if not made.status:
+        raise Malformed("no :status", 502)
+    return made
+
+
+def trailers(block: list[Field]) -> list[Pair]:
+    """Read a trailer section. Raises Malformed."""
+    fields: list[Pair] = []
+    for field in block:
+        kind = field.kind
+        if kind == MALFORMED or METHOD <= kind <= PROTOCOL:
+            raise Malformed(_fault_of(field.pair[0]))
+        fields.append(field.pair)
+    return fields
+
+
+def _length(value: bytes, before: int) -> int:
+    if before >= 0:
+        raise Malformed("more than one Content-Length")
+    if _LENGTH.fullmatch(value) is None:
+        raise Malformed("malformed Content-Length")
+    return int(value)
+
+
+def _fault_of(name: bytes) -> str:
+    if name[:1] == b":":
+        return "pseudo-field where it must not be"
+    return "connection-specific field" if name in _SPECIAL else "malformed header field"
