@@ -14,7 +14,13 @@ from typing import cast
 
 from setuptools import Extension, setup
 
-COMPILED = ("balancer/balancing", "balancer/proxy", "balancer/counters.py", "balancer/log/access.py")
+COMPILED = (
+    "balancer/balancing",
+    "balancer/routing",
+    "balancer/proxy",
+    "balancer/counters.py",
+    "balancer/log/access.py",
+)
 """Modules, and folders of modules, that are compiled: those that every request runs through."""
 
 INTERPRETED: frozenset[str] = frozenset()
