@@ -297,6 +297,19 @@ class TestZone:
         assert fleet.share(99) == pytest.approx(dict.fromkeys("acd", 1 / 3))
         assert [e for name, e in fleet.events if name == "pool"] == ["zone_back", "zone_left", "zone_back"]
 
+    def test_endpoints_that_hints_mean_for_us_are_treated_alike(self) -> None:
+        fleet = Fleet()
+        fleet.add("a", "b", near=True)
+        fleet.add("x", "y")
+        assert fleet.share() == {"a": 0.5, "b": 0.5}
+        assert fleet.why_out("x") == "its hints say that it is for others"
+        fleet.add("y", near=True)
+        fleet.add("a")
+        assert fleet.share() == {"b": 0.5, "y": 0.5}
+        for name in "by":
+            fleet.pool.set_health(fleet[name], False, fleet.now)
+        assert fleet.share() == {"a": 0.5, "x": 0.5}
+
     def test_spills_over_when_all_of_it_is_at_its_limit(self, fleet: Fleet) -> None:
         leases = [fleet.lease() for _ in range(40)]
         assert {lease.endpoint.spec.host for lease in leases} == set("abcd")

@@ -133,6 +133,17 @@ def test_a_port_that_is_not_there_is_a_problem_that_names_those_that_are(ports: 
     assert found.ports == (("admin (8001)", "http (8000)") if ports is TWO else ())
 
 
+@pytest.mark.parametrize(
+    ("said", "protocol"),
+    [("kubernetes.io/h2c", "h2c"), ("grpc", "h2c"), ("kubernetes.io/ws", "http1"), ("http", "http1"), (None, ""),
+     ("mysql", "")],
+)  # fmt: skip
+def test_an_endpoint_knows_what_its_port_speaks(said: str | None, protocol: str) -> None:
+    ports = [{"name": "http", "port": 8000, "appProtocol": said}]
+    (spec,) = merged(slice_of("a", endpoint("10.0.0.1"), ports=ports)).endpoints
+    assert spec.protocol == protocol
+
+
 def test_a_service_scaled_to_nothing_is_no_problem() -> None:
     empty = {"metadata": {"name": "a"}, "addressType": "IPv4", "ports": None, "endpoints": None}
     assert merged(empty, port="http") == Merged(())

@@ -7,7 +7,8 @@ used; the exceptions, in the order of their strength:
 - Panic: when none is good, or fewer than the panic share, all that are ready are used. A panic share of 0 switches
   this off, except that saturation is no failure: when none is good, those that asked to be left alone are used.
 - Draining (terminating, but still serving): used when no endpoint that is ready is good.
-- Zone: while at least `ENOUGH` of the preferred zone's endpoints are good, only they are used.
+- Zone: while at least `ENOUGH` of the preferred zone's endpoints, or of those that hints mean for us, are good, only
+  they are used.
 
 Sources: Envoy's panic threshold, and its overprovisioning factor of 1.4 for priority levels (here the zone);
 kube-proxy's use of terminating endpoints (Kubernetes, KEP-1669).
@@ -74,7 +75,7 @@ class Eligibility:
             return
         self.ready += step
         self.good += good
-        if self._prefer_zone and endpoint.spec.zone == self._prefer_zone:
+        if self._near(endpoint):
             self._zone_ready += step
             self._zone_good += good
 
@@ -103,7 +104,7 @@ class Eligibility:
             return True
         if self.none_good:
             return endpoint.healthy and endpoint.ejected_until == 0.0
-        return endpoint.good and not (self.zone_only and endpoint.spec.zone != self._prefer_zone)
+        return endpoint.good and not (self.zone_only and not self._near(endpoint))
 
     def why_not(self, endpoint: Endpoint, limit: int, now: float) -> str:
         """Why `endpoint`, which is not eligible, is not, in a few words: `ejected for 7 s more`."""
@@ -121,4 +122,9 @@ class Eligibility:
             return "draining"
         if endpoint.in_flight >= limit:
             return f"at its limit of {limit} requests"
-        return f"not in zone {self._prefer_zone}"
+        return f"not in zone {self._prefer_zone}" if self._prefer_zone else "its hints say that it is for others"
+
+    def _near(self, endpoint: Endpoint) -> bool:
+        """Of the preferred zone; or by its hints meant for us, where the discovery looks at them."""
+        spec = endpoint.spec
+        return spec.near or (self._prefer_zone != "" and spec.zone == self._prefer_zone)

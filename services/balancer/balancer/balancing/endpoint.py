@@ -31,6 +31,10 @@ class EndpointSpec:
     node: str = ""
     draining: bool = False
     """Terminating but still serving: used only when nothing better is left."""
+    near: bool = False
+    """Meant for clients where we run, as its hints say: like an endpoint of the preferred zone."""
+    protocol: str = ""
+    """What its discovery says it speaks: `h2c` (HTTP/2 with prior knowledge) or `http1`; "" when it does not say."""
 
     @property
     def address(self) -> str:

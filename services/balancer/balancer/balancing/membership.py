@@ -113,6 +113,8 @@ def _differ(one: EndpointSpec, other: EndpointSpec) -> bool:
         or one.zone != other.zone
         or one.name != other.name
         or one.node != other.node
+        or one.near != other.near
+        or one.protocol != other.protocol
     )
 
 

@@ -232,7 +232,7 @@ class Pool:
             self.panics += rules.panic
             self.tell(None, "panic" if rules.panic else "calm", f"{rules.good} of {rules.ready} endpoints are good")
         if rules.zone_only != zone_only and rules.ready:
-            self.tell(None, "zone_back" if rules.zone_only else "zone_left", self.policy.prefer_zone or "")
+            self.tell(None, "zone_back" if rules.zone_only else "zone_left", self.policy.prefer_zone or "hints")
         return changed
 
     def _settle(self, endpoint: Endpoint | None = None) -> None:

@@ -14,6 +14,17 @@ from typing import Any
 from balancer.balancing.endpoint import EndpointSpec
 
 FAMILIES = ("IPv4", "IPv6")
+PROTOCOLS = {
+    "kubernetes.io/h2c": "h2c",
+    "h2c": "h2c",
+    "http2": "h2c",
+    "grpc": "h2c",
+    "http": "http1",
+    "kubernetes.io/ws": "http1",
+    "kubernetes.io/wss": "http1",
+}
+"""What a port's appProtocol says of the protocol towards it: the API's own names (KEP-3726), and those that meshes made
+usual. WebSocket is a matter of HTTP/1.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,8 @@ def parse(item: Mapping[str, Any], port: str | None) -> Slice:
     named = [entry for entry in item.get("ports") or () if (entry.get("protocol") or "TCP") == "TCP"]
     number = _pick(named, port)
     listed: Sequence[Mapping[str, Any]] = item.get("endpoints") or ()
-    specs = [] if number is None else [_endpoint(each, number) for each in listed]
+    protocol = next((_protocol(entry) for entry in named if entry.get("port") == number), "")
+    specs = [] if number is None else [_endpoint(each, number, protocol) for each in listed]
     return Slice(
         name=item["metadata"]["name"],
         family=item.get("addressType") or "IPv4",
@@ -76,7 +88,11 @@ def _pick(ports: Sequence[Mapping[str, Any]], wanted: str | None) -> int | None:
     return None
 
 
-def _endpoint(entry: Mapping[str, Any], port: int) -> EndpointSpec | None:
+def _protocol(port: Mapping[str, Any]) -> str:
+    return PROTOCOLS.get((port.get("appProtocol") or "").lower(), "")
+
+
+def _endpoint(entry: Mapping[str, Any], port: int, protocol: str) -> EndpointSpec | None:
     """The endpoint, or None if nothing may be sent to it. Absent conditions mean what the API says they mean."""
     conditions: Mapping[str, bool | None] = entry.get("conditions") or {}
     ready = conditions.get("ready")
@@ -96,6 +112,7 @@ def _endpoint(entry: Mapping[str, Any], port: int) -> EndpointSpec | None:
         zone=entry.get("zone") or "",
         node=entry.get("nodeName") or "",
         draining=draining,
+        protocol=protocol,
     )
 
 
