@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given, settings
@@ -61,7 +62,7 @@ def scan(rules: list[Entry], request: Asked) -> Rule | None:
     return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(entries, st.lists(asked, min_size=1, max_size=8))
 @example([Entry(b"", Match(b"/v2"), Rule("r"))], [Asked(b"a", b"/v2example")])
 def test_the_table_finds_what_a_scan_finds(rules: list[Entry], requests: list[Asked]) -> None:
@@ -146,15 +147,15 @@ def by_field(number: int) -> Entry:
 
 
 @pytest.mark.parametrize("kind", [by_host, by_path, by_field])
-def test_ten_thousand_routes_cost_little_more_than_a_few(kind: type[Entry]) -> None:
+def test_ten_thousand_routes_cost_little_more_than_a_few(kind: Callable[[int], Entry]) -> None:
     few, many = (Table([kind(number) for number in range(count)]) for count in (8, 10_000))
     request = Asked(b"h5.example.com" if kind is by_host else b"example.com", b"/p5/x", headers=[(b"tenant", b"5")])
 
     def cost(table: Table) -> float:
         begun = time.perf_counter()
-        for _ in range(2_000):
+        for _ in range(1_000):
             assert table.route(request) is not None
         return time.perf_counter() - begun
 
     # A scan would cost a thousand times as much: wide, for a machine that does other things too.
-    assert min(cost(many) for _ in range(5)) < 4 * min(cost(few) for _ in range(5))
+    assert min(cost(many) for _ in range(3)) < 4 * min(cost(few) for _ in range(3))
