@@ -1,0 +1,70 @@
+"""Which routes belong to which listeners: a parent is named, its listener lets the route in, and the hosts meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from balancer.discovery.gateway.conditions import Condition
+from balancer.discovery.gateway.listeners import Checked
+from balancer.discovery.gateway.objects import GROUP, Gateway, HttpRoute, Ref
+from balancer.discovery.gateway.world import World
+
+
+def parents(route: HttpRoute, gateways: dict[tuple[str, str], Gateway]) -> Iterator[tuple[int, Ref, Gateway]]:
+    """The Gateways of ours that a route names, with the place of the reference."""
+    for place, parent in enumerate(route.parents):
+        if (parent.group, parent.kind) == (GROUP, "Gateway"):
+            gateway = gateways.get((parent.namespace, parent.name))
+            if gateway is not None:
+                yield place, parent, gateway
+
+
+def attach(
+    world: World, route: HttpRoute, parent: Ref, gateway: Gateway, listeners: list[Checked]
+) -> tuple[list[Checked], Condition]:
+    """The listeners of a parent that take a route, and the condition that says so."""
+    named = [
+        each
+        for each in listeners
+        if parent.section in (None, each.listener.name) and parent.port in (None, each.listener.port)
+    ]
+    if not named:
+        words = f"Gateway {gateway.meta} has no listener"
+        words += f" {parent.section}" if parent.section else ""
+        words += f" at port {parent.port}" if parent.port else ""
+        return [], Condition("Accepted", False, "NoMatchingParent", f"{words}.")
+    allowing = [each for each in named if _allows(world, route, gateway, each)]
+    if not allowing:
+        words = f"No listener of Gateway {gateway.meta} lets HTTPRoutes of namespace {route.meta.namespace} attach."
+        return [], Condition("Accepted", False, "NotAllowedByListeners", words)
+    meeting = [each for each in allowing if hosts_meet(route.hostnames, each.listener.hostname)]
+    if not meeting:
+        words = "None of the route's host names is one of a listener's."
+        return [], Condition("Accepted", False, "NoMatchingListenerHostname", words)
+    return meeting, Condition("Accepted", True, "Accepted")
+
+
+def _allows(world: World, route: HttpRoute, gateway: Gateway, checked: Checked) -> bool:
+    if (GROUP, "HTTPRoute") not in checked.kinds:
+        return False
+    listener, namespace = checked.listener, route.meta.namespace
+    if listener.from_namespaces == "Selector":
+        return world.in_selection(namespace, listener.selector)
+    return listener.from_namespaces == "All" or (
+        listener.from_namespaces == "Same" and namespace == gateway.meta.namespace
+    )
+
+
+def hosts_meet(hostnames: tuple[str, ...], listener: str) -> bool:
+    """Whether there is a host of both, a route's and a listener's; none named is every one."""
+    return not hostnames or any(meet(host, listener) for host in hostnames)
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether two host names or wildcards have a host in common."""
+    if not one or not other or one == other:
+        return True
+    if one.startswith("*."):
+        # The longer of two wildcards is within the shorter; a name is within a wildcard, with a label before it.
+        return other.endswith(one[1:]) or (other.startswith("*.") and one.endswith(other[1:]))
+    return other.startswith("*.") and one.endswith(other[1:])

@@ -1,0 +1,63 @@
+"""References to Services: whether they may be had, can be had, and which cluster they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from balancer.discovery.gateway.objects import GROUP, Ref
+from balancer.discovery.gateway.world import World
+
+HTTP1: Final = "http1"
+H2C: Final = "h2c"
+PROTOCOLS: Final = {"": HTTP1, "http": HTTP1, "kubernetes.io/ws": HTTP1, "kubernetes.io/h2c": H2C}
+"""What a Service's appProtocol means for the connection to its pods."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """A Service's port: one fleet of endpoints."""
+
+    namespace: str
+    service: str
+    port: int
+    port_name: str
+    """The name that its EndpointSlices know the port by; empty: it is the only one."""
+    protocol: str
+
+    @property
+    def name(self) -> str:
+        """As metrics and logs call it."""
+        return f"{self.namespace}/{self.service}:{self.port}"
+
+
+class Unresolved(Exception):
+    """A reference that cannot be followed; `reason` is the API's word for a ResolvedRefs condition."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def resolve(world: World, namespace: str, ref: Ref, protocols: frozenset[str]) -> ClusterSpec:
+    """The cluster that an HTTPRoute in `namespace` refers to; `protocols`: those that we speak. Raises Unresolved."""
+    if (ref.group, ref.kind) != ("", "Service"):
+        kind = f"{ref.kind} of group {ref.group or 'core'}"
+        raise Unresolved("InvalidKind", f"A backend is a Service, and not a {kind}.")
+    name = f"Service {ref.namespace}/{ref.name}"
+    if not world.may_refer(GROUP, "HTTPRoute", namespace, ref):
+        words = f"No ReferenceGrant in {ref.namespace} lets HTTPRoutes of {namespace} refer to {name}."
+        raise Unresolved("RefNotPermitted", words)
+    service = world.services.get((ref.namespace, ref.name))
+    if service is None:
+        raise Unresolved("BackendNotFound", f"There is no {name}.")
+    if service.type == "ExternalName":
+        # A name outside of the cluster would let whoever may write a Service reach what only we can reach.
+        raise Unresolved("BackendNotFound", f"{name} is of type ExternalName, which has no endpoints.")
+    port = next((each for each in service.ports if each.port == ref.port and each.protocol == "TCP"), None)
+    if port is None:
+        raise Unresolved("BackendNotFound", f"{name} has no TCP port {ref.port}.")
+    protocol = PROTOCOLS.get(port.app_protocol, HTTP1 if "/" not in port.app_protocol else "")
+    if protocol not in protocols:
+        raise Unresolved("UnsupportedProtocol", f"Port {port.port} of {name} speaks {port.app_protocol}: we do not.")
+    return ClusterSpec(ref.namespace, ref.name, port.port, port.name, protocol)

@@ -1,0 +1,47 @@
+"""A condition of an object's status, and how it is written: what others wrote there stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from balancer.discovery.gateway.objects import Json
+
+MAX_MESSAGE = 1024
+"""Characters; the API takes 32768."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One statement of ours: `type` is so or not, for a `reason` of the API's words, and a message for people."""
+
+    type: str
+    holds: bool
+    reason: str
+    message: str = ""
+
+
+def merged(present: Sequence[Json], wanted: Sequence[Condition], generation: int, now: str) -> list[dict[str, Any]]:
+    """The conditions to write, for an object of `generation` at `now` (RFC 3339).
+
+    A condition whose status stays keeps its time; those of types that we do not write stay as they are.
+    """
+    ours = {condition.type for condition in wanted}
+    known = {each.get("type"): each for each in present}
+    written = [dict(each) for each in present if each.get("type") not in ours]
+    for condition in wanted:
+        status = "True" if condition.holds else "False"
+        before = known.get(condition.type) or {}
+        since = before.get("lastTransitionTime") if before.get("status") == status else None
+        written.append(
+            {
+                "type": condition.type,
+                "status": status,
+                "reason": condition.reason,
+                "message": condition.message[:MAX_MESSAGE],
+                "observedGeneration": generation,
+                "lastTransitionTime": since or now,
+            }
+        )
+    return sorted(written, key=lambda each: str(each.get("type")))

@@ -1,0 +1,295 @@
+"""What we read of the API's objects: typed, without the rest. What the CRDs' own rules refuse is not looked at again.
+
+Sources: the Gateway API's types of v1 (gateway.networking.k8s.io), core v1, discovery.k8s.io/v1.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+Json = Mapping[str, Any]
+Key = tuple[str, str]
+"""Namespace and name."""
+
+GROUP: Final = "gateway.networking.k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Which object, and of which generation."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: str
+    """RFC 3339, so that it sorts."""
+    version: str
+    """What a write must name, so that it overwrites nobody else's."""
+
+    @property
+    def key(self) -> Key:
+        return self.namespace, self.name
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A reference to another object. `namespace` is that of the object that refers, where the reference names none."""
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+    port: int | None = None
+    section: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayClass:
+    meta: Meta
+    controller: str
+    has_parameters: bool
+    status: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listener of a Gateway, as asked for."""
+
+    name: str
+    hostname: str
+    port: int
+    protocol: str
+    tls_mode: str
+    certificates: tuple[Ref, ...]
+    kinds: tuple[tuple[str, str], ...] | None
+    """Group and kind of the routes that may attach; None: whatever the protocol serves."""
+    from_namespaces: str
+    """Same, All, Selector or None."""
+    selector: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    meta: Meta
+    gateway_class: str
+    listeners: tuple[Listener, ...]
+    addresses: tuple[Json, ...]
+    labels: Json
+    """For what is made for this Gateway (spec.infrastructure)."""
+    annotations: Json
+    status: Json
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRoute:
+    meta: Meta
+    parents: tuple[Ref, ...]
+    parent_json: tuple[Json, ...]
+    """The same as written: a status must repeat them."""
+    hostnames: tuple[str, ...]
+    rules: tuple[Json, ...]
+    """As written: rules.py reads them."""
+    status: Json
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceGrant:
+    """Who may refer to what in the grant's own namespace."""
+
+    meta: Meta
+    sources: tuple[tuple[str, str, str], ...]
+    """Group, kind, namespace."""
+    targets: tuple[tuple[str, str, str], ...]
+    """Group, kind, name; an empty name is every one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    name: str
+    port: int
+    target: str
+    protocol: str
+    app_protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    meta: Meta
+    type: str
+    cluster_ip: str
+    ports: tuple[ServicePort, ...]
+    selector: Json
+    labels: Json
+    annotations: Json
+    addresses: tuple[Json, ...]
+    """What a load balancer of the cloud has given it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """The certificate and key of a Secret, as PEM; None where they cannot be read out of it."""
+
+    meta: Meta
+    certificate: bytes | None
+    key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    meta: Meta
+    labels: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """An EndpointSlice, of which `item` is what endpointslices.parse reads."""
+
+    meta: Meta
+    service: str
+    item: Json
+
+
+def gateway_class(item: Json) -> GatewayClass:
+    spec = item["spec"]
+    controller, parameters = spec["controllerName"], spec.get("parametersRef")
+    return GatewayClass(_meta("GatewayClass", item), controller, parameters is not None, item.get("status") or {})
+
+
+def gateway(item: Json) -> Gateway:
+    meta, spec = _meta("Gateway", item), item["spec"]
+    infrastructure = spec.get("infrastructure") or {}
+    return Gateway(
+        meta=meta,
+        gateway_class=spec["gatewayClassName"],
+        listeners=tuple(_listener(each, meta.namespace) for each in spec.get("listeners") or ()),
+        addresses=tuple(spec.get("addresses") or ()),
+        labels=infrastructure.get("labels") or {},
+        annotations=infrastructure.get("annotations") or {},
+        status=item.get("status") or {},
+    )
+
+
+def _listener(item: Json, namespace: str) -> Listener:
+    tls = item.get("tls") or {}
+    allowed = item.get("allowedRoutes") or {}
+    kinds: Sequence[Json] = allowed.get("kinds") or ()
+    spaces = allowed.get("namespaces") or {}
+    return Listener(
+        name=item["name"],
+        hostname=(item.get("hostname") or "").lower(),
+        port=item["port"],
+        protocol=item["protocol"],
+        tls_mode=tls.get("mode") or "Terminate",
+        certificates=tuple(ref(each, namespace, "", "Secret") for each in tls.get("certificateRefs") or ()),
+        kinds=tuple((each.get("group", GROUP), each["kind"]) for each in kinds) if kinds else None,
+        from_namespaces=spaces.get("from") or "Same",
+        selector=spaces.get("selector") or {},
+    )
+
+
+def http_route(item: Json) -> HttpRoute:
+    meta, spec = _meta("HTTPRoute", item), item["spec"]
+    parents: Sequence[Json] = spec.get("parentRefs") or ()
+    return HttpRoute(
+        meta=meta,
+        parents=tuple(ref(each, meta.namespace, GROUP, "Gateway") for each in parents),
+        parent_json=tuple(parents),
+        hostnames=tuple(host.lower() for host in spec.get("hostnames") or ()),
+        rules=tuple(spec.get("rules") or ()),
+        status=item.get("status") or {},
+    )
+
+
+def reference_grant(item: Json) -> ReferenceGrant:
+    spec = item["spec"]
+    return ReferenceGrant(
+        _meta("ReferenceGrant", item),
+        tuple((each.get("group", ""), each["kind"], each["namespace"]) for each in spec.get("from") or ()),
+        tuple((each.get("group", ""), each["kind"], each.get("name") or "") for each in spec.get("to") or ()),
+    )
+
+
+def service(item: Json) -> Service:
+    spec, metadata = item["spec"], item["metadata"]
+    balanced = (item.get("status") or {}).get("loadBalancer") or {}
+    return Service(
+        meta=_meta("Service", item),
+        type=spec.get("type") or "ClusterIP",
+        cluster_ip=spec.get("clusterIP") or "",
+        ports=tuple(_service_port(each) for each in spec.get("ports") or ()),
+        selector=spec.get("selector") or {},
+        labels=metadata.get("labels") or {},
+        annotations=metadata.get("annotations") or {},
+        addresses=tuple(balanced.get("ingress") or ()),
+    )
+
+
+def _service_port(item: Json) -> ServicePort:
+    return ServicePort(
+        name=item.get("name") or "",
+        port=item["port"],
+        target=str(item.get("targetPort") or item["port"]),
+        protocol=item.get("protocol") or "TCP",
+        app_protocol=item.get("appProtocol") or "",
+    )
+
+
+def secret(item: Json) -> Secret:
+    data = item.get("data") or {}
+    is_tls = item.get("type") == "kubernetes.io/tls"
+    certificate, key = ((_pem(data.get(name)) if is_tls else None) for name in ("tls.crt", "tls.key"))
+    return Secret(_meta("Secret", item), certificate, key)
+
+
+def _pem(encoded: str | None) -> bytes | None:
+    try:
+        decoded = base64.b64decode(encoded or "", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return decoded if b"-----BEGIN " in decoded else None
+
+
+def namespace(item: Json) -> Namespace:
+    return Namespace(_meta("Namespace", item), item["metadata"].get("labels") or {})
+
+
+def endpoint_slice(item: Json) -> Slice:
+    labels = item["metadata"].get("labels") or {}
+    kept = {name: item.get(name) for name in ("addressType", "ports", "endpoints")}
+    # Of the metadata only what parse reads: managedFields alone would be half of the memory.
+    kept["metadata"] = {"name": item["metadata"]["name"]}
+    return Slice(_meta("EndpointSlice", item), labels.get("kubernetes.io/service-name") or "", kept)
+
+
+def ref(item: Json, namespace: str, group: str, kind: str) -> Ref:
+    """A reference out of an object in `namespace`; `group` and `kind` are what it means where it names none."""
+    return Ref(
+        group=item.get("group", group) or "",
+        kind=item.get("kind") or kind,
+        namespace=item.get("namespace") or namespace,
+        name=item["name"],
+        port=item.get("port"),
+        section=item.get("sectionName"),
+    )
+
+
+def _meta(kind: str, item: Json) -> Meta:
+    metadata = item["metadata"]
+    return Meta(
+        kind=kind,
+        namespace=metadata.get("namespace") or "",
+        name=metadata["name"],
+        uid=metadata.get("uid") or "",
+        generation=metadata.get("generation") or 0,
+        created=metadata.get("creationTimestamp") or "",
+        version=metadata.get("resourceVersion") or "",
+    )

@@ -1,0 +1,216 @@
+"""An HTTPRoute's rules as the router's: matches, filters, backends, timeouts.
+
+What we do not know is never passed over in silence: a filter may be what keeps somebody out. Such a rule is dropped,
+and the route's status says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from balancer.discovery.gateway.backends import ClusterSpec, Unresolved, resolve
+from balancer.discovery.gateway.objects import HttpRoute, Json, ref
+from balancer.discovery.gateway.patterns import check_pattern
+from balancer.discovery.gateway.world import World
+from balancer.routing.match import EXACT, PATTERN, PREFIX, Match, Wanted
+from balancer.routing.rule import Backend, Edits, Mirror, PathChange, Redirect, Rule
+
+KINDS_OF_PATH: Final = {"Exact": EXACT, "PathPrefix": PREFIX, "RegularExpression": PATTERN}
+UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+UNKNOWN: Final = ""
+"""The cluster of a backend that may not or cannot be had."""
+
+
+class Unsupported(Exception):
+    """A rule that asks for something that we do not do."""
+
+
+@dataclass(slots=True)
+class Translated:
+    """A route's rules, the clusters that they need, and what is wrong with the rest."""
+
+    rules: list[tuple[int, Sequence[Match], Rule]] = field(default_factory=list)
+    """Each rule that is taken, with its place in the route and what it matches."""
+    clusters: set[ClusterSpec] = field(default_factory=set)
+    unresolved: Unresolved | None = None
+    """The first reference that could not be followed."""
+    dropped: list[str] = field(default_factory=list)
+    """Why each rule that is not taken is not."""
+
+
+def translate(world: World, route: HttpRoute, protocols: frozenset[str]) -> Translated:
+    """All rules of a route; `protocols` are those that we speak to endpoints."""
+    result = Translated()
+    nothing: Json = {}
+    for place, item in enumerate(route.rules):
+        try:
+            matches = [_match(each) for each in item.get("matches") or [nothing]]
+            rule = _rule(world, route, item, matches, protocols, result)
+        except Unsupported as problem:
+            result.dropped.append(f"rule {item.get('name') or place}: {problem}")
+        else:
+            result.rules.append((place, matches, rule))
+    return result
+
+
+def _rule(
+    world: World,
+    route: HttpRoute,
+    item: Json,
+    matches: Sequence[Match],
+    protocols: frozenset[str],
+    result: Translated,
+) -> Rule:
+    prefix = matches[0].path
+    filters = _Filters(world, route, protocols, result, prefix).take(item.get("filters") or ())
+    backends = []
+    for each in item.get("backendRefs") or ():
+        own = _Filters(world, route, protocols, result, prefix).take(each.get("filters") or ())
+        if own.redirect or own.path or own.host or own.mirrors:
+            raise Unsupported("a backend's own filters can only change header fields")
+        weight = each.get("weight", 1)
+        backends.append(Backend(_cluster(world, route, each, protocols, result), weight, own.request, own.response))
+    for name in ("sessionPersistence", "retry"):
+        if item.get(name):
+            raise Unsupported(f"{name} is not supported")
+    timeouts = item.get("timeouts") or {}
+    return Rule(
+        name=f"{route.meta}/{item['name']}" if item.get("name") else str(route.meta),
+        backends=backends,
+        request=filters.request,
+        response=filters.response,
+        redirect=filters.redirect,
+        host=filters.host,
+        path=filters.path,
+        mirrors=filters.mirrors,
+        timeout=seconds(timeouts.get("request")),
+        backend_timeout=seconds(timeouts.get("backendRequest")),
+    )
+
+
+def _cluster(world: World, route: HttpRoute, item: Json, protocols: frozenset[str], result: Translated) -> str:
+    try:
+        spec = resolve(world, route.meta.namespace, ref(item, route.meta.namespace, "", "Service"), protocols)
+    except Unresolved as problem:
+        result.unresolved = result.unresolved or problem
+        return UNKNOWN
+    result.clusters.add(spec)
+    return spec.name
+
+
+class _Filters:
+    """The filters of one rule, or of one backend, one after the other."""
+
+    def __init__(
+        self, world: World, route: HttpRoute, protocols: frozenset[str], result: Translated, prefix: bytes
+    ) -> None:
+        self._context = world, route, protocols, result
+        self._prefix = prefix
+        self.request: Edits | None = None
+        self.response: Edits | None = None
+        self.redirect: Redirect | None = None
+        self.host: bytes | None = None
+        self.path: PathChange | None = None
+        self.mirrors: list[Mirror] = []
+
+    def take(self, items: Sequence[Json]) -> _Filters:
+        for item in items:
+            kind = item["type"]
+            if kind == "RequestHeaderModifier":
+                self.request = _edits(item["requestHeaderModifier"])
+            elif kind == "ResponseHeaderModifier":
+                self.response = _edits(item["responseHeaderModifier"])
+            elif kind == "RequestRedirect":
+                self.redirect = self._redirect(item["requestRedirect"])
+            elif kind == "URLRewrite":
+                self._rewrite(item["urlRewrite"])
+            else:
+                raise Unsupported(f"filter {kind} is not supported")
+        if self.redirect is not None and (self.path is not None or self.host is not None):
+            raise Unsupported("a redirect leaves nothing to rewrite")
+        return self
+
+    def _redirect(self, item: Json) -> Redirect:
+        scheme, host = item.get("scheme"), item.get("hostname")
+        return Redirect(
+            status=item.get("statusCode") or 302,
+            scheme=scheme.encode() if scheme else None,
+            host=host.encode() if host else None,
+            port=item.get("port"),
+            path=self._path(item.get("path")),
+        )
+
+    def _rewrite(self, item: Json) -> None:
+        host = item.get("hostname")
+        self.host = host.encode() if host else None
+        self.path = self._path(item.get("path"))
+
+    def _path(self, item: Json | None) -> PathChange | None:
+        if item is None:
+            return None
+        if item["type"] == "ReplaceFullPath":
+            return PathChange(_bytes(item.get("replaceFullPath") or "", "path"))
+        if item["type"] == "ReplacePrefixMatch":
+            return PathChange(_bytes(item.get("replacePrefixMatch") or "", "path"), self._prefix)
+        raise Unsupported(f"path modifier {item['type']} is not supported")
+
+
+def _edits(item: Json) -> Edits:
+    return Edits(
+        set=[(each["name"].lower().encode(), _bytes(each["value"], each["name"])) for each in item.get("set") or ()],
+        add=[(each["name"].lower().encode(), _bytes(each["value"], each["name"])) for each in item.get("add") or ()],
+        remove=[name.lower().encode() for name in item.get("remove") or ()],
+    )
+
+
+def _match(item: Json) -> Match:
+    path = item.get("path") or {}
+    kind = KINDS_OF_PATH.get(path.get("type") or "PathPrefix")
+    if kind is None:
+        raise Unsupported(f"path type {path['type']} is not supported")
+    value = path.get("value") or "/"
+    if kind == PATTERN:
+        _checked(value)
+    return Match(
+        path=value.encode(),
+        kind=kind,
+        method=(item.get("method") or "").encode(),
+        headers=_wanted(item.get("headers") or (), lowered=True),
+        parameters=_wanted(item.get("queryParams") or (), lowered=False),
+    )
+
+
+def _wanted(items: Sequence[Json], lowered: bool) -> list[Wanted]:
+    """Of several that name one field the first counts."""
+    wanted: dict[bytes, Wanted] = {}
+    for item in items:
+        name = (item["name"].lower() if lowered else item["name"]).encode()
+        is_pattern = item.get("type") == "RegularExpression"
+        if is_pattern:
+            _checked(item["value"])
+        if name not in wanted:
+            wanted[name] = Wanted(name, item["value"].encode(), is_pattern)
+    return list(wanted.values())
+
+
+def _checked(pattern: str) -> None:
+    problem = check_pattern(pattern)
+    if problem:
+        raise Unsupported(f"pattern {pattern!r}: {problem}")
+
+
+def _bytes(text: str, what: str) -> bytes:
+    """A value that goes on the wire as it is: no line may end in it."""
+    if not text.isprintable():
+        raise Unsupported(f"{what} holds a character that may not stand there")
+    return text.encode()
+
+
+def seconds(duration: str | None) -> float | None:
+    """A duration of the API (GEP-2257: `1h30m`, `500ms`) in seconds; None for none."""
+    if duration is None:
+        return None
+    return sum(float(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)(ms|h|m|s)", duration))

@@ -1,0 +1,75 @@
+"""All objects at one moment, and the look-ups that rules need. A value: whoever watches makes the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from balancer.discovery.gateway.objects import (
+    Gateway,
+    GatewayClass,
+    HttpRoute,
+    Json,
+    Key,
+    Namespace,
+    Ref,
+    ReferenceGrant,
+    Secret,
+    Service,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the cluster holds, by namespace and name."""
+
+    controller: str
+    """Our controllerName: classes that say another are not ours."""
+    home: str
+    """The namespace that we run in, where the Gateways' Services are."""
+    classes: Mapping[Key, GatewayClass] = field(default_factory=dict)
+    gateways: Mapping[Key, Gateway] = field(default_factory=dict)
+    routes: Mapping[Key, HttpRoute] = field(default_factory=dict)
+    grants: Mapping[Key, ReferenceGrant] = field(default_factory=dict)
+    services: Mapping[Key, Service] = field(default_factory=dict)
+    secrets: Mapping[Key, Secret] = field(default_factory=dict)
+    namespaces: Mapping[Key, Namespace] = field(default_factory=dict)
+
+    def our_gateways(self) -> list[Gateway]:
+        """The Gateways of our classes, the oldest first."""
+        ours = {each.meta.name for each in self.classes.values() if each.controller == self.controller}
+        found = [each for each in self.gateways.values() if each.gateway_class in ours]
+        return sorted(found, key=lambda each: (each.meta.created, each.meta.key))
+
+    def may_refer(self, group: str, kind: str, namespace: str, target: Ref) -> bool:
+        """Whether an object of a kind in `namespace` may refer to `target`: within one namespace, or by a grant."""
+        if namespace == target.namespace:
+            return True
+        source = (group, kind, namespace)
+        return any(
+            grant.meta.namespace == target.namespace
+            and source in grant.sources
+            and any((target.group, target.kind, name) in grant.targets for name in ("", target.name))
+            for grant in self.grants.values()
+        )
+
+    def in_selection(self, namespace: str, selector: Json) -> bool:
+        """Whether a namespace's labels are those that a label selector wants."""
+        found = self.namespaces.get(("", namespace))
+        if found is None:
+            return False
+        wanted = selector.get("matchLabels") or {}
+        if any(found.labels.get(name) != value for name, value in wanted.items()):
+            return False
+        return all(_meets(found.labels, each) for each in selector.get("matchExpressions") or ())
+
+
+def _meets(labels: Json, wanted: Json) -> bool:
+    name, operator, values = str(wanted.get("key")), wanted.get("operator"), wanted.get("values") or ()
+    if operator == "Exists":
+        return name in labels
+    if operator == "DoesNotExist":
+        return name not in labels
+    if operator == "NotIn":
+        return labels.get(name) not in values
+    return operator == "In" and labels.get(name) in values

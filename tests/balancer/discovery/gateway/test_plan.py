@@ -1,0 +1,256 @@
+"""From objects to listeners, rules and statuses: what the API's words say, and what memory gets wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.balancer.discovery.gateway.cluster import (
+    CONTROLLER,
+    NOW,
+    backend,
+    gateway,
+    grant,
+    listener,
+    planned,
+    route,
+    said,
+    secret,
+    service,
+    status,
+    world,
+)
+
+from balancer.routing.match import Asked
+
+GATEWAY_API = "gateway.networking.k8s.io"
+
+
+def listener_status(found: Any, name: str = "http") -> Any:
+    return next(each for each in status(found, "Gateway", "door")["listeners"] if each["name"] == name)
+
+
+def route_says(found: Any, kind: str) -> tuple[str, str]:
+    return said(status(found, "HTTPRoute", "route")["parents"][0]["conditions"], kind)
+
+
+def test_a_gateway_with_a_route_is_served() -> None:
+    found = planned(world(routes=[route()]))
+    port = found.ports[20_000]
+    assert (port.gateway, port.port, port.tls) == ("shop/door", 80, False)
+    rule = port.site.route(Asked(b"any.example.com", b"/"))
+    assert rule is not None
+    assert [each.cluster for each in rule.backends] == ["shop/web:8080"]
+    assert set(found.clusters) == {"shop/web:8080"}
+    told = status(found, "Gateway", "door")
+    assert told["addresses"] == [{"type": "IPAddress", "value": "10.96.0.10"}]
+    assert said(told["conditions"], "Accepted") == ("True", "Accepted")
+    assert said(told["conditions"], "Programmed") == ("True", "Programmed")
+    assert listener_status(found)["attachedRoutes"] == 1
+    assert all(each["observedGeneration"] == 2 for each in told["conditions"])
+    assert route_says(found, "Accepted") == ("True", "Accepted")
+    assert route_says(found, "ResolvedRefs") == ("True", "ResolvedRefs")
+
+
+def test_two_gateways_may_both_have_port_80() -> None:
+    found = planned(world(gateways=[gateway(), gateway(name="other")]))
+    assert sorted((port.gateway, port.port) for port in found.ports.values()) == [("shop/door", 80), ("shop/other", 80)]
+
+
+def test_a_gateway_of_another_class_is_left_alone() -> None:
+    found = planned(world(gateways=[gateway(gatewayClassName="other")], routes=[route()]))
+    assert not found.ports
+    assert {write.kind for write in found.statuses} == {"GatewayClass"}
+
+
+def test_some_bad_listeners_do_not_spoil_a_gateway() -> None:
+    found = planned(world(gateways=[gateway(listener(), listener("odd", 81, "example.com/odd"))]))
+    assert said(status(found, "Gateway", "door")["conditions"], "Accepted") == ("True", "ListenersNotValid")
+    odd = listener_status(found, "odd")
+    assert odd["supportedKinds"] == []
+    assert said(odd["conditions"], "Accepted") == ("False", "UnsupportedProtocol")
+
+
+def test_only_bad_listeners_do() -> None:
+    found = planned(world(gateways=[gateway(listener("odd", 81, "example.com/odd"))]))
+    assert said(status(found, "Gateway", "door")["conditions"], "Accepted") == ("False", "ListenersNotValid")
+
+
+def test_kinds_that_are_not_served_are_told() -> None:
+    kinds = [{"kind": "HTTPRoute"}, {"group": "example.com", "kind": "OddRoute"}]
+    found = planned(world(gateways=[gateway(listener(allowedRoutes={"kinds": kinds}))]))
+    told = listener_status(found)
+    assert told["supportedKinds"] == [{"group": GATEWAY_API, "kind": "HTTPRoute"}]
+    assert said(told["conditions"], "ResolvedRefs") == ("False", "InvalidRouteKinds")
+
+
+def https(namespace: str = "shop", name: str = "cert", **more: Any) -> dict[str, Any]:
+    return listener("https", 443, "HTTPS", tls={"certificateRefs": [{"name": name, "namespace": namespace}]}, **more)
+
+
+def test_an_https_listener_shows_its_certificate() -> None:
+    found = planned(world(gateways=[gateway(https(hostname="a.com"))], secrets=[secret()]))
+    port = found.ports[20_000]
+    assert port.tls
+    assert [(host, [each.meta.name for each in secrets]) for host, secrets in port.certificates] == [
+        ("a.com", ["cert"])
+    ]
+
+
+@pytest.mark.parametrize("name", ["missing", "bad"])
+def test_a_certificate_that_cannot_be_had_keeps_a_listener_closed_but_its_routes_count(name: str) -> None:
+    found = planned(world(gateways=[gateway(https(name=name))], routes=[route()], secrets=[secret("bad")]))
+    assert not found.ports
+    told = listener_status(found, "https")
+    assert said(told["conditions"], "ResolvedRefs") == ("False", "InvalidCertificateRef")
+    assert said(told["conditions"], "Programmed") == ("False", "Invalid")
+    assert told["attachedRoutes"] == 1
+
+
+def test_without_a_grant_nobody_is_told_whether_a_secret_exists() -> None:
+    found = planned(world(gateways=[gateway(https("other", "missing"))]))
+    assert said(listener_status(found, "https")["conditions"], "ResolvedRefs") == ("False", "RefNotPermitted")
+
+
+def test_a_grant_lets_a_gateway_use_a_secret_elsewhere() -> None:
+    lets = grant((GATEWAY_API, "Gateway", "shop"), ("", "Secret", "cert"), "other")
+    found = planned(world(gateways=[gateway(https("other"))], secrets=[secret(namespace="other")], grants=[lets]))
+    assert found.ports
+
+
+@pytest.mark.parametrize(
+    ("ref", "reason"),
+    [
+        (backend("missing"), "BackendNotFound"),
+        (backend(port=9), "BackendNotFound"),
+        (backend(namespace="other"), "RefNotPermitted"),
+        (backend(kind="Odd", group="example.com"), "InvalidKind"),
+        (backend("strange"), "UnsupportedProtocol"),
+    ],
+)
+def test_a_backend_that_cannot_be_had_keeps_its_share(ref: dict[str, Any], reason: str) -> None:
+    strange = service("strange", ports=[{"port": 8080, "appProtocol": "example.com/odd"}])
+    rules = [{"backendRefs": [backend(), ref]}]
+    found = planned(world(routes=[route(*rules)], services=[service(), strange]))
+    assert route_says(found, "Accepted") == ("True", "Accepted")
+    assert route_says(found, "ResolvedRefs") == ("False", reason)
+    rule = found.ports[20_000].site.route(Asked(b"", b"/"))
+    assert rule is not None
+    assert sorted(each.cluster for each in rule.backends) == ["", "shop/web:8080"]
+
+
+@pytest.mark.parametrize(
+    ("target", "resolved"), [("", True), ("web", True), ("another", False)], ids=["all", "this one", "another"]
+)
+def test_a_grant_is_for_what_it_names(target: str, resolved: bool) -> None:
+    lets = grant((GATEWAY_API, "HTTPRoute", "shop"), ("", "Service", target), "other")
+    found = planned(
+        world(
+            routes=[route({"backendRefs": [backend(namespace="other")]})],
+            services=[service(namespace="other")],
+            grants=[lets],
+        )
+    )
+    assert (route_says(found, "ResolvedRefs")[0] == "True") is resolved
+
+
+@pytest.mark.parametrize(
+    ("parent", "namespace", "hosts", "reason"),
+    [
+        ({"sectionName": "missing"}, "shop", [], "NoMatchingParent"),
+        ({"port": 81}, "shop", [], "NoMatchingParent"),
+        ({"namespace": "shop"}, "other", [], "NotAllowedByListeners"),
+        ({}, "shop", ["a.org"], "NoMatchingListenerHostname"),
+        ({}, "shop", ["a.com"], "NoMatchingListenerHostname"),
+        ({}, "shop", ["b.a.com"], "Accepted"),
+        ({}, "shop", ["*.com"], "Accepted"),
+        ({}, "shop", ["*.b.a.com"], "Accepted"),
+    ],
+)
+def test_a_route_attaches_where_it_may(parent: dict[str, Any], namespace: str, hosts: list[str], reason: str) -> None:
+    there = world(
+        gateways=[gateway(listener(hostname="*.a.com"))],
+        routes=[route(namespace=namespace, parents=[{"name": "door", **parent}], hostnames=hosts)],
+    )
+    found = planned(there)
+    entry = status(found, "HTTPRoute", "route", namespace)["parents"][0]
+    assert said(entry["conditions"], "Accepted") == ("True" if reason == "Accepted" else "False", reason)
+
+
+def test_namespaces_are_chosen_by_their_labels() -> None:
+    selector = {"matchLabels": {"team": "a"}, "matchExpressions": [{"key": "old", "operator": "DoesNotExist"}]}
+    allowed = {"namespaces": {"from": "Selector", "selector": selector}}
+    there = world(
+        gateways=[gateway(listener(allowedRoutes=allowed))],
+        routes=[route(name=name, namespace=name, parents=[{"name": "door", "namespace": "shop"}]) for name in "abc"],
+        namespaces={"a": {"team": "a"}, "b": {"team": "b"}, "c": {"team": "a", "old": ""}},
+    )
+    found = planned(there)
+    assert listener_status(found)["attachedRoutes"] == 1
+
+
+def test_a_route_is_ranked_by_its_own_host_and_the_listener_keeps_what_is_its_own() -> None:
+    there = world(
+        gateways=[gateway(listener("wide"), listener("narrow", hostname="*.a.com"))],
+        routes=[
+            route({"backendRefs": [backend()]}, name="all"),
+            route({"backendRefs": [backend()]}, name="named", hostnames=["b.a.com"], parents=[{"name": "door"}]),
+            route(name="wide-only", parents=[{"name": "door", "sectionName": "wide"}], hostnames=["*.a.com"]),
+        ],
+    )
+    site = planned(there).ports[20_000].site
+    names = {host: rule.name for host in (b"b.a.com", b"c.a.com", b"d.org") if (rule := site.route(Asked(host, b"/")))}
+    assert names == {b"b.a.com": "shop/named", b"c.a.com": "shop/all", b"d.org": "shop/all"}
+
+
+def test_what_others_have_written_stays() -> None:
+    others = {"parentRef": {"name": "else"}, "controllerName": "example.com/another", "conditions": []}
+    stale = {"parentRef": {"name": "gone"}, "controllerName": CONTROLLER, "conditions": []}
+    mine = {**route(), "status": {"parents": [others, stale]}}
+    told = status(planned(world(routes=[mine])), "HTTPRoute", "route")["parents"]
+    assert told[0] == others
+    assert [each["parentRef"]["name"] for each in told] == ["else", "door"]
+    odd = {"type": "example.com/Odd", "status": "True", "reason": "Odd", "lastTransitionTime": NOW}
+    theirs = {**gateway(), "status": {"conditions": [odd]}}
+    assert odd in status(planned(world(gateways=[theirs])), "Gateway", "door")["conditions"]
+
+
+def test_a_status_that_is_right_is_not_written_again() -> None:
+    there = world(routes=[route()])
+    first = planned(there)
+    again = world(
+        gateways=[{**gateway(), "status": status(first, "Gateway", "door")}],
+        routes=[{**route(), "status": status(first, "HTTPRoute", "route")}],
+    )
+    assert {write.kind for write in planned(again).statuses} == {"GatewayClass"}
+
+
+def test_a_rule_that_asks_for_what_we_cannot_do_is_dropped_and_told() -> None:
+    odd = {"filters": [{"type": "ExtensionRef", "extensionRef": {}}], "backendRefs": [backend()]}
+    partly = planned(world(routes=[route(odd, {"backendRefs": [backend()]})]))
+    assert route_says(partly, "Accepted") == ("True", "Accepted")
+    assert route_says(partly, "PartiallyInvalid") == ("True", "UnsupportedValue")
+    wholly = planned(world(routes=[route(odd)]))
+    assert route_says(wholly, "Accepted") == ("False", "UnsupportedValue")
+    assert wholly.ports[20_000].site.route(Asked(b"", b"/")) is None
+
+
+def test_filters_and_timeouts_are_taken_over() -> None:
+    rule = {
+        "matches": [{"path": {"type": "PathPrefix", "value": "/v1"}, "headers": [{"name": "X-A", "value": "1"}]}],
+        "filters": [
+            {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-B", "value": "2"}]}},
+            {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}},
+        ],
+        "backendRefs": [backend()],
+        "timeouts": {"request": "1m30s", "backendRequest": "500ms"},
+    }
+    found = (
+        planned(world(routes=[route(rule)])).ports[20_000].site.route(Asked(b"", b"/v1/x", headers=[(b"x-a", b"1")]))
+    )
+    assert found is not None
+    assert found.request is not None
+    assert found.request.set == ((b"x-b", b"2"),)
+    assert found.path is not None
+    assert found.path.applied(b"/v1/x") == b"/x"
+    assert (found.timeout, found.backend_timeout) == (90.0, 0.5)
