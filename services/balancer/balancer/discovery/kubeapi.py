@@ -49,7 +49,8 @@ class SliceApi:
     """One connection's worth of configuration. Made by `connect`, to be closed."""
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
-        self._client = client
+        self.client = client
+        """Configured and authenticated, for whoever asks for more than slices (gateway/api.py)."""
         self.server: str = client.configuration.host
         self.namespace = namespace
         """The namespace that we are in: the pod's own, or the one of the kubeconfig's context."""
@@ -128,11 +129,11 @@ class SliceApi:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()  # type: ignore[no-untyped-call]
+        await self.client.close()  # type: ignore[no-untyped-call]
 
     async def _get(self, verb: str, namespace: str, query: dict[str, str], silence: float) -> aiohttp.ClientResponse:
         try:
-            method, url, headers, _, _ = await self._client.param_serialize(
+            method, url, headers, _, _ = await self.client.param_serialize(
                 "GET",
                 _PATH,
                 path_params={"namespace": namespace},
@@ -141,7 +142,7 @@ class SliceApi:
                 auth_settings=["BearerToken"],
             )
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
-            answer = await self._client.call_api(method, url, headers, _request_timeout=timeout)
+            answer = await self.client.call_api(method, url, headers, _request_timeout=timeout)
             response: aiohttp.ClientResponse = answer.response
             if response.status == 200:
                 return response

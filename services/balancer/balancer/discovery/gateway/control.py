@@ -1,0 +1,253 @@
+"""The Gateway part, running: watches, makes a plan of every change, has it applied and written.
+
+What changes often and concerns one Service alone, its endpoints, does not come by a plan: it goes straight to the
+Service's clusters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from time import perf_counter
+from typing import Any, Final, Protocol
+
+import structlog
+
+from balancer.balancing.endpoint import Snapshot
+from balancer.discovery.endpointslices import Slice as ParsedSlice
+from balancer.discovery.endpointslices import merge, parse
+from balancer.discovery.gateway import objects
+from balancer.discovery.gateway.api import ClusterApi
+from balancer.discovery.gateway.backends import ClusterSpec
+from balancer.discovery.gateway.lease import Leadership
+from balancer.discovery.gateway.listeners import Usable
+from balancer.discovery.gateway.objects import GROUP, Json, Key
+from balancer.discovery.gateway.plan import Means, Plan, PortPlan, steps_to_plan
+from balancer.discovery.gateway.secrets import wanted_secrets
+from balancer.discovery.gateway.watch import Watcher
+from balancer.discovery.gateway.world import World
+from balancer.discovery.gateway.writer import Writer
+
+BREATH: Final = 0.004
+"""Seconds of planning without a pause for the requests."""
+MERGE: Final = 0.02
+"""Seconds between two plans: changes that come together make one."""
+
+CONTROLLER_DOMAIN: Final = "lb.example.com"
+
+log = structlog.get_logger()
+
+
+class Applies(Protocol):
+    """The data plane, as a plan's listeners and clusters become real in it."""
+
+    def add_clusters(self, specs: Sequence[ClusterSpec]) -> None:
+        """Have these clusters, beside those that are there."""
+
+    def remove_clusters(self, names: Sequence[str]) -> None:
+        """No route leads to these any more."""
+
+    def endpoints(self, cluster: str, snapshot: Snapshot) -> None:
+        """All endpoints of a cluster."""
+
+    async def listen(self, ports: Mapping[int, PortPlan]) -> None:
+        """Listen at these ports, and by these rules, and at no others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the Gateway part is told at the start."""
+
+    gateway_class: str
+    front: str
+    """The release's own Service."""
+    identity: str
+    protocols: frozenset[str]
+    features: Sequence[str]
+    usable: Usable
+
+
+class GatewayControl:
+    """Keeps the data plane as the cluster's Gateways and routes ask for."""
+
+    def __init__(self, config: Config, applies: Applies, random: Random, clock: Callable[[], float]) -> None:
+        self._config = config
+        self._applies = applies
+        self._random = random
+        self._api = ClusterApi()
+        self._dirty = asyncio.Event()
+        gateway_api = f"/apis/{GROUP}/v1"
+        self._classes = self._watcher(f"{gateway_api}/gatewayclasses", objects.gateway_class)
+        self._gateways = self._watcher(f"{gateway_api}/gateways", objects.gateway)
+        self._routes = self._watcher(f"{gateway_api}/httproutes", objects.http_route)
+        self._grants = self._watcher(f"/apis/{GROUP}/v1beta1/referencegrants", objects.reference_grant)
+        self._services = self._watcher("/api/v1/services", objects.service)
+        self._namespaces = self._watcher("/api/v1/namespaces", objects.namespace)
+        slices = "/apis/discovery.k8s.io/v1/endpointslices"
+        self._slices = Watcher(self._api, slices, objects.endpoint_slice, self._slices_changed, random)
+        self._by_service: dict[Key, dict[Key, objects.Slice]] = {}
+        self._service_of: dict[Key, Key] = {}
+        self._secrets: dict[Key, tuple[Watcher[objects.Secret], asyncio.Task[None]]] = {}
+        self._clusters: dict[str, ClusterSpec] = {}
+        self._clusters_of: dict[Key, set[str]] = {}
+        lease = f"lb-gateway-{config.gateway_class}"
+        self._leadership = Leadership(self._api, lease, config.identity, clock, self._dirty.set)
+        self._writer = Writer(self._api, lambda: self._leadership.leads, self._dirty.set)
+        self.plan = Plan()
+        """The latest that has been applied."""
+        self.ready = asyncio.Event()
+        """Set once a plan has been applied."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica writes."""
+        return self._leadership.leads
+
+    async def run(self) -> None:
+        """Watch, plan, apply, write, until cancelled."""
+        watchers: list[Watcher[Any]] = [
+            self._classes,
+            self._gateways,
+            self._routes,
+            self._grants,
+            self._services,
+            self._namespaces,
+            self._slices,
+        ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for watcher in watchers:
+                    tasks.create_task(watcher.run())
+                for watcher in watchers:
+                    await watcher.known.wait()
+                tasks.create_task(self._leadership.run())
+                tasks.create_task(self._writer.run())
+                await self._plan_for_ever()
+        finally:
+            for _, task in self._secrets.values():
+                task.cancel()
+            await asyncio.gather(*(task for _, task in self._secrets.values()), return_exceptions=True)
+
+    async def close(self) -> None:
+        """Let another replica write, and close the connection. To be called when `run` has ended."""
+        await self._leadership.release()
+        await self._api.close()
+
+    # Plans.
+
+    async def _plan_for_ever(self) -> None:
+        while True:
+            self._dirty.clear()
+            begun = perf_counter()
+            world = self._world()
+            if await self._follow_secrets(world):
+                world = self._world()
+            plan = await self._planned(world)
+            await self._apply(plan)
+            self._writer.write(plan)
+            self.plan = plan
+            self.ready.set()
+            log.debug("planned", ports=len(plan.ports), routes=plan.routes, seconds=round(perf_counter() - begun, 4))
+            await asyncio.sleep(MERGE)
+            await self._dirty.wait()
+
+    def _world(self) -> World:
+        return World(
+            controller=f"{CONTROLLER_DOMAIN}/{self._config.gateway_class}",
+            home=self._api.namespace,
+            classes=dict(self._classes.objects),
+            gateways=dict(self._gateways.objects),
+            routes=dict(self._routes.objects),
+            grants=dict(self._grants.objects),
+            services=dict(self._services.objects),
+            secrets={key: found for watcher, _ in self._secrets.values() for key, found in watcher.objects.items()},
+            namespaces=dict(self._namespaces.objects),
+        )
+
+    async def _planned(self, world: World) -> Plan:
+        config = self._config
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        steps = steps_to_plan(world, Means(config.usable, config.protocols, config.features, config.front, now))
+        paused = perf_counter()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                result: Plan = done.value
+                return result
+            if perf_counter() - paused > BREATH:
+                await asyncio.sleep(0)
+                paused = perf_counter()
+
+    async def _apply(self, plan: Plan) -> None:
+        """Clusters before the routes that lead there, and gone after them."""
+        known, wanted = self._clusters, plan.clusters
+        changed = [name for name, spec in wanted.items() if known.get(name) != spec]
+        self._applies.add_clusters([wanted[name] for name in changed])
+        self._clusters = {**known, **wanted}
+        self._index()
+        for name in changed:
+            self._tell_endpoints(self._clusters[name])
+        await self._applies.listen(plan.ports)
+        gone = [name for name in known if name not in wanted]
+        self._clusters = dict(wanted)
+        self._index()
+        self._applies.remove_clusters(gone)
+
+    def _index(self) -> None:
+        self._clusters_of = {}
+        for name, spec in self._clusters.items():
+            self._clusters_of.setdefault((spec.namespace, spec.service), set()).add(name)
+
+    # Endpoints.
+
+    def _slices_changed(self, keys: list[Key]) -> None:
+        services: dict[Key, None] = {}
+        for key in keys:
+            before = self._service_of.pop(key, None)
+            if before is not None:
+                self._by_service[before].pop(key, None)
+                if not self._by_service[before]:
+                    del self._by_service[before]
+                services[before] = None
+            found = self._slices.objects.get(key)
+            if found is not None and found.service:
+                service = (found.meta.namespace, found.service)
+                # Taken out and put in anew: the one that changed last stands last, as `merge` wants it.
+                self._by_service.setdefault(service, {})[key] = found
+                self._service_of[key] = service
+                services[service] = None
+        for service in services:
+            for name in self._clusters_of.get(service, ()):
+                self._tell_endpoints(self._clusters[name])
+
+    def _tell_endpoints(self, spec: ClusterSpec) -> None:
+        found = self._by_service.get((spec.namespace, spec.service), {})
+        port = spec.port_name or None
+        slices: list[ParsedSlice] = [parse(each.item, port) for each in found.values()]
+        self._applies.endpoints(spec.name, merge(slices).endpoints)
+
+    # Secrets: only those that a listener refers to are read.
+
+    async def _follow_secrets(self, world: World) -> bool:
+        """Watch the Secrets that are wanted now, and no others; whether that has changed any."""
+        wanted = wanted_secrets(world)
+        gone = [key for key in self._secrets if key not in wanted]
+        for key in gone:
+            self._secrets.pop(key)[1].cancel()
+        new = [key for key in wanted if key not in self._secrets]
+        for namespace, name in new:
+            path, query = f"/api/v1/namespaces/{namespace}/secrets", {"fieldSelector": f"metadata.name={name}"}
+            watcher = self._watcher(path, objects.secret, query)
+            self._secrets[namespace, name] = watcher, asyncio.get_running_loop().create_task(watcher.run())
+        for key in new:
+            await self._secrets[key][0].known.wait()
+        return bool(new or gone)
+
+    def _watcher(
+        self, path: str, parse_item: Callable[[Json], Any], query: Mapping[str, str] | None = None
+    ) -> Watcher[Any]:
+        return Watcher(self._api, path, parse_item, lambda _: self._dirty.set(), self._random, query)

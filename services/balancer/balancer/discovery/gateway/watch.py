@@ -1,0 +1,135 @@
+"""One watcher for any kind: what there is of it is kept up to date in a mapping, and every change is told.
+
+List in pages, then watch from there, taking each event's version as the next point to resume from; when the server has
+forgotten that point (410) list again. Whatever goes wrong, the last known objects stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from random import Random
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+
+from balancer.discovery.gateway.api import MISSING, ClusterApi, Refused
+from balancer.discovery.gateway.objects import Json, Key
+from balancer.discovery.kubeapi import ApiError
+
+WATCH_SECONDS: Final = 45.0
+BACKOFF_FIRST: Final = 0.25
+BACKOFF_MOST: Final = 8.0
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class Watcher(Generic[T]):
+    """Keeps `objects` as the cluster has them."""
+
+    def __init__(
+        self,
+        api: ClusterApi,
+        path: str,
+        parse: Callable[[Json], T],
+        changed: Callable[[list[Key]], None],
+        random: Random,
+        query: Mapping[str, str] | None = None,
+    ) -> None:
+        """`changed` is told of the keys that came, changed or went, once for all that came together."""
+        self._api = api
+        self.path = path
+        self._parse = parse
+        self._changed = changed
+        self._random = random
+        self._query = dict(query or {})
+        self._version = ""
+        self._failures = 0
+        self._fault = ""
+        self.objects: dict[Key, T] = {}
+        self.known = asyncio.Event()
+        """Set once all there is has been listed, or cannot be: nobody waits for ever."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            try:
+                if not self._version:
+                    await self._list()
+                await self._watch()
+            except ApiError as error:
+                await self._recover(error)
+
+    async def _list(self) -> None:
+        listed: dict[Key, T] = {}
+        async with aclosing(self._api.pages(self.path, self._query)) as pages:
+            async for page in pages:
+                for item in page.get("items") or ():
+                    self._take(listed, item)
+                self._version = page["metadata"]["resourceVersion"]
+                await asyncio.sleep(0)
+        before, self.objects = self.objects, listed
+        self._works()
+        self.known.set()
+        self._changed(list(before.keys() | listed.keys()))
+
+    async def _watch(self) -> None:
+        seconds = WATCH_SECONDS * self._random.uniform(5 / 6, 7 / 6)
+        async with aclosing(self._api.watch(self.path, self._query, self._version, seconds)) as batches:
+            async for events in batches:
+                changed: list[Key] = []
+                for event in events:
+                    item = event["object"]
+                    self._version = item["metadata"]["resourceVersion"]
+                    if event["type"] == "BOOKMARK":
+                        continue
+                    key = key_of(item)
+                    if event["type"] == "DELETED":
+                        self.objects.pop(key, None)
+                    else:
+                        self._take(self.objects, item)
+                    changed.append(key)
+                self._works()
+                if changed:
+                    self._changed(changed)
+
+    def _take(self, objects: dict[Key, T], item: Json) -> None:
+        key = key_of(item)
+        try:
+            objects[key] = self._parse(item)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            # One object that makes no sense must not hide all others.
+            objects.pop(key, None)
+            log.warning("object not understood", path=self.path, namespace=key[0], name=key[1], error=repr(error))
+
+    def _works(self) -> None:
+        self._failures = 0
+        if self._fault:
+            log.info("watch recovered", path=self.path, after=self._fault)
+            self._fault = ""
+
+    async def _recover(self, error: ApiError) -> None:
+        self._failures += 1
+        absent = isinstance(error, Refused) and error.status == MISSING
+        if error.kind in {"gone", "garbled"} or absent:
+            self._version = ""
+        if error.kind == "gone" and self._failures == 1:
+            return
+        kind = "absent" if absent else error.kind
+        if kind != self._fault and (self._failures > 1 or kind not in {"unreachable", "gone"}):
+            # A kind that is not installed is none of our troubles: nothing of it can be there.
+            (log.info if absent else log.warning)("watch failing", path=self.path, kind=kind, error=str(error))
+            self._fault = kind
+        if absent or self._failures > 2:
+            self.known.set()
+        wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures - 1, 10))
+        await asyncio.sleep(wait * self._random.uniform(0.5, 1.0))
+
+
+def key_of(item: Mapping[str, Any]) -> Key:
+    """Namespace and name of an object as the API writes it."""
+    metadata = item["metadata"]
+    return metadata.get("namespace") or "", metadata["name"]

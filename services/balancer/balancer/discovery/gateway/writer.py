@@ -1,0 +1,103 @@
+"""Writes what a plan wants written: Services for Gateways, and statuses. Only the leader does.
+
+A status names the version of the object that it was made for: whoever changed it meanwhile wins, and the event of that
+change makes the next plan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+import structlog
+
+from balancer.discovery.gateway.addresses import ServiceWrite
+from balancer.discovery.gateway.api import CONFLICT, MISSING, ClusterApi, Refused
+from balancer.discovery.gateway.objects import GROUP, Json
+from balancer.discovery.gateway.plan import Plan, StatusWrite
+from balancer.discovery.kubeapi import ApiError
+
+AT_ONCE: Final = 8
+"""Writes under way together."""
+RETRY: Final = 1.0
+"""Seconds until a write that failed is made again."""
+
+PATHS: Final = {
+    "GatewayClass": f"/apis/{GROUP}/v1/gatewayclasses",
+    "Gateway": f"/apis/{GROUP}/v1/namespaces/{{}}/gateways",
+    "HTTPRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/httproutes",
+}
+
+log = structlog.get_logger()
+
+
+class Writer:
+    """Writes the latest plan; one that comes while another is written waits, and only the last of those."""
+
+    def __init__(self, api: ClusterApi, leads: Callable[[], bool], again: Callable[[], None]) -> None:
+        """`again` asks for a new plan: a write has failed."""
+        self._api = api
+        self._leads = leads
+        self._again = again
+        self._latest: Plan | None = None
+        self._wanted = asyncio.Event()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._failed = False
+
+    def write(self, plan: Plan) -> None:
+        """Write what this plan wants, and nothing of those before."""
+        self._latest = plan
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            plan, self._latest = self._latest, None
+            if plan is None or not self._leads():
+                continue
+            self._failed = False
+            # Services first: a Gateway's address comes from there.
+            await self._all([self._service(each) for each in plan.services])
+            await self._all([self._delete(name) for name in plan.obsolete])
+            await self._all([self._status(each) for each in plan.statuses])
+            if self._failed:
+                await asyncio.sleep(RETRY)
+                self._again()
+
+    async def _all(self, writes: list[Coroutine[None, None, None]]) -> None:
+        if writes:
+            await asyncio.gather(*map(self._attempt, writes))
+
+    async def _attempt(self, write: Coroutine[None, None, None]) -> None:
+        async with self._slots:
+            try:
+                await write
+            except Refused as refused:
+                # Changed or gone meanwhile: its event makes the next plan.
+                if refused.status not in (CONFLICT, MISSING):
+                    self._tell(refused)
+            except ApiError as error:
+                self._tell(error)
+
+    def _tell(self, error: ApiError) -> None:
+        if not self._failed:
+            log.warning("gateway write failed", error=str(error))
+        self._failed = True
+
+    async def _service(self, write: ServiceWrite) -> None:
+        path = f"/api/v1/namespaces/{self._api.namespace}/services"
+        if write.exists:
+            await self._api.call("PATCH", f"{path}/{write.name}", body=write.body)
+        else:
+            await self._api.call("POST", path, body=write.body)
+
+    async def _delete(self, name: str) -> None:
+        await self._api.call("DELETE", f"/api/v1/namespaces/{self._api.namespace}/services/{name}")
+
+    async def _status(self, write: StatusWrite) -> None:
+        namespace, name = write.key
+        body: Json = {"metadata": {"resourceVersion": write.version}, "status": write.status}
+        await self._api.call("PATCH", f"{PATHS[write.kind].format(namespace)}/{name}/status", body=body)
