@@ -68,6 +68,7 @@ class Endpoint:
         "ejected_until",
         "ejection_level",
         "ejections",
+        "elsewhere",
         "failed",
         "failures_in_row",
         "good",
@@ -94,6 +95,8 @@ class Endpoint:
         # What every choice touches comes first: compiled, it shares two cache lines.
         self.in_flight = 0
         """Leases open, from the moment of selection."""
+        self.elsewhere = 0.0
+        """Requests that other replicas are believed to have there: strategies count them as in flight."""
         self.weight = spec.weight
         """The weight in force: the spec's, less while in slow start."""
         self.chosen_at = 0

@@ -22,7 +22,7 @@ ENV_FILE = Path(".env")
 WRONG_SETTINGS = 2
 """Exit status when a setting is wrong: nothing was started."""
 
-USAGE = "python -m balancer [--check | --version | --help | top | explain]"
+USAGE = "python -m balancer [--check | --version | --help | top | explain | lab]"
 
 ABOUT = """\
 lb balances HTTP requests or TCP connections over endpoints that it discovers, by a strategy
@@ -32,12 +32,14 @@ that LB_STRATEGY names, and explains every choice. All settings are environment 
   python -m balancer --check    validate the settings and the files they name, and exit
   python -m balancer top        show a running balancer's endpoints, live
   python -m balancer explain    show why its latest requests went where they went
+  python -m balancer lab        find the best strategy, by simulation or from access logs
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; returns the exit status: 0, 1 for a failure, 2 for wrong settings or usage."""
-    asked = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    asked = _parser(lab=given[:1] == ["lab"]).parse_args(given)
     if asked.help:
         return _help()
     if asked.version:
@@ -48,10 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from balancer.cli import terminal
 
         return terminal.main(asked)
+    if asked.command == "lab":
+        from balancer.cli import lab
+
+        return lab.main(asked)
     return _check() if asked.check else _run()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(lab: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m balancer", usage=USAGE, add_help=False, allow_abbrev=False)
     parser.add_argument("-h", "--help", action="store_true", help="say what there is, with every setting")
     parser.add_argument("--version", action="store_true", help="print the version")
@@ -65,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("-f", "--follow", action="store_true", help="go on with new ones until Ctrl-C")
     for command in (top, explain):
         command.add_argument("--admin", metavar="URL", help="the admin port (http://LB_ADMIN_HOST:LB_ADMIN_PORT)")
+    experiments = commands.add_parser("lab", prog="python -m balancer lab", help="which strategy would do best")
+    if lab:
+        from balancer.cli.lab import add_arguments
+
+        add_arguments(experiments)
     return parser
 
 

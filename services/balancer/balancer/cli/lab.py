@@ -1,0 +1,257 @@
+"""`python -m balancer lab`: which strategy would do best, by simulation or by replaying access logs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final, Self
+
+from balancer.balancing.policy import Policy
+from balancer.balancing.strategies import STRATEGIES, load
+from balancer.lab import plot, replay
+from balancer.lab.experiment import Setting
+from balancer.lab.fleet import FLEETS, Script, named
+from balancer.lab.news import News
+from balancer.lab.record import Summary
+from balancer.lab.replica import Rules
+from balancer.lab.study import Study, study
+from balancer.lab.traffic import ARRIVALS, COSTS, Traffic
+
+WRONG: Final = 2
+_FIELDS: Final[dict[str, Callable[[str], object]]] = {
+    "workers": int,
+    "queue": int,
+    "hangs": lambda text: text in ("1", "true", "yes"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    fleet = parser.add_argument_group("endpoints")
+    fleet.add_argument("--fleet", choices=FLEETS, default="equal", help="a fleet by name (equal)")
+    fleet.add_argument("--endpoints", type=_positive, default=4, metavar="N", help="its size (4)")
+    fleet.add_argument("--workers", type=_positive, default=4, metavar="N", help="requests an endpoint works on (4)")
+    fleet.add_argument(
+        "--endpoint",
+        action="append",
+        metavar="[N*]KEY=VALUE,…",
+        help="one endpoint (or N alike) instead of --fleet, repeatedly: workers, slower, fails (a share), hangs, "
+        "pause_every and pause (s), joins_after (s), queue, weight",
+    )
+    traffic = parser.add_argument_group("traffic")
+    traffic.add_argument("--costs", choices=COSTS, default="exponential", help="how costs are spread (exponential)")
+    traffic.add_argument("--mean", type=_above_zero, default=0.008, metavar="S", help="work of a request (0.008)")
+    traffic.add_argument("--arrivals", choices=ARRIVALS, default="poisson", help="how requests come (poisson)")
+    traffic.add_argument("--burst", type=_positive, default=20, metavar="N", help="requests of a burst (20)")
+    traffic.add_argument("--users", type=_positive, default=64, metavar="N", help="clients of a closed loop (64)")
+    traffic.add_argument("--load", type=_above_zero, default=0.7, metavar="X", help="share of capacity (0.7)")
+    traffic.add_argument("--requests", type=_positive, default=20_000, metavar="N", help="of each run (20,000)")
+    traffic.add_argument("--replay", nargs="+", metavar="FILE", help="access logs instead; - is standard input")
+    balancer = parser.add_argument_group("balancer")
+    balancer.add_argument("--strategies", default=",".join(_default()), metavar="A,B", help="which; module:Class too")
+    balancer.add_argument("--replicas", type=_replicas, default=1, metavar="N", help="1 to 8 balancers (1)")
+    balancer.add_argument("--news-every", type=float, default=0.0, metavar="S", help="they report so often (never)")
+    balancer.add_argument("--news-late", type=float, default=0.0, metavar="S", help="and a report takes so long (0)")
+    balancer.add_argument("--limit", type=_positive, metavar="N", help="LB_ENDPOINT_MAX_REQUESTS (none)")
+    balancer.add_argument("--eject-after", type=int, default=5, metavar="N", help="LB_EJECT_AFTER (5)")
+    balancer.add_argument("--eject-time", type=_above_zero, default=10.0, metavar="S", help="LB_EJECT_TIME (10)")
+    balancer.add_argument("--slow-start", type=float, default=0.0, metavar="S", help="LB_SLOW_START (0)")
+    balancer.add_argument("--retries", type=int, default=2, metavar="N", help="LB_RETRIES (2)")
+    balancer.add_argument("--timeout", type=_above_zero, default=30.0, metavar="S", help="LB_RESPONSE_TIMEOUT (30)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--seeds", type=_positive, default=5, metavar="N", help="runs of each strategy (5)")
+    output.add_argument("--json", action="store_true", help="print JSON")
+    output.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
+
+
+def main(asked: argparse.Namespace) -> int:
+    """Run the study that the flags ask for; the exit status."""
+    try:
+        names = _strategies(asked.strategies)
+        setting, told = _setting(asked)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"lab: {error}\n")
+        return WRONG
+    if told and not asked.json:
+        sys.stdout.write(told + "\n\n")
+    began = time.monotonic()
+    requests = len(setting.replayed) or setting.requests
+    # A replay's requests are given: seeds differ in what is left to chance, pauses, failures and draws.
+    with _Progress(requests * len(names) * asked.seeds, asked.json) as progress:
+        found = study(setting, names, range(1, asked.seeds + 1), progress.add)
+    if asked.svg:
+        asked.svg.write_text(plot.svg(found.summaries(), _title(asked, setting)), encoding="utf-8")
+    write = _as_json if asked.json else _as_text
+    sys.stdout.write(write(found, told) + "\n")
+    if not asked.json:
+        sys.stdout.write(f"{requests * len(names) * asked.seeds:,} requests in {time.monotonic() - began:.1f} s\n")
+    return 0
+
+
+def _setting(asked: argparse.Namespace) -> tuple[Setting, str]:
+    """What to simulate, and what to tell of it first. Raises ValueError or OSError."""
+    policy = Policy(
+        endpoint_max_requests=asked.limit,
+        eject_after=asked.eject_after,
+        eject_time=asked.eject_time,
+        slow_start=asked.slow_start,
+    )
+    rules = Rules(policy, asked.retries, response_timeout=asked.timeout)
+    news = News(asked.news_every, asked.news_late)
+    if asked.replay:
+        recording = replay.read(_lines(asked.replay))
+        fleet, told = recording.fleet, recording.summary()
+        return Setting(fleet, replicas=asked.replicas, news=news, rules=rules, replayed=recording.asks), told
+    scripts = [each for spec in asked.endpoint or () for each in _scripts(spec, asked.workers)]
+    fleet = tuple(scripts or named(asked.fleet, asked.endpoints, asked.workers))
+    traffic = Traffic(asked.costs, asked.mean, asked.arrivals, asked.burst, asked.users)
+    return Setting(fleet, traffic, asked.load, asked.requests, asked.replicas, news, rules), ""
+
+
+def _scripts(spec: str, workers: int) -> list[Script]:
+    """`3*slower=10,workers=2` as endpoints."""
+    number, star, rest = spec.partition("*")
+    if not star:
+        number, rest = "1", spec
+    values: dict[str, object] = {"workers": workers}
+    for pair in rest.split(",") if rest else ():
+        key, _, value = pair.partition("=")
+        if key not in Script.__slots__:
+            raise ValueError(f"--endpoint {spec!r}: unknown {key!r}: allowed are {', '.join(Script.__slots__)}")
+        try:
+            values[key] = _FIELDS.get(key, float)(value)
+        except ValueError as error:
+            raise ValueError(f"--endpoint {spec!r}: {key} is no number: {value!r}") from error
+    if not number.isdigit() or int(number) < 1:
+        raise ValueError(f"--endpoint {spec!r}: {number!r} is no number of endpoints")
+    return [Script(**values)] * int(number)  # type: ignore[arg-type]
+
+
+def _lines(files: list[str]) -> Iterator[str]:
+    with ExitStack() as stack:
+        for name in files:
+            if name == "-":
+                yield from sys.stdin
+            else:
+                yield from stack.enter_context(Path(name).open(encoding="utf-8", errors="replace"))
+
+
+def _strategies(text: str) -> list[str]:
+    import random
+
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109  (where `python -m` looks for a strategy of one's own)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError("--strategies names none")
+    for name in names:
+        load(name, random.Random(1))
+    return list(dict.fromkeys(names))
+
+
+def _default() -> list[str]:
+    return [name for name in STRATEGIES if name not in ("n-to-one", "primary-backup", "consistent-hash")]
+
+
+def _title(asked: argparse.Namespace, setting: Setting) -> str:
+    if asked.replay:
+        return f"{len(setting.replayed):,} recorded requests, {len(setting.fleet)} endpoints"
+    fleet = "of one's own" if asked.endpoint else asked.fleet
+    return f"{len(setting.fleet)} endpoints ({fleet}), {asked.costs} costs, load {asked.load:g}"
+
+
+def _as_text(found: Study, told: str) -> str:
+    del told
+    summaries = found.summaries()
+    rows: list[tuple[str, ...]] = [
+        ("strategy", "p50 ms", "p99 ms", "p99.9 ms", "slowdown", "failed", "share of requests, least to most")
+    ]
+    rows.extend((name, *_figures(summary)) for name, summary in summaries.items())
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(_cell(row, i, widths) for i in range(len(row))).rstrip() for row in rows]
+    return "\n".join([*lines, "", plot.bars(summaries), "", found.recommendation()])
+
+
+def _cell(row: tuple[str, ...], i: int, widths: list[int]) -> str:
+    return row[i].ljust(widths[i]) if i in (0, len(row) - 1) else row[i].rjust(widths[i])
+
+
+def _figures(summary: Summary) -> tuple[str, ...]:
+    shares = sorted(summary.shares)
+    if len(shares) > 8:
+        told = f"{shares[0]:.1%} … {shares[len(shares) // 2]:.1%} … {shares[-1]:.1%}"
+    else:
+        told = " ".join(f"{share:.0%}" for share in shares)
+    times = (summary.p50, summary.p99, summary.p999)
+    return (*(f"{each * 1000:,.1f}" for each in times), f"{summary.slowdown:,.1f}", f"{summary.failures:,}", told)
+
+
+def _as_json(found: Study, told: str) -> str:
+    summaries = found.summaries()
+    best = next(iter(summaries))
+    out = {
+        "recording": told or None,
+        "strategies": {
+            name: {
+                **asdict(summary),
+                "seeds": [asdict(run) for run in found.runs[name]],
+                "p99_over_best": asdict(found.ratio(name, best)) if len(found.runs[name]) > 1 else None,
+            }
+            for name, summary in summaries.items()
+        },
+        "recommendation": found.recommendation(),
+    }
+    return json.dumps(out, indent=2)
+
+
+class _Progress:
+    """A bar on a terminal; nothing elsewhere."""
+
+    def __init__(self, total: int, quiet: bool) -> None:
+        self._total = total
+        self._done = 0
+        self._shown = -1
+        self._on = sys.stderr.isatty() and not quiet
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._on:
+            sys.stderr.write("\r\x1b[K")
+
+    def add(self, number: int) -> None:
+        """So many requests more."""
+        self._done += number
+        percent = 100 * self._done // max(self._total, 1)
+        if self._on and percent != self._shown:
+            self._shown = percent
+            sys.stderr.write(f"\r{'█' * (percent * 40 // 100):<40} {percent} %")
+            sys.stderr.flush()
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def _replicas(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 8:
+        raise argparse.ArgumentTypeError("must be 1 to 8")
+    return value
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value

@@ -1,0 +1,112 @@
+"""One experiment: a fleet, traffic, replicas, a strategy and a seed, run to the last answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from balancer.lab.clock import Clock
+from balancer.lab.fleet import Script, Server, capacity
+from balancer.lab.news import News
+from balancer.lab.record import Record, Summary
+from balancer.lab.replica import TICK, Replica, Rules
+from balancer.lab.traffic import Ask, Traffic, mean_cost
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything but the strategy and the seed."""
+
+    fleet: tuple[Script, ...]
+    traffic: Traffic = field(default_factory=Traffic)
+    load: float = 0.7
+    """Share of what the sound endpoints can do."""
+    requests: int = 20_000
+    replicas: int = 1
+    news: News = field(default_factory=News)
+    rules: Rules = field(default_factory=Rules)
+    replayed: tuple[Ask, ...] = ()
+    """Recorded requests in the place of `traffic`, `load` and `requests`."""
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.load * capacity(list(self.fleet), mean_cost(self.traffic))
+
+    def asks(self, random: Random) -> Iterator[Ask]:
+        """The requests."""
+        return iter(self.replayed) if self.replayed else self.traffic.asks(self.rate, self.requests, random)
+
+
+def run(setting: Setting, strategy: str, seed: int, progress: Callable[[int], None] | None = None) -> Summary:
+    """The summary of one run; `progress` is called now and then with the number of requests that have ended.
+
+    The same seed means the same requests at the same times, the same pauses and failures, whatever the strategy: what
+    differs is who chose which endpoint.
+    """
+    return _Run(setting, strategy, seed, progress).record.summary()
+
+
+class _Run:
+    """The clock, the endpoints, the replicas and the clients of one run."""
+
+    def __init__(self, setting: Setting, strategy: str, seed: int, progress: Callable[[int], None] | None) -> None:
+        self.clock = Clock()
+        self._setting = setting
+        self._progress = progress
+        servers = [Server(script, self.clock, Random(seed * 1000 + i)) for i, script in enumerate(setting.fleet)]
+        self.replicas = [
+            Replica(strategy, setting.rules, servers, self.clock, Random(seed * 77 + i))
+            for i in range(setting.replicas)
+        ]
+        self.record = Record(len(servers), setting.rules.client_timeout)
+        self._spread = Random(seed + 1)
+        self._asks = setting.asks(Random(seed))
+        self._next = next(self._asks, None)
+        self._started = 0
+        self._begin()
+        self.clock.run(self._going)
+
+    def _begin(self) -> None:
+        if self._setting.traffic.arrivals == "closed" and not self._setting.replayed:
+            for _ in range(self._setting.traffic.users):
+                self._start_now()
+            for replica in self.replicas:
+                replica.ended = self._start_now
+        elif self._next is not None:
+            self.clock.at(self._next.at, self._arrive)
+        self.clock.at(TICK, self._tick)
+        self._setting.news.begin(self.replicas, self.clock)
+
+    def _going(self) -> bool:
+        return self._next is not None or self.record.noted < self._started
+
+    def _arrive(self) -> None:
+        ask = self._next
+        if ask is None:
+            return
+        self._next = next(self._asks, None)
+        if self._next is not None:
+            self.clock.at(self._next.at, self._arrive)
+        self._start(ask)
+
+    def _start_now(self) -> None:
+        """A user of the closed loop asks for the next."""
+        ask = self._next
+        if ask is not None:
+            self._next = next(self._asks, None)
+            self._start(Ask(self.clock.now, ask.info, ask.cost, ask.upload, ask.stream, ask.idle))
+
+    def _start(self, ask: Ask) -> None:
+        self._started += 1
+        if self._progress is not None and self._started % 1000 == 0:
+            self._progress(1000)
+        replicas = self.replicas
+        replica = replicas[0] if len(replicas) == 1 else replicas[int(self._spread.random() * len(replicas))]
+        replica.start(ask, self.record)
+
+    def _tick(self) -> None:
+        for replica in self.replicas:
+            replica.tick()
+        self.clock.at(self.clock.now + TICK, self._tick)

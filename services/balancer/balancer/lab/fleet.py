@@ -1,0 +1,163 @@
+"""Simulated endpoints: workers with a queue before them, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from balancer.lab.clock import Clock
+
+COLD: Final = 5.0
+"""How much slower an endpoint that joins late is at first."""
+COLD_FOR: Final = 300
+"""Requests until it is warm."""
+NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """How one endpoint behaves."""
+
+    workers: int = 4
+    """Requests that it works on at once; the others wait in its queue."""
+    slower: float = 1.0
+    """Its time for a request as a multiple of a healthy one's."""
+    fails: float = 0.0
+    """Share of requests that it answers 500, at once."""
+    hangs: bool = False
+    """Takes requests and never answers."""
+    pause_every: float = 0.0
+    """Mean seconds between pauses in which nothing is answered: a noisy neighbour, a garbage collector."""
+    pause: float = 0.0
+    joins_after: float = 0.0
+    """Seconds until it listens, though the balancer knows it; it is then `COLD` times as slow at first."""
+    queue: int = 0
+    """Requests that may wait at the endpoint before it answers 503 with Retry-After: 1; 0: any number."""
+    weight: float = 1.0
+    """The weight that discovery gives it."""
+
+
+class Call:
+    """One attempt, as an endpoint sees it: so much work, and somebody to tell of its end."""
+
+    __slots__ = ("cost",)
+
+    def __init__(self, cost: float) -> None:
+        self.cost = cost
+        """Seconds that a healthy endpoint works on it."""
+
+    def answered(self, status: int) -> None:
+        """The response's head has come."""
+        raise NotImplementedError
+
+    def refused(self) -> None:
+        """Nobody listens."""
+        raise NotImplementedError
+
+
+class _Job:
+    """A call that a worker works on."""
+
+    __slots__ = ("_call", "_server")
+
+    def __init__(self, server: Server, call: Call) -> None:
+        self._server = server
+        self._call = call
+
+    def done(self) -> None:
+        """The worker has finished."""
+        self._server.worked(self, self._call)
+
+
+class Server:
+    """One simulated endpoint."""
+
+    __slots__ = ("_answered", "_clock", "_free", "_next_pause", "_paused_until", "_queue", "_random", "script")
+
+    def __init__(self, script: Script, clock: Clock, random: Random) -> None:
+        self.script = script
+        self._clock = clock
+        self._random = random
+        self._free = script.workers
+        self._queue: deque[Call] = deque()
+        self._answered = 0
+        self._paused_until = 0.0
+        self._next_pause = self._pause_after(0.0)
+
+    def take(self, call: Call) -> None:
+        """A request has come."""
+        script = self.script
+        now = self._clock.now
+        if now < script.joins_after:
+            call.refused()
+        elif script.hangs:
+            return
+        elif script.fails and self._random.random() < script.fails:
+            call.answered(500)
+        elif self._free:
+            self._free -= 1
+            self._work(call)
+        elif script.queue and len(self._queue) >= script.queue:
+            call.answered(503)
+        else:
+            self._queue.append(call)
+
+    def worked(self, job: _Job, call: Call) -> None:
+        """A worker has finished; nothing is answered in a pause."""
+        now = self._clock.now
+        while now >= self._next_pause:
+            self._paused_until = self._next_pause + self.script.pause
+            self._next_pause = self._pause_after(self._paused_until)
+        if now < self._paused_until:
+            self._clock.at(self._paused_until, job.done)
+            return
+        self._answered += 1
+        # The worker goes on at once: what the answer brings about must find it busy.
+        if self._queue:
+            self._work(self._queue.popleft())
+        else:
+            self._free += 1
+        call.answered(200)
+
+    def _work(self, call: Call) -> None:
+        cold = COLD if self.script.joins_after and self._answered < COLD_FOR else 1.0
+        self._clock.at(self._clock.now + call.cost * self.script.slower * cold, _Job(self, call).done)
+
+    def _pause_after(self, now: float) -> float:
+        every = self.script.pause_every
+        return now + self._random.expovariate(1.0 / every) if every else NEVER
+
+
+def capacity(fleet: list[Script], mean: float) -> float:
+    """Requests of `mean` seconds a second that its sound endpoints could answer in the long run."""
+    sound = [script for script in fleet if not (script.hangs or script.fails >= 1.0 or script.joins_after)]
+    return sum(script.workers / (mean * script.slower) * _awake(script) for script in sound or fleet)
+
+
+def _awake(script: Script) -> float:
+    return script.pause_every / (script.pause_every + script.pause) if script.pause_every else 1.0
+
+
+def named(name: str, size: int, workers: int) -> list[Script]:
+    """A fleet by name: `equal`, or one of its endpoints `slow`, `hung`, `failing` or `joining`, or all `noisy`.
+
+    Raises ValueError for another name.
+    """
+    odd = {
+        "one-slow": Script(workers, slower=10.0),
+        "one-hung": Script(workers, hangs=True),
+        "one-failing": Script(workers, fails=1.0),
+        "one-joining": Script(workers, joins_after=1.0),
+    }
+    if name == "equal":
+        return [Script(workers)] * size
+    if name == "noisy":
+        return [Script(workers, pause_every=1.5, pause=0.15)] * size
+    if name not in odd:
+        raise ValueError(f"unknown fleet {name!r}: allowed are {', '.join(FLEETS)}")
+    return [Script(workers)] * (size - 1) + [odd[name]]
+
+
+FLEETS: Final = ("equal", "one-slow", "one-hung", "one-failing", "one-joining", "noisy")

@@ -1,0 +1,74 @@
+"""What simulated replicas tell each other of their requests in flight, and how late it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from balancer.lab.clock import Clock
+
+if TYPE_CHECKING:
+    from balancer.lab.replica import Replica
+
+Hear = Callable[["Replica", str, dict[str, int], float], None]
+"""Who hears, who tells, its requests in flight by the endpoint's address, and how old (s) that is."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A report of each replica to each other one, every so many seconds, so many seconds late. None: they are blind."""
+
+    every: float = 0.0
+    """Seconds between two reports; 0: never."""
+    late: float = 0.0
+    """Seconds until a report arrives."""
+    hear: Hear | None = None
+    """What a replica makes of it. None: it believes every word."""
+
+    def begin(self, replicas: list[Replica], clock: Clock) -> None:
+        """Start telling."""
+        if self.every > 0 and len(replicas) > 1:
+            for i, replica in enumerate(replicas):
+                teller = _Teller(self, replica, f"replica-{i}", [each for each in replicas if each is not replica])
+                clock.at(self.every * (i + 1) / len(replicas), teller.tell)
+
+
+class _Teller:
+    """One replica that tells the others."""
+
+    def __init__(self, news: News, replica: Replica, name: str, others: list[Replica]) -> None:
+        self._news = news
+        self._replica = replica
+        self._name = name
+        self._others = others
+        self._hear = news.hear or _Believed().hear
+
+    def tell(self) -> None:
+        """Send a report, and the next in its time."""
+        clock = self._replica.clock
+        in_flight = {endpoint.address: endpoint.in_flight for endpoint in self._replica.pool.endpoints}
+
+        def arrive() -> None:
+            for other in self._others:
+                self._hear(other, self._name, in_flight, self._news.late)
+
+        clock.at(clock.now + self._news.late, arrive)
+        clock.at(clock.now + self._news.every, self.tell)
+
+
+class _Believed:
+    """Counts what each other replica said last as being there still."""
+
+    def __init__(self) -> None:
+        self._said: dict[Replica, dict[str, int]] = {}
+
+    def hear(self, replica: Replica, name: str, in_flight: dict[str, int], age: float) -> None:
+        """Replace what this one said before."""
+        before = self._said.get(replica, {})
+        self._said[replica] = in_flight
+        for endpoint in replica.pool.endpoints:
+            change = in_flight[endpoint.address] - before.get(endpoint.address, 0)
+            if change:
+                endpoint.elsewhere += change
+                replica.pool.changed(endpoint)

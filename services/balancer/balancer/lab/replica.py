@@ -1,0 +1,246 @@
+"""One simulated replica of the balancer: a real pool, and what the proxy does with it, without a byte.
+
+The rules it follows are balancing's own: the pool chooses, ejects, queues and starts slowly, `may_retry` and
+`RetryBudget` decide on another attempt. Written here is only who calls them when, as proxy/attempts.py does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from balancer.balancing.endpoint import Endpoint, EndpointSpec
+from balancer.balancing.errors import AllAtLimit, AllTried, NoEndpoint
+from balancer.balancing.outcome import Kind, Outcome
+from balancer.balancing.policy import Policy
+from balancer.balancing.pool import Lease, Pool
+from balancer.balancing.queue import Ticket
+from balancer.balancing.retry import IDEMPOTENT, Retry, RetryBudget, may_retry
+from balancer.balancing.strategies import load
+from balancer.lab.clock import Clock
+from balancer.lab.fleet import Call, Server
+from balancer.lab.record import Record
+from balancer.lab.traffic import Ask
+
+RETRY_STATUSES: Final = frozenset({500, 502, 503})
+TICK: Final = 0.1
+"""Seconds between two ticks of the pool and of the deadlines, as in the proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a replica is told: the settings of the same names, in seconds."""
+
+    policy: Policy = Policy()  # noqa: RUF009  (frozen)
+    retries: int = 2
+    retry_budget: float = 0.2
+    response_timeout: float = 30.0
+    queue_timeout: float = 10.0
+    client_timeout: float = 60.0
+    """Seconds that a client waits; a request that fails counts as so long a one."""
+
+
+class Replica:
+    """A balancer: its pool, its retry budget, and the requests that it carries."""
+
+    def __init__(self, strategy: str, rules: Rules, servers: list[Server], clock: Clock, random: Random) -> None:
+        self.clock = clock
+        self.rules = rules
+        self.record: Record
+        self.ended: Callable[[], None] | None = None
+        """Called when a request has ended: the closed loop's next."""
+        made = load(strategy, random, rules.policy.hash_key)
+        self.pool = Pool(made, strategy, rules.policy, random)
+        specs = [
+            EndpointSpec(f"10.0.{i // 250}.{i % 250 + 1}", 80, server.script.weight) for i, server in enumerate(servers)
+        ]
+        self.pool.replace(specs, 0.0)
+        self._servers = {spec.address: server for spec, server in zip(specs, servers, strict=True)}
+        self.numbers = {spec.address: i for i, spec in enumerate(specs)}
+        self.budget = RetryBudget(rules.retry_budget)
+        self.waiting: deque[tuple[float, Attempt]] = deque()
+        """Attempts by the deadline of their responses: all have the same time, so the first is the next."""
+        self.queued: deque[tuple[float, Trip]] = deque()
+
+    def start(self, ask: Ask, record: Record) -> None:
+        """A request has come."""
+        self.budget.earn(self.clock.now)
+        self.record = record
+        Trip(self, ask).find()
+
+    def server(self, endpoint: Endpoint) -> Server:
+        """The simulated endpoint behind `endpoint`."""
+        return self._servers[endpoint.address]
+
+    def tick(self) -> None:
+        """100 ms have passed: deadlines, then the pool."""
+        now = self.clock.now
+        while self.waiting and self.waiting[0][0] <= now:
+            self.waiting.popleft()[1].timed_out()
+        while self.queued and self.queued[0][0] <= now:
+            self.queued.popleft()[1].queued_too_long()
+        self.pool.tick(now)
+
+
+class Attempt(Call):
+    """One try of a request at one endpoint."""
+
+    __slots__ = ("_lease", "_over", "_status", "_trip")
+
+    def __init__(self, trip: Trip, lease: Lease) -> None:
+        super().__init__(trip.ask.cost)
+        self._trip = trip
+        self._lease = lease
+        self._over = False
+        self._status = 0
+
+    def begin(self) -> None:
+        """Send the request; it is whole after its upload."""
+        ask = self._trip.ask
+        clock = self._trip.replica.clock
+        if ask.upload:
+            clock.at(clock.now + ask.upload, self._sent)
+        else:
+            self._sent()
+
+    def _sent(self) -> None:
+        replica = self._trip.replica
+        now = replica.clock.now
+        self._lease.sent(now)
+        replica.waiting.append((now + replica.rules.response_timeout, self))
+        endpoint = self._lease.endpoint
+        if self._trip.ask.idle:
+            replica.clock.at(now + self._trip.ask.idle, self._polled)
+        else:
+            replica.server(endpoint).take(self)
+
+    def _polled(self) -> None:
+        self.answered(200)
+
+    def answered(self, status: int) -> None:
+        """The endpoint answers, if anybody still waits."""
+        if self._over:
+            return
+        trip = self._trip
+        clock = trip.replica.clock
+        self._status = status
+        self._lease.first_byte(clock.now)
+        if may_retry(Kind.ANSWERED, status, trip.idempotent, False, RETRY_STATUSES) is Retry.ELSEWHERE:
+            self._over = True
+            self._lease.close(_outcome(status), clock.now)
+            trip.again_or_end(status)
+        elif trip.ask.stream and status == 200:
+            self._over = True
+            trip.answered(clock.now)
+            clock.at(clock.now + trip.ask.stream, self._streamed)
+        else:
+            self._over = True
+            self._lease.close(_outcome(status), clock.now)
+            trip.end(status, self._lease.endpoint)
+
+    def _streamed(self) -> None:
+        self._lease.close(_outcome(self._status), self._trip.replica.clock.now)
+
+    def refused(self) -> None:
+        """Nobody listens there."""
+        self._fail(Kind.REFUSED)
+
+    def timed_out(self) -> None:
+        """No response within its time."""
+        if not self._over:
+            self._fail(Kind.TIMED_OUT)
+
+    def _fail(self, kind: Kind) -> None:
+        trip = self._trip
+        self._over = True
+        self._lease.close(Outcome.failed(kind), trip.replica.clock.now)
+        if may_retry(kind, 0, trip.idempotent, False, RETRY_STATUSES) is Retry.ELSEWHERE:
+            trip.again_or_end(504)
+        else:
+            trip.end(504, self._lease.endpoint)
+
+
+class Trip:
+    """One request's search for an answer."""
+
+    __slots__ = ("_attempts", "_last", "_queued_until", "_ticket", "_tried", "ask", "idempotent", "replica")
+
+    def __init__(self, replica: Replica, ask: Ask) -> None:
+        self.replica = replica
+        self.ask = ask
+        self.idempotent = ask.info.method in IDEMPOTENT
+        self._attempts = 0
+        self._tried: tuple[Endpoint, ...] = ()
+        self._last: Endpoint | None = None
+        self._ticket: Ticket | None = None
+        self._queued_until = 0.0
+
+    def find(self) -> None:
+        """Lease an endpoint, or wait for one, or fail."""
+        pool = self.replica.pool
+        now = self.replica.clock.now
+        ticket, self._ticket = self._ticket, None
+        try:
+            lease = pool.lease(self.ask.info, now, self._tried, False, ticket)
+        except AllTried:
+            self._tried = ()
+            self._ticket = ticket
+            self.find()
+        except AllAtLimit:
+            self._wait(now)
+        except NoEndpoint:
+            self.end(503, self._last)
+        else:
+            self._attempts += 1
+            self._last = lease.endpoint
+            Attempt(self, lease).begin()
+
+    def _wait(self, now: float) -> None:
+        try:
+            self._ticket = self.replica.pool.wait(self.find, now)
+        except NoEndpoint:
+            self.end(503, self._last)
+            return
+        if not self._queued_until:
+            self._queued_until = now + self.replica.rules.queue_timeout
+            self.replica.queued.append((self._queued_until, self))
+
+    def queued_too_long(self) -> None:
+        """It has waited for LB_QUEUE_TIMEOUT, if it still does."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            ticket.leave()
+            self.end(503, None)
+
+    def again_or_end(self, status: int) -> None:
+        """Try elsewhere, if the number of attempts and the budget allow; else `status` is the answer."""
+        replica = self.replica
+        if self._attempts > replica.rules.retries or not replica.budget.take(replica.clock.now):
+            self.end(status, self._last)
+            return
+        if self._last is not None:
+            self._tried = (*self._tried, self._last)
+        self.find()
+
+    def answered(self, now: float) -> None:
+        """A stream begins: to its client that is the answer."""
+        self._note(now, 200)
+
+    def end(self, status: int, endpoint: Endpoint | None) -> None:
+        """It has its answer."""
+        self._last = endpoint
+        self._note(self.replica.clock.now, status)
+
+    def _note(self, now: float, status: int) -> None:
+        replica = self.replica
+        number = -1 if self._last is None else replica.numbers[self._last.address]
+        replica.record.add(now - self.ask.at, self.ask.cost, status < 500, number, now)
+        if replica.ended is not None:
+            replica.ended()
+
+
+def _outcome(status: int) -> Outcome:
+    return Outcome.answered(status, 1.0 if status == 503 else None)

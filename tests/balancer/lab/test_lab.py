@@ -1,0 +1,119 @@
+"""The lab: the same seed gives the same run, queueing theory is met, and faults do what they do on the wire."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from balancer.balancing.policy import Policy
+from balancer.cli import main
+from balancer.lab import plot
+from balancer.lab.experiment import Setting, run
+from balancer.lab.fleet import Script, named
+from balancer.lab.news import News
+from balancer.lab.replica import Rules
+from balancer.lab.study import study
+from balancer.lab.traffic import Kind, Traffic
+
+ONE = (Script(workers=1),)
+
+
+def test_one_worker_meets_queueing_theory() -> None:
+    """M/M/1 at load 0.5: a request takes 1 / (1 - load) times its work on average."""
+    setting = Setting(ONE, Traffic(mean=0.01), load=0.5, requests=20_000)
+    mean = sum(run(setting, "round-robin", seed).mean for seed in (1, 2)) / 2
+    assert mean == pytest.approx(0.02, rel=0.08)
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    setting = Setting(tuple(named("noisy", 3, 2)), requests=1000)
+    assert run(setting, "random-of-two", 7) == run(setting, "random-of-two", 7)
+    assert run(setting, "random-of-two", 7) != run(setting, "random-of-two", 8)
+
+
+def test_no_request_is_lost_whatever_is_wrong() -> None:
+    fleet = (
+        Script(workers=1, fails=0.3),
+        Script(workers=1, hangs=True),
+        Script(workers=2, queue=1),
+        Script(workers=1, joins_after=0.5),
+        Script(workers=2, slower=3.0, pause_every=0.5, pause=0.1),
+    )
+    rules = Rules(Policy(slow_start=1.0), response_timeout=0.5)
+    for arrivals in ("poisson", "bursts", "closed"):
+        setting = Setting(fleet, Traffic(arrivals=arrivals, users=12), load=0.8, requests=600, rules=rules)
+        for strategy in ("round-robin", "least-connections", "least-response-time", "n-to-one"):
+            assert run(setting, strategy, 3).requests == 600
+
+
+def test_a_hung_endpoint_is_ejected_and_its_requests_are_tried_elsewhere() -> None:
+    setting = Setting(tuple(named("one-hung", 4, 4)), requests=5000, rules=Rules(response_timeout=1.0))
+    found = run(setting, "least-response-time", 1)
+    assert found.failures == 0
+    assert found.shares[3] == 0.0
+    assert found.p99 < 0.2
+
+
+def test_kinds_may_be_long_polls_streams_and_uploads() -> None:
+    kinds = (
+        Kind("/poll", 0.1, 0.0001, idle=0.5),
+        Kind("/events", 0.1, 0.001, stream=2.0),
+        Kind("/upload", 0.1, 0.001, "fixed", "POST", upload=1.0),
+        Kind("/items", 0.7, 0.005),
+    )
+    setting = Setting(tuple(named("equal", 4, 2)), Traffic("kinds", kinds=kinds), load=0.5, requests=1000)
+    found = run(setting, "least-connections", 1)
+    assert found.requests == 1000
+    assert 0.5 < found.p99 < 1.2
+
+
+def test_blind_replicas_are_worse_than_replicas_that_see_each_other() -> None:
+    def p99(replicas: int, news: News) -> float:
+        setting = Setting(tuple(named("equal", 8, 1)), load=0.7, requests=4000, replicas=replicas, news=news)
+        return run(setting, "least-connections", 1).p99
+
+    blind = p99(4, News())
+    assert p99(1, News()) < 0.9 * blind
+
+
+def test_a_study_says_what_to_use_and_how_sure_that_is() -> None:
+    setting = Setting(tuple(named("one-slow", 4, 4)), requests=2000)
+    found = study(setting, ["round-robin", "least-response-time"], [1, 2, 3])
+    told = found.recommendation()
+    assert told.startswith("Use least-response-time: its p99 is 0.")
+    assert "3 seeds" in told
+    assert "<svg" in plot.svg(found.summaries(), "a <title>")
+
+
+def test_strategies_that_are_alike_are_told_to_be() -> None:
+    setting = Setting(ONE, requests=500)
+    told = study(setting, ["least-response-time", "round-robin"], [1, 2]).recommendation()
+    assert told.startswith("Use round-robin")
+    assert "no difference from least-response-time" in told
+
+
+def test_the_command_prints_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["lab", "--requests", "300", "--seeds", "2", "--endpoint", "2*workers=1", "--endpoint", "slower=4"]
+    assert main([*flags, "--strategies", "round-robin,least-connections"]) == 0
+    out = capsys.readouterr().out
+    assert "p99.9 ms" in out
+    assert "Use " in out
+    assert main([*flags, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["strategies"]["round-robin"]["requests"] == 600
+    assert len(found["strategies"]["round-robin"]["shares"]) == 3
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--strategies", "no-such"],
+        ["--endpoint", "speed=3"],
+        ["--endpoint", "slower=much"],
+        ["--replay", "no-such-file"],
+    ],
+)
+def test_what_cannot_be_simulated_is_told(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", *flags]) == 2
+    assert capsys.readouterr().err.startswith("lab: ")

@@ -1,0 +1,91 @@
+"""Recorded traffic: what a log says of costs, workers and speeds is found again, and a bad or short log is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from balancer.cli import main
+from balancer.lab import replay
+from balancer.lab.replay import Recording
+
+
+def log(requests: int, workers: int, paces: Iterable[float] = (1.0, 1.0), seed: int = 1) -> list[str]:
+    """Access log lines of endpoints that take requests by turns, first come, first served."""
+    random = Random(seed)
+    free = [[0.0] * workers for _ in paces]
+    now = 0.0
+    lines = []
+    for number in range(requests):
+        now += random.expovariate(100.0 * workers)
+        which = number % len(free)
+        cost = random.expovariate(1 / 0.01) * list(paces)[which]
+        line = free[which]
+        line.sort()
+        line[0] = max(now, line[0]) + cost
+        took = line[0] - now
+        lines.append(_line(now, took, f"10.0.0.{which}:80"))
+    return lines
+
+
+def _line(began: float, took: float, endpoint: str | None, status: int = 200) -> str:
+    ended = datetime.fromtimestamp(1_700_000_000 + began + took, UTC).isoformat(timespec="milliseconds")
+    entry = {
+        "time": ended.replace("+00:00", "Z"),
+        "request_id": "1",
+        "client": "192.0.2.1",
+        "method": "GET",
+        "path": "/",
+        "status": status,
+        "first_byte": round(took, 6) if endpoint else None,
+        "total": round(took, 6),
+        "endpoint": endpoint,
+        "reason": None,
+    }
+    return json.dumps(entry)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_and_costs_are_found_again(workers: int) -> None:
+    found = replay.read(log(4000, workers))
+    assert {script.workers for script in found.fleet} == {workers}
+    assert sum(ask.cost for ask in found.asks) / 4000 == pytest.approx(0.01, rel=0.2)
+    assert found.rate == pytest.approx(100.0 * workers, rel=0.1)
+
+
+def test_a_slow_endpoint_is_found() -> None:
+    found = replay.read(log(4000, 4, (1.0, 1.0, 1.0, 3.0)))
+    paces = [script.slower for script in found.fleet]
+    assert paces[3] / paces[0] == pytest.approx(3.0, rel=0.3)
+
+
+def test_bad_lines_and_requests_without_an_answer_are_counted() -> None:
+    lines = log(1500, 1)
+    other = ["no json", '{"event": "endpoint ejected"}', "{", '["x"]', _line(1.0, 0.1, None, 503), ""]
+    found = replay.read([*(f"pod/lb-1 {line}" for line in lines), *other])
+    assert (found.good, found.bad, found.unanswered) == (1500, 4, 1)
+    assert "4 bad lines" in found.summary()
+
+
+def test_a_short_log_is_told_so() -> None:
+    with pytest.raises(ValueError, match="usable requests"):
+        replay.read(log(50, 1))
+    found: Recording = replay.read(log(300, 1))
+    assert found.warnings
+
+
+def test_the_command_replays_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = log(1200, 2)
+    (tmp_path / "a.log").write_text("\n".join(lines[:600]))
+    (tmp_path / "b.log").write_text("\n".join(lines[600:]))
+    names = [str(tmp_path / "a.log"), str(tmp_path / "b.log")]
+    flags = ["lab", "--seeds", "2", "--strategies", "round-robin,least-connections"]
+    assert main([*flags, "--replay", *names]) == 0
+    out = capsys.readouterr().out
+    assert "1,200 requests" in out
+    assert "Use " in out
