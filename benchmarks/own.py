@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import time
-from collections import deque
 from random import Random
-from typing import cast
 
 from benchmarks.workloads import BROWSER_HEAD
 
@@ -21,13 +20,17 @@ from balancer.balancing.endpoint import EndpointSpec
 from balancer.balancing.pool import Policy, Pool
 from balancer.balancing.strategies import load
 from balancer.counters import Counters
+from balancer.proxy.buffers import Buffers
+from balancer.proxy.door import Door, Protocols
 from balancer.proxy.http import downstream as downstream_module
 from balancer.proxy.http.downstream import Downstream
 from balancer.proxy.http.service import HttpService
 from balancer.proxy.http.upstream import Upstream
-from balancer.proxy.listener import Accepting, Listener
+from balancer.proxy.place import Place
+from balancer.proxy.poller import Poller
 from balancer.proxy.service import Means
 from balancer.proxy.timers import TimerWheel
+from balancer.proxy.transport import Transport
 from balancer.settings import load as load_settings
 
 CONNECTIONS = 64
@@ -42,26 +45,19 @@ RESPONSE = (
 )
 
 
-class Still:
+class Sink(socket.socket):
+    """A socket that takes everything and keeps the last of it."""
+
+    last = b""
+
+    def send(self, data: bytes, flags: int = 0) -> int:  # type: ignore[override]
+        self.last = data
+        return len(data)
+
+
+def still(poller: Poller) -> Transport:
     """A transport on which nothing moves."""
-
-    def __init__(self) -> None:
-        self.written: deque[bytes] = deque(maxlen=1)
-        self.write = self.written.append
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        """Nothing is ever unsent."""
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, name: str) -> tuple[str, int] | None:
-        return ("127.0.0.1", 50_000) if name == "peername" else None
-
-
-def nobody() -> Accepting:
-    """The listener is never started."""
-    raise NotImplementedError
+    return Transport(poller, Sink())
 
 
 def proxy(endpoints: int) -> list[Downstream]:
@@ -71,17 +67,18 @@ def proxy(endpoints: int) -> list[Downstream]:
     counters = Counters()
     pool = Pool(load("round-robin", random), "round-robin", Policy(), random)
     wheel = TimerWheel(time.monotonic())
-    service = HttpService(settings, Means(pool, counters, wheel, time.monotonic, None))
-    service.clients.listener = Listener(settings, nobody, counters)
+    poller = Poller(wheel, time.monotonic, Buffers(1 << 30))
+    service = HttpService(settings, Means(pool, counters, wheel, poller, time.monotonic, None))
+    door = Door(settings, Protocols(), poller, counters)
     pool.replace([EndpointSpec("127.0.0.1", 9000 + number) for number in range(endpoints)], time.monotonic())
     for endpoint in pool.endpoints:
         for _ in range(CONNECTIONS):
             upstream = Upstream(service.upstreams, endpoint)
-            upstream.connection_made(cast("asyncio.Transport", Still()))
+            still(poller).attach(upstream)
             service.upstreams.give_back(upstream, time.monotonic())
-    clients = [Downstream(service, b"http") for _ in range(CONNECTIONS)]
+    clients = [Downstream(service, Place(door, "127.0.0.1", b"http", 0.0)) for _ in range(CONNECTIONS)]
     for client in clients:
-        client.connection_made(cast("asyncio.Transport", Still()))
+        still(poller).attach(client)
     return clients
 
 
@@ -100,7 +97,9 @@ async def measure(request: bytes) -> float:
     """Nanoseconds for a request: the least of many rounds, which a noisy machine spoils least."""
     clients = proxy(endpoints=2)
     run(clients, request, TURNS)
-    answered = cast("Still", clients[-1].transport).written[0]
+    sink = clients[-1].transport.sock
+    assert isinstance(sink, Sink)
+    answered = sink.last
     assert answered.endswith(b"\r\nHello world\n"), answered
     taken = []
     for _ in range(ROUNDS):

@@ -26,11 +26,13 @@ from balancer.balancing.pool import Policy, Pool
 from balancer.counters import Counters
 from balancer.log import AccessLog, Output
 from balancer.probes import Probes
+from balancer.proxy.buffers import Buffers, default_limit
+from balancer.proxy.certificates import ServerCertificate
 from balancer.proxy.http.proxy import HttpProxy
+from balancer.proxy.poller import Poller
 from balancer.proxy.service import Means
 from balancer.proxy.tcp import TcpProxy
 from balancer.proxy.timers import TICK, TimerWheel
-from balancer.proxy.tls import ServerCertificate
 from balancer.settings import Settings
 
 CANNOT_START: Final = 1
@@ -74,6 +76,7 @@ class Balancer:
         self._pool = Pool(self._strategy(settings.strategy), settings.strategy, _policy(settings), self._random)
         self._pool.subscribe(self)
         self._wheel = TimerWheel(self._clock())
+        self._poller = Poller(self._wheel, self._clock, Buffers(settings.max_buffer_memory or default_limit()))
         self._output = Output(1, delay=0.1)
         access_log = (
             AccessLog(self._output, settings.access_log_sample, settings.slow_request, self._random)
@@ -81,7 +84,8 @@ class Balancer:
             else None
         )
         proxy = HttpProxy if settings.mode == "http" else TcpProxy
-        self._proxy = proxy(settings, Means(self._pool, self._counters, self._wheel, self._clock, access_log))
+        means = Means(self._pool, self._counters, self._wheel, self._poller, self._clock, access_log)
+        self._proxy = proxy(settings, means)
         self._tracer: tracing.Tracer | None = None
         if isinstance(self._proxy, HttpProxy) and (tracer := tracing.create()) is not None:
             self._proxy.trace(tracer)
@@ -111,7 +115,7 @@ class Balancer:
         """Listen, on the admin port first. Raises OSError when a port cannot be had."""
         await self._admin.start()
         try:
-            await self._proxy.start(self._certificate.context if self._certificate else None)
+            self._proxy.start(self._certificate.context if self._certificate else None)
         except OSError:
             await self._admin.stop()
             raise
@@ -148,7 +152,7 @@ class Balancer:
         log.info("draining", delay=self._settings.drain_delay, timeout=self._settings.drain_timeout)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), self._settings.drain_delay)
-        await self._proxy.stop_listening()
+        self._proxy.stop_listening()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._proxy.all_closed(), self._settings.drain_timeout)
         cut = self._proxy.cut()
@@ -162,6 +166,7 @@ class Balancer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._proxy.close()
+        self._poller.stop()
         await self._admin.stop()
         if self._tracer is not None:
             self._tracer.close()

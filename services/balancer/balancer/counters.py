@@ -59,6 +59,7 @@ class Counters:
         "client_faults",
         "connect_seconds",
         "connections_accepted",
+        "connections_evicted",
         "connections_open",
         "connections_refused",
         "discovery_events",
@@ -79,6 +80,8 @@ class Counters:
     def __init__(self) -> None:
         self.connections_accepted = 0
         """Client connections accepted."""
+        self.connections_evicted = 0
+        """Idle client connections closed so that others could come."""
         self.connections_open = 0
         """Client connections open now."""
         self.connections_refused: dict[str, int] = {}

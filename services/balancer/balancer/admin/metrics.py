@@ -239,6 +239,12 @@ METRICS = (
         "a fixed list of limits",
     ),
     Metric(
+        "lb_downstream_connections_evicted_total",
+        "counter",
+        "Idle client connections closed so that others could come.",
+        whole(lambda r: r.counters.connections_evicted),
+    ),
+    Metric(
         "lb_tunnels_open", "gauge", "Upgraded connections (WebSocket) open.", whole(lambda r: r.counters.tunnels_open)
     ),
     Metric(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
+
+from balancer.proxy.transport import Transport
 
 PEER_FULL: Final = 1
 """The side that we write to has more unsent than its high-water mark."""
@@ -12,16 +13,13 @@ PIPELINED: Final = 2
 NOT_CONNECTED: Final = 4
 """There is no endpoint yet to send this body to, and the part kept for a retry is full."""
 
-HIGH_WATER: Final = 256 * 1024
-"""Bytes unsent on one connection at which reading from its peer stops; it goes on at a quarter of that."""
-
 
 class Intake:
     """Reading from one transport, stopped while any reason to stop stands."""
 
     __slots__ = ("_reasons", "_transport")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._reasons = 0
 

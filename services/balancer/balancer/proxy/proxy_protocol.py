@@ -5,23 +5,14 @@ Source: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
-from balancer.proxy.clients import Clients, address_of
-from balancer.proxy.listener import Accepting
-from balancer.proxy.timers import Timed, TimerWheel
+from balancer.proxy.place import Addresses
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 MAX_V1: Final = 107
 """Bytes of the longest version 1 header, its CRLF included."""
-PREFACE_TIMEOUT: Final = 5.0
-"""Seconds for the header to come: whoever sends it does so at once."""
-
-Addresses = tuple[str, int, str, int]
-"""Source address and port, destination address and port."""
 
 
 class BadPreface(Exception):
@@ -102,71 +93,3 @@ def render(version: str, addresses: Addresses) -> bytes:
     body = source.packed + target.packed + addresses[1].to_bytes(2, "big") + addresses[3].to_bytes(2, "big")
     family = b"\x11" if source.version == 4 else b"\x21"
     return SIGNATURE + b"\x21" + family + len(body).to_bytes(2, "big") + body
-
-
-def addresses_of(transport: asyncio.Transport, client: str) -> Addresses:
-    """Who is connected to us on `transport`; `client` is its address where a PROXY header told another."""
-    peer = transport.get_extra_info("peername") or ("0.0.0.0", 0)  # noqa: S104 — not bound, told
-    own = transport.get_extra_info("sockname") or ("0.0.0.0", 0)  # noqa: S104
-    return client or str(peer[0]), int(peer[1]), str(own[0]), int(own[1])
-
-
-class Preface(Timed):
-    """A connection whose PROXY header is awaited, before the real protocol takes over.
-
-    A client that is not trusted says nothing of others: its connection goes on as it is.
-    """
-
-    __slots__ = ("_clients", "_clock", "_held", "_make", "_transport", "_wheel")
-
-    def __init__(
-        self, clients: Clients, wheel: TimerWheel, clock: Callable[[], float], make: Callable[[str], Accepting]
-    ) -> None:
-        super().__init__()
-        self._clients = clients
-        self._wheel = wheel
-        self._clock = clock
-        self._make = make
-        self._held = b""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        if self._clients.is_trusted(address_of(transport)):
-            self._wheel.arm(self, self._clock() + PREFACE_TIMEOUT)
-        else:
-            self._take_over("", b"")
-
-    def data_received(self, data: bytes) -> None:
-        self._held += data
-        try:
-            found = parse(self._held)
-        except BadPreface:
-            self._transport.abort()
-            return
-        if found is not None:
-            addresses, length = found
-            self._take_over(addresses[0] if addresses is not None else "", self._held[length:])
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self._wheel.forget(self)
-
-    def pause_writing(self) -> None:
-        """Never called: nothing is written here."""
-
-    def resume_writing(self) -> None:
-        """Never called: nothing is written here."""
-
-    def expired(self, now: float) -> None:
-        self._transport.abort()
-
-    def _take_over(self, address: str, rest: bytes) -> None:
-        self._wheel.forget(self)
-        protocol = self._make(address)
-        transport = self._transport
-        transport.set_protocol(protocol)  # type: ignore[arg-type]  # a protocol by its methods
-        protocol.connection_made(transport)
-        if rest and not transport.is_closing():
-            protocol.data_received(rest)

@@ -10,7 +10,7 @@ from balancer.balancing.pool import Pool
 from balancer.balancing.retry import RetryBudget
 from balancer.counters import Counters
 from balancer.log import AccessLog
-from balancer.proxy.clients import Clients
+from balancer.proxy.poller import Poller
 from balancer.proxy.timers import TimerWheel
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Means:
     pool: Pool
     counters: Counters
     wheel: TimerWheel
+    poller: Poller
     clock: Callable[[], float]
     """Gives the time (s), which never goes back."""
     access_log: AccessLog | None
@@ -36,9 +37,9 @@ class Service:
     __slots__ = (
         "access_log",
         "budget",
-        "clients",
         "clock",
         "counters",
+        "poller",
         "pool",
         "queue_timeout",
         "retries",
@@ -51,7 +52,7 @@ class Service:
         self.wheel = means.wheel
         self.clock = means.clock
         self.access_log = means.access_log
-        self.clients = Clients(means.counters, settings.trusted_proxies, settings.max_connections_per_client)
+        self.poller = means.poller
         self.budget = RetryBudget(settings.retry_budget)
         self.retries: int = settings.retries
         self.queue_timeout: float = settings.queue_timeout

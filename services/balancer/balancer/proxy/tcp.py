@@ -6,7 +6,6 @@ protocol.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from typing import TYPE_CHECKING, Final
 
@@ -17,60 +16,61 @@ from balancer.balancing.pool import Lease
 from balancer.balancing.request import RequestInfo
 from balancer.counters import count
 from balancer.log import AccessEntry, AccessLog
-from balancer.proxy import proxy_protocol, tls
+from balancer.proxy import certificates, proxy_protocol
 from balancer.proxy.attempts import Attempts
-from balancer.proxy.clients import address_of
-from balancer.proxy.listener import Accepting, Listener
-from balancer.proxy.proxy_protocol import Preface
+from balancer.proxy.connector import Connecting, Connector, Opener
+from balancer.proxy.door import Door, Protocols
+from balancer.proxy.names import Names
+from balancer.proxy.place import Addresses, Place
 from balancer.proxy.service import Means, Service
-from balancer.proxy.tunnel import Early, Tunnel, reset
+from balancer.proxy.transport import Protocol, Transport
+from balancer.proxy.tunnel import Early, Tunnel
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
 
 SERVED: Final = Outcome(Kind.ANSWERED)
+UNKNOWN: Final = "0.0.0.0"  # noqa: S104 (not bound, told)
 
 
 class TcpService(Service):
     """The TCP proxy as its connections see it."""
 
-    __slots__ = ("connect_timeout", "connections", "idle_timeout", "loop", "preface_version", "upstream_tls")
+    __slots__ = ("connections", "connector", "idle_timeout", "preface_version")
 
     def __init__(self, settings: Settings, means: Means) -> None:
         super().__init__(settings, means)
-        self.loop = asyncio.get_running_loop()
         self.connections: set[TcpConnection] = set()
-        self.connect_timeout: float = settings.connect_timeout
         self.idle_timeout: float = settings.idle_timeout
         self.preface_version = "" if settings.upstream_proxy_protocol == "off" else settings.upstream_proxy_protocol
-        self.upstream_tls: ssl.SSLContext | None = None
+        self.connector = Connector(means.poller, Names(means.clock), settings.connect_timeout)
         if settings.upstream_tls:
-            self.upstream_tls = tls.to_endpoints(settings.upstream_tls_ca)
+            self.connector.context = certificates.to_endpoints(settings.upstream_tls_ca)
 
 
-class TcpConnection(Attempts):
+class TcpConnection(Attempts, Protocol, Opener):
     """One client connection until it is joined to an endpoint's, and the account of it until both end."""
 
-    __slots__ = ("_connecting", "_counted", "_early", "_service", "_transport", "_tunnel")
+    __slots__ = ("_connect_began", "_connecting", "_counted", "_early", "_place", "_service", "_transport", "_tunnel")
 
-    def __init__(self, service: TcpService, address: str = "") -> None:
-        """`address` is the client's where a PROXY header told it; empty: whoever connected."""
-        super().__init__(service, RequestInfo(address), service.clock())
+    def __init__(self, service: TcpService, place: Place) -> None:
+        super().__init__(service, RequestInfo(place.address), service.clock())
         self._service = service
+        self._place = place
         self._tunnel: Tunnel | None = None
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting: Connecting | None = None
+        self._connect_began = 0.0
         self._early = Early()
         self._counted = False
 
     # What the event loop calls, until the tunnel takes over.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: Transport) -> None:
         service = self._service
         self._transport = transport
-        self.info.client = self.info.client or address_of(transport)
         service.connections.add(self)
-        if not service.clients.opened(self.info.client):
-            reset(transport)
+        if not self._place.allowed:
+            transport.abort()
             return
         self._counted = True
         service.counters.requests += 1
@@ -79,18 +79,16 @@ class TcpConnection(Attempts):
         self.find(self.began_at)
 
     def data_received(self, data: bytes) -> None:
-        # One piece is kept, the rest is left with the client. Not sooner: uvloop begins to read after
-        # `connection_made`, even if that has told it to pause.
+        # One piece is kept, the rest is left with the client.
         self._early.data += data
-        if self._transport.is_reading():
-            self._transport.pause_reading()
+        self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        # It has said all, and waits for the answer; but TLS knows no half-close.
+        # It has said all, and waits for the answer.
         self._early.ended = True
-        return self._transport.can_write_eof()
+        return True
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         if self._tunnel is None:
             self.reason = self.reason or Kind.CLIENT_LEFT.value
             if self._connecting is not None:
@@ -98,65 +96,48 @@ class TcpConnection(Attempts):
                 self._connecting = None
             self._end(CLIENT_LEFT)
 
-    def pause_writing(self) -> None:
-        """Nothing is written before the tunnel takes over."""
-
-    def resume_writing(self) -> None:
-        """Nothing is written before the tunnel takes over."""
-
     # Finding an endpoint.
 
     def leased(self, lease: Lease, now: float) -> None:
         """Connect to the endpoint; its latency is the time that takes."""
         lease.sent(now)
-        self._connecting = self._service.loop.create_task(self._connect(lease.endpoint, now))
-        self.arm(now + self._service.connect_timeout)
+        service = self._service
+        preface = b""
+        if service.preface_version:
+            preface = proxy_protocol.render(service.preface_version, self._addresses())
+        self._connect_began = now
+        spec = lease.endpoint.spec
+        self._connecting = service.connector.connect(spec.host, spec.port, self, preface)
+        self.arm(now + service.connector.timeout)
 
     def none_found(self, error: NoEndpoint, now: float) -> None:
         """No endpoint, and none to wait for."""
         self._fail(error.reason)
 
-    async def _connect(self, endpoint: Endpoint, began: float) -> None:
-        service = self._service
-        opening = _Opening(half_closes=service.upstream_tls is None)
-        try:
-            transport = await self._open(endpoint, opening)
-        except OSError:
-            self._connecting = None
-            self._attempt_failed(REFUSED)
-            return
+    def opened(self, transport: Transport) -> None:
+        """The endpoint's connection is open."""
         self._connecting = None
-        if opening.closed:
-            self._attempt_failed(REFUSED)  # accepted and closed in one, without a word
-            return
-        now = service.clock()
-        self.connect_took = now - began
-        service.counters.connect_seconds.observe(self.connect_took)
-        self._join(endpoint, transport, opening.early, now)
-
-    async def _open(self, endpoint: Endpoint, opening: _Opening) -> asyncio.Transport:
-        """Connect; say who the client is, before any handshake; and only then begin TLS."""
         service = self._service
-        transport: asyncio.Transport
-        transport, _ = await service.loop.create_connection(  # type: ignore[type-var]  # a protocol by its methods
-            lambda: opening, endpoint.spec.host, endpoint.spec.port
-        )
-        if service.preface_version:
-            addresses = proxy_protocol.addresses_of(self._transport, self.info.client)
-            transport.write(proxy_protocol.render(service.preface_version, addresses))
-        if service.upstream_tls is None:
-            return transport
-        secured = await service.loop.start_tls(
-            transport,
-            opening,  # type: ignore[arg-type]  # a protocol by its methods
-            service.upstream_tls,
-            server_hostname=endpoint.spec.host,
-        )
-        if secured is None:
-            raise ConnectionResetError
-        return secured
+        now = service.clock()
+        self.connect_took = now - self._connect_began
+        service.counters.connect_seconds.observe(self.connect_took)
+        if self.endpoint is not None:
+            self._join(self.endpoint, transport, now)
 
-    def _join(self, endpoint: Endpoint, server: asyncio.Transport, came: Early, now: float) -> None:
+    def not_opened(self, error: Exception) -> None:
+        """The endpoint's connection could not be had."""
+        self._connecting = None
+        self._attempt_failed(REFUSED)
+
+    def _addresses(self) -> Addresses:
+        """Who is connected to us, for an endpoint that wishes to know."""
+        if self._place.addresses is not None:
+            return self._place.addresses
+        _, port = self._transport.peer_address()
+        own, own_port = self._transport.own_address()
+        return self.info.client or UNKNOWN, port, own or UNKNOWN, own_port
+
+    def _join(self, endpoint: Endpoint, server: Transport, now: float) -> None:
         service = self._service
         service.wheel.forget(self)
         if self.lease is not None:
@@ -168,7 +149,7 @@ class TcpConnection(Attempts):
         )
         service.counters.tunnels_open += 1
         sent, self._early = self._early, Early()
-        self._tunnel.start(self._transport, server, sent, came)
+        self._tunnel.start(self._transport, server, sent, Early())
 
     def _attempt_failed(self, outcome: Outcome) -> None:
         now = self._service.clock()
@@ -206,21 +187,20 @@ class TcpConnection(Attempts):
         """There is no endpoint for it: a reset says so plainer than an orderly end."""
         self.reason = reason
         count(self._service.counters.errors, reason)
-        reset(self._transport)
+        self._transport.abort()
 
     def cut(self) -> None:
         """The time to drain is over."""
         if self._tunnel is not None:
             self._tunnel.abort()
         else:
-            reset(self._transport)
+            self._transport.abort()
 
     def _end(self, outcome: Outcome) -> None:
         service = self._service
         now = service.clock()
         service.wheel.forget(self)
         service.connections.discard(self)
-        service.clients.closed(self.info.client)
         self.leave_queue(now)
         self.close_lease(outcome, now)
         if self._counted:
@@ -241,65 +221,25 @@ class TcpConnection(Attempts):
         access_log.write(entry)
 
 
-class _Opening:
-    """An endpoint's connection between its opening and the tunnel that takes it over; keeps what comes meanwhile."""
-
-    __slots__ = ("_half_closes", "closed", "early")
-
-    def __init__(self, half_closes: bool) -> None:
-        """`half_closes`: whether it may have said all and still listen, which TLS does not know."""
-        self._half_closes = half_closes
-        self.closed = False
-        self.early = Early()
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """Whoever opened it has the transport."""
-
-    def data_received(self, data: bytes) -> None:
-        self.early.data += data
-
-    def eof_received(self) -> bool:
-        # A greeting and the end at once is an answer; the end alone is none.
-        self.early.ended = bool(self.early.data) and self._half_closes
-        self.closed = not self.early.ended
-        return self.early.ended
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self.closed = True
-
-    def pause_writing(self) -> None:
-        """Nothing but a PROXY header is written here."""
-
-    def resume_writing(self) -> None:
-        """Nothing but a PROXY header is written here."""
-
-
-class TcpProxy:
+class TcpProxy(Protocols):
     """The TCP proxy as the composition root sees it."""
 
     def __init__(self, settings: Settings, means: Means) -> None:
-        self._proxy_protocol = settings.proxy_protocol
         self._service = TcpService(settings, means)
-        self._listener = Listener(settings, self._accept, means.counters)
-        self._service.clients.listener = self._listener
+        self._door = Door(settings, self, means.poller, means.counters)
 
     @property
     def port(self) -> int:
         """Where it listens, once started."""
-        return self._listener.port
+        return self._door.port
 
-    def _accept(self) -> Accepting:
-        service = self._service
-        if self._proxy_protocol:
-            return Preface(service.clients, service.wheel, service.clock, self._make)
-        return TcpConnection(service)
+    def make(self, place: Place) -> Protocol:
+        """The protocol of a client's connection."""
+        return TcpConnection(self._service, place)
 
-    def _make(self, address: str) -> Accepting:
-        return TcpConnection(self._service, address)
-
-    async def start(self, server_tls: ssl.SSLContext | None) -> None:
+    def start(self, server_tls: ssl.SSLContext | None) -> None:
         """Listen. Raises OSError."""
-        await self._listener.start(server_tls)
+        self._door.start(server_tls)
 
     def discovered(self) -> None:
         """The first complete snapshot has come: connections found none until now, and said so."""
@@ -310,13 +250,13 @@ class TcpProxy:
     def drain(self) -> None:
         """TCP knows no way to tell a client that its connection will close."""
 
-    async def stop_listening(self) -> None:
+    def stop_listening(self) -> None:
         """Accept no more."""
-        await self._listener.stop()
+        self._door.stop()
 
     async def all_closed(self) -> None:
         """Wait, once stopped, until no connection is open any more."""
-        await self._listener.all_closed()
+        await self._door.all_closed()
 
     def cut(self) -> int:
         """Reset whatever is still open; how many connections that were."""

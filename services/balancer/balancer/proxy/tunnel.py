@@ -5,15 +5,12 @@ Half-close is kept in each direction, backpressure reaches the sender, and a res
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
-import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from balancer.proxy.flow import HIGH_WATER, PEER_FULL, Intake
+from balancer.proxy.flow import PEER_FULL, Intake
 from balancer.proxy.timers import Timed, TimerWheel
+from balancer.proxy.transport import Protocol, Transport
 
 if TYPE_CHECKING:
     from balancer.balancing.endpoint import Endpoint
@@ -21,6 +18,10 @@ if TYPE_CHECKING:
     from balancer.proxy.http.exchange import Exchange
     from balancer.proxy.http.service import HttpService
     from balancer.proxy.http.upstream import Upstream
+
+
+LAST_WORD: Final = 2.0
+"""Seconds that a side has, once its tunnel is over, to take what is unsent."""
 
 
 class Early:
@@ -83,7 +84,7 @@ class Tunnel(Timed):
         self.server_reset_first = False
         """Whether it ended by the endpoint's reset."""
 
-    def start(self, client: asyncio.Transport, server: asyncio.Transport, sent: Early, came: Early) -> None:
+    def start(self, client: Transport, server: Transport, sent: Early, came: Early) -> None:
         """Join the two transports; the client has `sent` something already, and something `came` from the endpoint."""
         self._client = client
         self._server = server
@@ -125,28 +126,28 @@ class Tunnel(Timed):
 
     def abort(self) -> None:
         """Cut both sides."""
-        reset(self._client)
-        reset(self._server)
+        self._client.abort()
+        self._server.abort()
 
     def expired(self, now: float) -> None:
         self._client.close()
         self._server.close()
 
 
-class Side:
-    """One end of a tunnel: an asyncio protocol by its methods, which passes on to the peer what comes."""
+class Side(Protocol):
+    """One end of a tunnel, which passes on to the peer what comes."""
 
     __slots__ = ("_finished", "_is_client", "_peer", "_peer_intake", "_tunnel")
 
-    def __init__(self, tunnel: Tunnel, is_client: bool, peer: asyncio.Transport, peer_intake: Intake) -> None:
+    def __init__(self, tunnel: Tunnel, is_client: bool, peer: Transport, peer_intake: Intake) -> None:
         self._tunnel = tunnel
         self._is_client = is_client
         self._peer = peer
         self._peer_intake = peer_intake
         self._finished = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """Never called: the transport was open when it was attached."""
+    def connection_made(self, transport: Transport) -> None:
+        """Never called: the transport was open when it was given to it."""
 
     def data_received(self, data: bytes) -> None:
         tunnel = self._tunnel
@@ -168,7 +169,7 @@ class Side:
         self._finish()
         if error is not None:
             # A reset, so that the far end does not take what it has for everything.
-            reset(self._peer)
+            self._peer.abort()
         elif not self._peer.is_closing():
             self._peer.close()
         self._tunnel.side_closed(self._is_client, error)
@@ -186,22 +187,11 @@ class Side:
             self._tunnel.reading -= 1
 
 
-def _attach(transport: asyncio.Transport, side: Side) -> None:
+def _attach(transport: Transport, side: Side) -> None:
     """Let `side` take over an open transport."""
-    transport.set_write_buffer_limits(HIGH_WATER)
-    transport.set_protocol(side)  # type: ignore[arg-type]  # a protocol by its methods
-    if not transport.is_reading() and not transport.is_closing():
-        transport.resume_reading()
-
-
-def reset(transport: asyncio.Transport) -> None:
-    """Close with a TCP reset (RST) instead of an orderly end."""
-    if not transport.is_closing():
-        connection = transport.get_extra_info("socket")
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+    transport.patience = LAST_WORD
+    transport.set_protocol(side)
+    transport.resume_reading()
 
 
 class _Upgraded:
@@ -215,14 +205,13 @@ class _Upgraded:
 
     def ended(self, tunnel: Tunnel) -> None:
         self._service.counters.tunnels_open -= 1
-        self._service.clients.closed(self._exchange.downstream.peer.address)
         self._service.tunnels.discard(tunnel)
         tunnel.endpoint.connections_open -= 1
         self._exchange.tunnel_ended()
 
 
 def join_upgraded(
-    service: HttpService, exchange: Exchange, client: asyncio.Transport, sent_ahead: bytes, upstream: Upstream
+    service: HttpService, exchange: Exchange, client: Transport, sent_ahead: bytes, upstream: Upstream
 ) -> None:
     """Make a tunnel of a client's and an endpoint's connection after a 101; `sent_ahead` came behind the request."""
     server, came_behind = upstream.hand_over()

@@ -183,6 +183,10 @@ class Settings(BaseSettings):
         None, "Bytes of a request's body; beyond it 413."
     )
 
+    max_buffer_memory: Annotated[int | None, kinds.or_none(kinds.size())] = CLIENT_LIMITS(
+        None, "Bytes that may wait to be sent, in all; none: a quarter of the memory that the container may use."
+    )
+
     endpoint_max_requests: CountOrNone = ENDPOINT_LIMITS(
         None, "Requests in flight at one endpoint; more wait in the queue."
     )

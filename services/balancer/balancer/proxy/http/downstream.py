@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Final
 
 from balancer.counters import count
 from balancer.proxy import tunnel
-from balancer.proxy.clients import address_of
-from balancer.proxy.flow import HIGH_WATER, NOT_CONNECTED, PEER_FULL, PIPELINED, Intake
+from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL, PIPELINED, Intake
 from balancer.proxy.http import framing, headers, responses
 from balancer.proxy.http.exchange import Exchange
 from balancer.proxy.http.framing import BadMessage, ChunkedReader
@@ -17,7 +15,9 @@ from balancer.proxy.http.headers import Peer, RequestFields, RequestStart
 from balancer.proxy.http.heads import Heads, Refused
 from balancer.proxy.http.service import LINGER, HttpService
 from balancer.proxy.http.upstream import Upstream
+from balancer.proxy.place import Place
 from balancer.proxy.timers import Timed
+from balancer.proxy.transport import NOT_BEGUN, Protocol, Transport
 
 _HEAD: Final = 0
 """A request's head is awaited, or has begun to come."""
@@ -36,7 +36,7 @@ MAX_EMPTY_LINES: Final = 8
 _ACCEPTS_JSON: Final = re.compile(rb"(?i)\naccept:[^\n]*json")
 
 
-class Downstream(Timed):
+class Downstream(Timed, Protocol):
     """One client connection."""
 
     __slots__ = (
@@ -51,15 +51,16 @@ class Downstream(Timed):
         "full",
         "intake",
         "peer",
+        "place",
         "service",
         "transport",
     )
 
-    def __init__(self, service: HttpService, scheme: bytes, address: str = "") -> None:
-        """`address` is the client's where a PROXY header told it; empty: whoever connected."""
+    def __init__(self, service: HttpService, place: Place) -> None:
         super().__init__()
         self.service = service
-        self.peer = Peer(address, scheme, trusted=False)
+        self.place = place
+        self.peer = Peer(place.address, place.scheme, place.trusted)
         self.exchange: Exchange | None = None
         self.full = False
         """Whether the client takes its response slower than it comes."""
@@ -74,17 +75,14 @@ class Downstream(Timed):
 
     # What the event loop calls.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: Transport) -> None:
         service = self.service
-        transport.set_write_buffer_limits(HIGH_WATER)
         self.transport = transport
         self.intake = Intake(transport)
         self._state = _HEAD
-        peer = self.peer
-        peer.address = peer.address or address_of(transport)
-        peer.trusted = service.clients.is_trusted(peer.address)
+        transport.patience = service.idle_timeout
         service.connections.add(self)
-        if service.clients.opened(peer.address):
+        if self.place.allowed:
             service.wheel.arm(self, service.clock() + service.request_timeout)
         else:
             self._refuse(responses.TOO_MANY_CONNECTIONS)
@@ -104,13 +102,19 @@ class Downstream(Timed):
         self.transport.close()
         return False
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         self._leave()
         self._state = _CLOSED
         self._held = b""
         self.service.wheel.forget(self)
         self.service.connections.discard(self)
-        self.service.clients.closed(self.peer.address)
+
+    def unused_since(self) -> float:
+        if self._state != _HEAD or self._held or self.deadline == 0.0:
+            return -1.0
+        if self._received == 0:
+            return NOT_BEGUN
+        return self.deadline - self.service.keepalive_timeout
 
     def pause_writing(self) -> None:
         self.full = True

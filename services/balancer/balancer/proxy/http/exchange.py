@@ -11,7 +11,6 @@ The states, each named by what is awaited:
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
@@ -30,6 +29,7 @@ from balancer.proxy.http.upstream import Upstream
 
 if TYPE_CHECKING:
     from balancer.proxy.http.downstream import Downstream
+    from balancer.proxy.http.upstreams import Connecting
     from balancer.tracing import Span
 
 FRESH: Final = 0.5
@@ -90,7 +90,7 @@ class Exchange(Attempts):
         self.bytes_sent = 0
         self.first_byte_took = -1.0
         """Seconds from the end of sending to the response's first byte; below 0 when none came."""
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting: Connecting | None = None
         self._kept: list[bytes] | None = None
         self._kept_size = 0
         self._keeps = True
@@ -333,7 +333,7 @@ class Exchange(Attempts):
         self.responding = True
         minor, fields = self.asked.minor, self.fields
         framed = head.length >= 0 or self.is_head or status in (204, 304)
-        closes = not fields.keep_alive or service.draining or (not framed and not minor)
+        closes = not fields.keep_alive or service.draining or service.crowded or (not framed and not minor)
         if not self.received_whole and (complete or fields.expects_continue):
             # The rest of the body may never come, or would be taken for the next request.
             closes = True

@@ -6,48 +6,52 @@ import ssl
 from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
+from balancer.proxy.door import Door, Protocols
+from balancer.proxy.http import responses
 from balancer.proxy.http.downstream import Downstream
 from balancer.proxy.http.service import HttpService
-from balancer.proxy.listener import Accepting, Listener
-from balancer.proxy.proxy_protocol import Preface
+from balancer.proxy.place import Place
 from balancer.proxy.service import Means
+from balancer.proxy.transport import Protocol
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
     from balancer.tracing import Tracer
 
 
-class HttpProxy:
+class HttpProxy(Protocols):
     """HTTP/1 in, HTTP/1.1 out."""
 
     def __init__(self, settings: Settings, means: Means) -> None:
         self._service = HttpService(settings, means)
-        self._listener = Listener(settings, self._accept, means.counters)
-        self._service.clients.listener = self._listener
-        self._proxy_protocol: bool = settings.proxy_protocol
-        self._scheme = b"https" if settings.tls_cert else b"http"
+        self._door = Door(settings, self, means.poller, means.counters)
 
     @property
     def port(self) -> int:
         """Where it listens, once started."""
-        return self._listener.port
+        return self._door.port
 
     def trace(self, tracer: Tracer) -> None:
         """Make spans of requests from now on; to be called before the start."""
         self._service.tracer = tracer
 
-    def _accept(self) -> Accepting:
-        service = self._service
-        if self._proxy_protocol:
-            return Preface(service.clients, service.wheel, service.clock, self._make)
-        return Downstream(service, self._scheme)
+    def make(self, place: Place) -> Protocol:
+        """The protocol of a client's connection."""
+        return Downstream(self._service, place)
 
-    def _make(self, address: str) -> Accepting:
-        return Downstream(self._service, self._scheme, address)
+    def not_tls(self, data: bytes) -> bytes:
+        """What a client gets that speaks HTTP to the TLS port."""
+        if not data[:1].isalpha():
+            return b""
+        return responses.render(responses.NOT_TLS, self._service.request_id(), False, False, close=True)
 
-    async def start(self, server_tls: ssl.SSLContext | None) -> None:
+    def crowded(self, crowded: bool) -> None:
+        """Say on each response that its connection closes, while nearly as many are open as may be."""
+        self._service.crowded = crowded
+
+    def start(self, server_tls: ssl.SSLContext | None) -> None:
         """Listen. Raises OSError."""
-        await self._listener.start(server_tls)
+        self._door.start(server_tls)
 
     def discovered(self) -> None:
         """The first complete snapshot has come."""
@@ -61,15 +65,15 @@ class HttpProxy:
         """From now on every response says that its connection closes."""
         self._service.draining = True
 
-    async def stop_listening(self) -> None:
+    def stop_listening(self) -> None:
         """Accept no more, and close what idles."""
-        await self._listener.stop()
+        self._door.stop()
         for connection in list(self._service.connections):
             connection.close_if_idle()
 
     async def all_closed(self) -> None:
         """Wait, once stopped, until no connection is open any more."""
-        await self._listener.all_closed()
+        await self._door.all_closed()
 
     def cut(self) -> int:
         """Cut whatever is still open; how many requests and tunnels that were."""

@@ -39,6 +39,12 @@ HEADER_TOO_LARGE: Final = bad_request(431, "header fields too large")
 TOO_MANY_FIELDS: Final = bad_request(431, "too many header fields")
 BODY_TOO_LARGE: Final = bad_request(413, "body too large")
 METHOD_REFUSED: Final = bad_request(405, "method refused")
+NOT_TLS: Final = Error(
+    400,
+    "tls_protocol_error",
+    "plain HTTP on the TLS port",
+    "This port speaks TLS: ask for https:// instead of http://.",
+)
 
 DISCOVERY_PENDING: Final = Error(
     503, "destination_unavailable", "discovery is stale", "Discovery has not found the endpoints yet.", 1

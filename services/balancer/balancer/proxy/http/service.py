@@ -41,6 +41,7 @@ class HttpService(Service):
         "_request_block",
         "_request_prefix",
         "connections",
+        "crowded",
         "discovered",
         "draining",
         "idle_timeout",
@@ -61,11 +62,13 @@ class HttpService(Service):
 
     def __init__(self, settings: Settings, means: Means) -> None:
         super().__init__(settings, means)
-        self.upstreams = Upstreams(settings, means.wheel, means.clock, means.counters)
+        self.upstreams = Upstreams(settings, means)
         self.connections: set[Downstream] = set()
         self.tunnels: set[Tunnel] = set()
         self.discovered = False
         """Whether the first complete snapshot has come."""
+        self.crowded = False
+        """Whether nearly as many connections are open as may be: each response says that its connection closes."""
         self.draining = False
         """From SIGTERM on every response says that its connection closes."""
         self.idle_timeout: float = settings.idle_timeout

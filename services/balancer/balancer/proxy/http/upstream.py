@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
-from balancer.proxy.flow import HIGH_WATER, PEER_FULL, Intake
+from balancer.proxy.flow import PEER_FULL, Intake
 from balancer.proxy.http.framing import BARE_LF, BadMessage, ChunkedReader
 from balancer.proxy.http.headers import ResponseHead, response_head
 from balancer.proxy.timers import Timed
+from balancer.proxy.transport import Protocol, Transport
 
 if TYPE_CHECKING:
     from balancer.proxy.http.exchange import Exchange
@@ -26,7 +26,7 @@ _CHUNKED: Final = 3
 _UNTIL_CLOSE: Final = 4
 
 
-class Upstream(Timed):
+class Upstream(Timed, Protocol):
     """One connection to one endpoint: carries one exchange at a time, and waits among the idle ones in between."""
 
     __slots__ = (
@@ -61,7 +61,7 @@ class Upstream(Timed):
         self.above: Upstream | None = None
         self.below: Upstream | None = None
         self.idle_since = 0.0
-        self.transport: asyncio.Transport | None = None
+        self.transport: Transport | None = None
         self.intake: Intake | None = None
         self._reading = _IDLE
         self._held = b""
@@ -104,7 +104,7 @@ class Upstream(Timed):
         if self.transport is not None:
             self.transport.abort()
 
-    def hand_over(self) -> tuple[asyncio.Transport | None, bytes]:
+    def hand_over(self) -> tuple[Transport | None, bytes]:
         """Let go of the transport, for a tunnel; and of the bytes that came behind the response head."""
         self.exchange = None
         self._reading = _IDLE
@@ -114,8 +114,7 @@ class Upstream(Timed):
 
     # What the event loop calls.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        transport.set_write_buffer_limits(HIGH_WATER)
+    def connection_made(self, transport: Transport) -> None:
         self.transport = transport
         self.intake = Intake(transport)
         self.endpoint.connections_opened += 1
@@ -140,7 +139,7 @@ class Upstream(Timed):
             self._finished(exchange, False, self._owner.clock())
         return False
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         self.endpoint.connections_open -= 1
         self._owner.lost(self)
         exchange, self.exchange = self.exchange, None

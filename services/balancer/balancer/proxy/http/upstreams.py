@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
-from balancer.counters import Counters
-from balancer.proxy import tls
+from balancer.proxy import certificates
+from balancer.proxy.connector import Connector, Opener
 from balancer.proxy.http.idle import Idle
 from balancer.proxy.http.upstream import Upstream
-from balancer.proxy.timers import TimerWheel
+from balancer.proxy.names import Names
+from balancer.proxy.transport import Transport
 
 if TYPE_CHECKING:
     from balancer.proxy.http.exchange import Exchange
+    from balancer.proxy.service import Means
     from balancer.settings import Settings
 
 
@@ -25,13 +24,11 @@ class Upstreams:
 
     __slots__ = (
         "_closed",
-        "_connecting",
-        "_counters",
         "_idle",
-        "_loop",
-        "_tls",
         "clock",
         "connect_timeout",
+        "connector",
+        "counters",
         "idle_timeout",
         "keepalive_timeout",
         "max_header_bytes",
@@ -40,22 +37,20 @@ class Upstreams:
         "wheel",
     )
 
-    def __init__(self, settings: Settings, wheel: TimerWheel, clock: Callable[[], float], counters: Counters) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.wheel = wheel
-        self.clock = clock
-        self._counters = counters
+    def __init__(self, settings: Settings, means: Means) -> None:
+        self.wheel = means.wheel
+        self.clock = means.clock
+        self.counters = means.counters
         self.connect_timeout: float = settings.connect_timeout
         self.response_timeout: float = settings.response_timeout
         self.idle_timeout: float = settings.idle_timeout
         self.keepalive_timeout: float = settings.upstream_keepalive_timeout
         self.max_header_bytes: int = settings.max_header_bytes
         self.max_headers: int = settings.max_headers
-        self._tls: ssl.SSLContext | None = None
+        self.connector = Connector(means.poller, Names(means.clock), settings.connect_timeout)
         if settings.upstream_tls:
-            self._tls = tls.to_endpoints(settings.upstream_tls_ca)
+            self.connector.context = certificates.to_endpoints(settings.upstream_tls_ca)
         self._idle: dict[Endpoint, Idle] = {}
-        self._connecting: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def take(self, endpoint: Endpoint, idle_since: float) -> Upstream | None:
@@ -68,12 +63,9 @@ class Upstreams:
         endpoint.connections_reused += 1
         return upstream
 
-    def connect(self, endpoint: Endpoint, exchange: Exchange) -> asyncio.Task[None]:
+    def connect(self, endpoint: Endpoint, exchange: Exchange) -> Connecting:
         """Open a connection for `exchange`, which is told `connected` or `attempt_failed` unless it cancels."""
-        task = self._loop.create_task(self._connect(endpoint, exchange))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-        return task
+        return Connecting(self, endpoint, exchange)
 
     def give_back(self, upstream: Upstream, now: float) -> None:
         """Keep a connection whose exchange has ended for the next one."""
@@ -112,38 +104,38 @@ class Upstreams:
         self._closed = True
         for endpoint in list(self._idle):
             self.close_idle(endpoint)
-        for task in self._connecting:
-            task.cancel()
 
     def _close(self, upstream: Upstream) -> None:
         self.wheel.forget(upstream)
         if upstream.transport is not None:
             upstream.transport.close()
 
-    async def _connect(self, endpoint: Endpoint, exchange: Exchange) -> None:
-        began = self.clock()
-        context = self._tls
-        upstream = Upstream(self, endpoint)
-        try:
-            await self._loop.create_connection(  # type: ignore[type-var]  # a protocol by its methods
-                lambda: upstream,
-                endpoint.spec.host,
-                endpoint.spec.port,
-                ssl=context,
-                server_hostname=endpoint.spec.host if context is not None else None,
-            )
-        except OSError as error:
-            exchange.attempt_failed(Kind.REFUSED, fault=str(error))
-            return
-        except asyncio.CancelledError:
-            # Opened in the very turn in which nobody wanted it any more: uvloop closes it, but does not say so.
-            if upstream.transport is not None:
-                upstream.connection_lost(None)
-            raise
-        if upstream.transport is None:
-            # Accepted and closed in one: nothing was sent, so that this is as safe to repeat as a refusal.
-            exchange.attempt_failed(Kind.REFUSED, fault="closed at once")
-            return
-        took = self.clock() - began
-        self._counters.connect_seconds.observe(took)
-        exchange.connected(upstream, took)
+
+class Connecting(Opener):
+    """A connection on its way to an endpoint, for an exchange."""
+
+    __slots__ = ("_began", "_endpoint", "_exchange", "_owner", "_way")
+
+    def __init__(self, owner: Upstreams, endpoint: Endpoint, exchange: Exchange) -> None:
+        self._owner = owner
+        self._endpoint = endpoint
+        self._exchange = exchange
+        self._began = owner.clock()
+        self._way = owner.connector.connect(endpoint.spec.host, endpoint.spec.port, self)
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self._way.cancel()
+
+    def opened(self, transport: Transport) -> None:
+        """It is open."""
+        owner = self._owner
+        upstream = Upstream(owner, self._endpoint)
+        transport.attach(upstream)
+        took = owner.clock() - self._began
+        owner.counters.connect_seconds.observe(took)
+        self._exchange.connected(upstream, took)
+
+    def not_opened(self, error: Exception) -> None:
+        """It could not be had."""
+        self._exchange.attempt_failed(Kind.REFUSED, fault=str(error))

@@ -1,0 +1,221 @@
+"""Opening connections to endpoints: no task, no name asked on the data path, and every address of a name tried."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import trait
+
+from balancer.proxy.listening import tune
+from balancer.proxy.names import Names
+from balancer.proxy.poller import WRITE, Poller, Watched
+from balancer.proxy.tls import Secured, TlsTransport
+from balancer.proxy.transport import Transport
+
+if TYPE_CHECKING:
+    from balancer.proxy.names import Address
+
+UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR})
+HANDSHAKE_LIMIT: Final = 60.0
+"""Seconds; whoever asked for the connection has a limit of his own, which is shorter."""
+
+
+@trait
+class Opener:
+    """Who has asked for a connection, and is told once what became of it, unless it cancels."""
+
+    def opened(self, transport: Transport) -> None:
+        """It is open, secured where it was to be: `attach` a protocol to it."""
+        raise NotImplementedError
+
+    def not_opened(self, error: Exception) -> None:
+        """It could not be had: an OSError, ssl.SSLError among them."""
+        raise NotImplementedError
+
+
+class Connector:
+    """Opens connections to endpoints, by one timeout and one kind of TLS."""
+
+    __slots__ = ("_names", "context", "name", "poller", "timeout")
+
+    def __init__(self, poller: Poller, names: Names, timeout: float) -> None:
+        """`timeout` (s): after half of it a name's next address is tried. Whoever asks watches over the whole."""
+        self.poller = poller
+        self._names = names
+        self.timeout = timeout
+        self.context: ssl.SSLContext | None = None
+        """By which connections are secured; None: they are not."""
+        self.name: str | None = None
+        """The name that certificates must have; None: the endpoint's host."""
+
+    def connect(self, host: str, port: int, opener: Opener, preface: bytes = b"") -> Connecting:
+        """Open a connection; `preface` is sent before anything else. `opener` is told later, never in this call."""
+        connecting = Connecting(self, host, opener, preface)
+        addresses = self._names.known(host)
+        if addresses is not None:
+            connecting.begin(addresses, port)
+        else:
+            self._names.ask(host, port, connecting)
+        return connecting
+
+
+class Connecting(Watched, Secured):
+    """One connection on its way."""
+
+    __slots__ = (
+        "_addresses",
+        "_connector",
+        "_error",
+        "_host",
+        "_opener",
+        "_port",
+        "_preface",
+        "_sock",
+        "_transport",
+    )
+
+    def __init__(self, connector: Connector, host: str, opener: Opener, preface: bytes) -> None:
+        super().__init__()
+        self._connector = connector
+        self._host = host
+        self._opener: Opener | None = opener
+        self._preface = preface
+        self._addresses: list[Address] = []
+        self._port = 0
+        self._sock: socket.socket | None = None
+        self._transport: TlsTransport | None = None
+        self._error: Exception | None = None
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self._opener = None
+        self._give_up_socket()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def begin(self, addresses: list[Address], port: int) -> None:
+        """Try the addresses, one after the other."""
+        self._addresses = list(addresses)
+        self._port = port
+        self._next()
+
+    def failed(self, error: Exception) -> None:
+        """It will not come to anything: tell so, when whoever runs now has returned."""
+        self._error = error
+        self._connector.poller.later(self)
+
+    # What the poller and the wheel call.
+
+    def ready(self, events: int) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._refused(OSError(number, os.strerror(number)))
+        else:
+            self._connected(sock)
+
+    def expired(self, now: float) -> None:
+        """The address does not answer: try the next."""
+        if self._addresses:
+            self._refused(TimeoutError("connecting timed out"))
+
+    def settle(self) -> None:
+        error, self._error = self._error, None
+        opener = self._opener
+        if opener is None:
+            return
+        if error is not None:
+            self._opener = None
+            opener.not_opened(error)
+        elif self._sock is not None:
+            self._connected(self._sock)
+
+    # Its way.
+
+    def _next(self) -> None:
+        poller = self._connector.poller
+        family, address = self._addresses.pop(0)
+        sock = None
+        try:
+            poller.take_descriptor()
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            tune(sock)
+            number = sock.connect_ex((address, self._port))
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            self._refused(error)
+            return
+        if number and number not in UNDER_WAY:
+            sock.close()
+            self._refused(OSError(number, os.strerror(number)))
+            return
+        self._sock = sock
+        poller.add(self, sock.fileno(), WRITE)
+        if self._addresses:
+            poller.wheel.arm(self, poller.clock() + self._connector.timeout / 2)
+        if not number:
+            poller.later(self)  # loopback: it is open already
+
+    def _refused(self, error: OSError) -> None:
+        self._give_up_socket()
+        if self._addresses and self._opener is not None:
+            self._next()
+        else:
+            self.failed(error)
+
+    def _connected(self, sock: socket.socket) -> None:
+        connector, poller = self._connector, self._connector.poller
+        poller.wheel.forget(self)
+        self._sock = None
+        opener = self._opener
+        if opener is None:
+            poller.close(self, sock)
+            return
+        if connector.context is None:
+            self._opener = None
+            transport = Transport(poller, sock, patient=True)
+            transport.take_over(self)
+            if self._preface:
+                transport.write(self._preface)
+            opener.opened(transport)
+            return
+        name = connector.name or self._host.rstrip(".")
+        secured = TlsTransport(poller, sock, connector.context, self, name, patient=True)
+        secured.take_over(self)
+        self._transport = secured
+        if self._preface:
+            secured.write_plain(self._preface)
+        secured.begin(HANDSHAKE_LIMIT)
+
+    def _give_up_socket(self) -> None:
+        poller = self._connector.poller
+        poller.wheel.forget(self)
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            poller.close(self, sock)
+
+    # Told by a handshake.
+
+    def secured(self, transport: TlsTransport) -> None:
+        """The endpoint is who it should be."""
+        self._transport = None
+        opener, self._opener = self._opener, None
+        if opener is not None:
+            opener.opened(transport)
+        else:
+            transport.abort()
+
+    def not_secured(self, transport: TlsTransport, error: Exception | None) -> None:
+        """It is not, or has gone."""
+        self._transport = None
+        opener, self._opener = self._opener, None
+        if opener is not None:
+            opener.not_opened(error or ConnectionResetError("closed in the handshake"))

@@ -1,0 +1,340 @@
+"""Where clients connect: accepted, counted, named by a PROXY header if there is one, secured, and given a protocol.
+
+A client has its place from the moment it is accepted (place.py), so that those who never shake hands count as much as
+those who ask. At LB_MAX_CONNECTIONS the connections that idle longest make room; when none idles, accepting pauses, and
+clients wait in the kernel's backlog instead of being refused. Listening sockets stay open all the while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from mypy_extensions import mypyc_attr
+
+from balancer.counters import Counters, count
+from balancer.proxy import descriptors
+from balancer.proxy.listening import Listening, listen
+from balancer.proxy.opening import Opening, Preface
+from balancer.proxy.place import Addresses, Place
+from balancer.proxy.poller import Poller
+from balancer.proxy.timers import Timed
+from balancer.proxy.tls import Secured, TlsTransport
+from balancer.proxy.transport import NOT_BEGUN, Protocol, Transport
+
+if TYPE_CHECKING:
+    from balancer.settings import Settings
+
+BURST: Final = 32
+"""Connections accepted before others have their turn."""
+CROWDED: Final = 0.9
+"""Share of LB_MAX_CONNECTIONS from which on responses close their connections."""
+EVICTED: Final = 0.02
+"""Share of the idle connections that make room at once: finding them looks at all."""
+GRACE: Final = 0.2
+"""Seconds in which a connection is not taken for an idle one, though nothing comes."""
+RETRY: Final = 0.1
+"""Seconds until accepting is tried again, when nothing else would wake it."""
+OUT_OF_MEANS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+log = structlog.get_logger()
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Protocols:
+    """Makes the protocol of each connection: what the proxy behind the door is."""
+
+    def make(self, place: Place) -> Protocol:
+        """For bytes of HTTP/1, or of anything in TCP mode."""
+        raise NotImplementedError
+
+    def make_http2(self, place: Place) -> Protocol:
+        """For HTTP/2, agreed on by ALPN or begun with its preface; asked for only if the door was told so."""
+        raise NotImplementedError
+
+    def not_tls(self, data: bytes) -> bytes:
+        """What to say, in plain text, to a client of the TLS port that does not speak TLS; empty: nothing."""
+        return b""
+
+    def crowded(self, crowded: bool) -> None:
+        """Nearly as many connections are open as may be, or no more."""
+
+
+class Door(Timed, Secured):
+    """Listens at every host of LB_HOST, and gives each connection to the protocol that `protocols` makes."""
+
+    __slots__ = (
+        "_all_closed",
+        "_counters",
+        "_crowded",
+        "_hosts",
+        "_http2",
+        "_limit_per_client",
+        "_listening",
+        "_max_connections",
+        "_open",
+        "_paused",
+        "_places",
+        "_poller",
+        "_protocols",
+        "_proxy_protocol",
+        "_timeout",
+        "_tls",
+        "_told_at",
+        "_trusted",
+        "port",
+    )
+
+    def __init__(
+        self, settings: Settings, protocols: Protocols, poller: Poller, counters: Counters, http2: bool = False
+    ) -> None:
+        super().__init__()
+        self._hosts: tuple[str, ...] = settings.host
+        self.port: int = settings.port
+        """The port; for 0, once listening, the one that the kernel chose."""
+        self._protocols = protocols
+        self._poller = poller
+        self._counters = counters
+        self._http2 = http2
+        self._max_connections: int = settings.max_connections
+        self._limit_per_client: int | None = settings.max_connections_per_client
+        self._trusted = settings.trusted_proxies
+        self._proxy_protocol: bool = settings.proxy_protocol
+        self._timeout: float = settings.request_timeout
+        """Seconds for a TLS client to shake hands, and for an HTTP/2 client to send its preface."""
+        self._listening: list[Listening] = []
+        self._tls: ssl.SSLContext | None = None
+        self._places: set[Place] = set()
+        self._open: dict[str, int] = {}
+        """Connections by client, where they are limited."""
+        self._paused = False
+        self._crowded = False
+        self._told_at = float("-inf")
+        self._all_closed = asyncio.Event()
+
+    # Coming and leaving.
+
+    def start(self, tls: ssl.SSLContext | None = None) -> None:
+        """Listen. Raises OSError, with a message that names the address, when one is taken or not ours."""
+        self._tls = tls
+        self._max_connections = descriptors.allowed_connections(self._max_connections)
+        try:
+            for host in self._hosts:
+                sock = listen(host, self.port)
+                self.port = sock.getsockname()[1]
+                self._listening.append(Listening(self, self._poller, sock))
+        except OSError:
+            self._close_listening()
+            raise
+
+    def stop(self) -> None:
+        """Listen no more: who connects from now on is refused."""
+        self._poller.wheel.forget(self)
+        self._close_listening()
+        if not self._places:
+            self._all_closed.set()
+
+    async def all_closed(self) -> None:
+        """Wait, once stopped, until no connection is open any more."""
+        await self._all_closed.wait()
+
+    def is_trusted(self, address: str) -> bool:
+        """Whether `address` is in LB_TRUSTED_PROXIES."""
+        if not self._trusted:
+            return False
+        try:
+            ip = ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        return any(ip in network for network in self._trusted)
+
+    # A connection's way in.
+
+    def accept(self, listening: Listening) -> None:
+        """Take the connections that wait, as far as there is room."""
+        for _ in range(BURST):
+            if len(self._places) >= self._max_connections:
+                if not self._make_room():
+                    self._pause("every connection allowed is busy", "raise LB_MAX_CONNECTIONS")
+                return
+            try:
+                sock, address = listening.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_MEANS:
+                    self._pause(error.strerror or "out of means", "raise ulimit -n")
+                    return
+                continue  # it has gone again
+            self._enter(sock, str(address[0]) if address else "")
+
+    def named(self, transport: Transport, addresses: Addresses | None, rest: bytes) -> None:
+        """A PROXY header has come: who the client is, and what came behind it."""
+        place = transport.place
+        if place is None:
+            return
+        if addresses is not None:
+            self._uncount(place)
+            place.address, place.addresses = addresses[0], addresses
+            place.trusted = self.is_trusted(place.address)
+            self._count(place)
+        self._go_on(transport, place, rest)
+
+    def released(self, place: Place) -> None:
+        """A connection has ended: told by its place, once."""
+        self._places.discard(place)
+        self._uncount(place)
+        self._counters.connections_open -= 1
+        if not self._places and not self._listening:
+            self._all_closed.set()
+        if self._crowded and len(self._places) < self._max_connections * CROWDED:
+            self._crowded = False
+            self._protocols.crowded(False)
+        if self._paused and len(self._places) < self._max_connections:
+            self._resume()
+
+    def _enter(self, sock: socket.socket, address: str) -> None:
+        place = Place(self, address, b"http" if self._tls is None else b"https", self._poller.clock())
+        self._places.add(place)
+        self._counters.connections_accepted += 1
+        self._counters.connections_open += 1
+        if not self._crowded and len(self._places) >= self._max_connections * CROWDED:
+            self._crowded = True
+            self._protocols.crowded(True)
+        transport: Transport | None = None
+        try:
+            sock.setblocking(False)
+            place.trusted = self.is_trusted(address)
+            self._count(place)
+            if self._tls is None or (self._proxy_protocol and place.trusted):
+                transport = Transport(self._poller, sock)
+            else:
+                transport = TlsTransport(self._poller, sock, self._tls, self)
+            transport.place = place
+            place.transport = transport
+            transport.watch()
+            if self._proxy_protocol and place.trusted:
+                transport.attach(Preface(self, self._poller))
+            else:
+                self._go_on(transport, place, b"")
+        except Exception:
+            log.exception("a connection could not be taken")
+            if transport is not None and transport.fd >= 0:
+                transport.abort()
+            else:
+                sock.close()
+                place.release()
+
+    def _go_on(self, transport: Transport, place: Place, rest: bytes) -> None:
+        """Secure the connection, or give it its protocol; `rest` has been read of it already."""
+        if self._tls is None:
+            self._attach(transport, place, rest)
+        elif not place.allowed:
+            transport.abort()  # to tell it why would take a handshake
+        elif isinstance(transport, TlsTransport):
+            transport.begin(self._timeout)
+        else:
+            secured = TlsTransport(self._poller, transport.sock, self._tls, self)
+            place.transport = secured
+            secured.go_on_from(transport, self._timeout, rest)
+
+    def _attach(self, transport: Transport, place: Place, rest: bytes) -> None:
+        if self._http2 and self._tls is None and place.allowed:
+            transport.attach(Opening(self._protocols, place, self._poller, self._timeout))
+        elif self._http2 and place.alpn == "h2":
+            transport.attach(self._protocols.make_http2(place))
+        else:
+            transport.attach(self._protocols.make(place))
+        if rest and not transport.closing:
+            transport.protocol.data_received(rest)
+
+    # Told by a handshake.
+
+    def secured(self, transport: TlsTransport) -> None:
+        """The client is as sure of us as it wishes to be."""
+        place = transport.place
+        if place is not None:
+            place.alpn = transport.alpn
+            self._attach(transport, place, b"")
+
+    def not_secured(self, transport: TlsTransport, error: Exception | None) -> None:
+        """It was none of ours, or did not wish to be."""
+        count(self._counters.client_faults, "handshake timed out" if _late(error) else "handshake failed")
+
+    def not_tls(self, transport: TlsTransport, data: bytes) -> bytes:
+        """A client spoke first, and not TLS."""
+        return self._protocols.not_tls(data)
+
+    # Room.
+
+    def _count(self, place: Place) -> None:
+        if self._limit_per_client is not None:
+            number = self._open.get(place.address, 0) + 1
+            self._open[place.address] = number
+            place.counted = True
+            # A proxy that will say who the client is stands for many.
+            named = self._proxy_protocol and place.trusted and place.addresses is None
+            place.allowed = number <= self._limit_per_client or named
+            if not place.allowed:
+                count(self._counters.connections_refused, "too many connections from this client")
+
+    def _uncount(self, place: Place) -> None:
+        if place.counted:
+            place.counted = False
+            left = self._open.get(place.address, 0) - 1
+            if left > 0:
+                self._open[place.address] = left
+            else:
+                self._open.pop(place.address, None)
+
+    def _make_room(self) -> bool:
+        """Close some of the connections that have been idle longest; False when none is idle."""
+        now = self._poller.clock()
+        idle: list[tuple[float, int, Transport]] = []
+        for number, place in enumerate(self._places):
+            transport = place.transport
+            if transport is not None and not transport.closing:
+                since = transport.protocol.unused_since()
+                if since == NOT_BEGUN:
+                    since = place.began
+                if 0.0 <= since <= now - GRACE:
+                    idle.append((since, number, transport))
+        idle.sort()
+        for _, _, transport in idle[: int(len(idle) * EVICTED) + 1]:
+            self._counters.connections_evicted += 1
+            transport.close()
+        return bool(idle)
+
+    def _pause(self, why: str, remedy: str) -> None:
+        self._paused = True
+        for listening in self._listening:
+            listening.pause()
+        now = self._poller.clock()
+        self._poller.wheel.arm(self, now + RETRY)
+        if now - self._told_at > 10.0:
+            log.warning("accepting paused", why=why, connections=len(self._places), remedy=remedy)
+        self._told_at = now
+
+    def _resume(self) -> None:
+        self._paused = False
+        for listening in self._listening:
+            listening.resume()
+
+    def expired(self, now: float) -> None:
+        """Look again whether there is room."""
+        if self._paused:
+            self._resume()
+
+    def _close_listening(self) -> None:
+        for listening in self._listening:
+            listening.close()
+        self._listening = []
+
+
+def _late(error: Exception | None) -> bool:
+    return isinstance(error, TimeoutError)

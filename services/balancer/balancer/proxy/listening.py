@@ -1,0 +1,80 @@
+"""Listening sockets: opened once, open as long as we listen; accepting pauses by not being told of who waits."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Final
+
+from balancer.proxy.poller import READ, Poller, Watched
+
+if TYPE_CHECKING:
+    from balancer.proxy.door import Door
+
+BACKLOG: Final = 4096
+KEEPALIVE_IDLE: Final = 60
+"""Seconds of silence after which the kernel asks whether the peer is still there,"""
+KEEPALIVE_INTERVAL: Final = 15
+"""seconds between two such questions,"""
+KEEPALIVE_COUNT: Final = 4
+"""and how many go unanswered before the connection is taken for dead."""
+
+
+class Listening(Watched):
+    """One listening socket of the door's."""
+
+    __slots__ = ("_door", "_poller", "sock")
+
+    def __init__(self, door: Door, poller: Poller, sock: socket.socket) -> None:
+        super().__init__()
+        self._door = door
+        self._poller = poller
+        self.sock = sock
+        poller.add(self, sock.fileno(), READ)
+
+    def ready(self, events: int) -> None:
+        self._poller.last(self)
+
+    def settle(self) -> None:
+        self._door.accept(self)
+
+    def pause(self) -> None:
+        """Let clients wait."""
+        self._poller.change(self, 0)
+
+    def resume(self) -> None:
+        """Take clients again."""
+        self._poller.change(self, READ)
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._poller.close(self, self.sock)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises OSError, with a message that names the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # `::` and `0.0.0.0` are told separately, and may both be asked for.
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        tune(opened)  # what is accepted inherits it
+        opened.setblocking(False)
+        opened.bind((host, port))
+        opened.listen(BACKLOG)
+    except OSError as error:
+        opened.close()
+        raise OSError(error.errno, f"cannot listen at {host} port {port}: {error.strerror}") from error
+    return opened
+
+
+def tune(sock: socket.socket) -> None:
+    """Send small pieces at once, and notice within minutes that a peer has vanished."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with contextlib.suppress(OSError, AttributeError):  # a kernel may lack the finer ones
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)

@@ -1,0 +1,101 @@
+"""The first bytes of a connection, where they decide what it is: a PROXY header, or the preface of HTTP/2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from balancer.proxy.poller import Poller
+from balancer.proxy.proxy_protocol import BadPreface, parse
+from balancer.proxy.timers import Timed
+from balancer.proxy.transport import NOT_BEGUN, Protocol, Transport
+
+if TYPE_CHECKING:
+    from balancer.proxy.door import Door, Protocols
+    from balancer.proxy.place import Place
+
+PROXY_TIMEOUT: Final = 5.0
+"""Seconds for a PROXY header to come: whoever sends it does so at once."""
+HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What an HTTP/2 client begins with (RFC 9113 §3.4)."""
+
+
+class Preface(Timed, Protocol):
+    """A connection whose PROXY header is awaited: whoever sends none, or a bad one, is let go."""
+
+    __slots__ = ("_door", "_held", "_poller", "_transport")
+
+    def __init__(self, door: Door, poller: Poller) -> None:
+        super().__init__()
+        self._door = door
+        self._poller = poller
+        self._held = b""
+
+    def connection_made(self, transport: Transport) -> None:
+        self._transport = transport
+        self._poller.wheel.arm(self, self._poller.clock() + PROXY_TIMEOUT)
+
+    def data_received(self, data: bytes) -> None:
+        self._held += data
+        try:
+            found = parse(self._held)
+        except BadPreface:
+            self._transport.abort()
+            return
+        if found is not None:
+            addresses, length = found
+            self._poller.wheel.forget(self)
+            self._door.named(self._transport, addresses, self._held[length:])
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._poller.wheel.forget(self)
+
+    def unused_since(self) -> float:
+        return NOT_BEGUN
+
+    def expired(self, now: float) -> None:
+        self._transport.abort()
+
+
+class Opening(Timed, Protocol):
+    """A connection in plain text that may turn out to be HTTP/1 or HTTP/2."""
+
+    __slots__ = ("_held", "_place", "_poller", "_protocols", "_timeout", "_transport")
+
+    def __init__(self, protocols: Protocols, place: Place, poller: Poller, timeout: float) -> None:
+        """`timeout`: seconds for as many bytes to come as decide it."""
+        super().__init__()
+        self._protocols = protocols
+        self._place = place
+        self._poller = poller
+        self._timeout = timeout
+        self._held = b""
+
+    def connection_made(self, transport: Transport) -> None:
+        self._transport = transport
+        self._poller.wheel.arm(self, self._poller.clock() + self._timeout)
+
+    def data_received(self, data: bytes) -> None:
+        held = self._held + data
+        if HTTP2.startswith(held[: len(HTTP2)]):
+            if len(held) < len(HTTP2):
+                self._held = held
+            else:
+                self._go_on(self._protocols.make_http2(self._place), held)
+        else:
+            self._go_on(self._protocols.make(self._place), held)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._poller.wheel.forget(self)
+
+    def unused_since(self) -> float:
+        return NOT_BEGUN
+
+    def expired(self, now: float) -> None:
+        self._transport.close()
+
+    def _go_on(self, protocol: Protocol, held: bytes) -> None:
+        self._poller.wheel.forget(self)
+        transport = self._transport
+        transport.attach(protocol)
+        if not transport.closing:
+            protocol.data_received(held)

@@ -1,0 +1,63 @@
+"""A client's place: taken when its connection is accepted, given back when that is gone, once each.
+
+The transport holds it and gives it back, whatever became of protocol and handshake; so no count can leak that no
+descriptor leaks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from balancer.proxy.door import Door
+    from balancer.proxy.transport import Transport
+
+Addresses = tuple[str, int, str, int]
+"""Source address and port, destination address and port."""
+
+
+class Place:
+    """One connection's, among those that are open."""
+
+    __slots__ = (
+        "_door",
+        "_released",
+        "address",
+        "addresses",
+        "allowed",
+        "alpn",
+        "began",
+        "counted",
+        "scheme",
+        "transport",
+        "trusted",
+    )
+
+    def __init__(self, door: Door, address: str, scheme: bytes, began: float) -> None:
+        self._door = door
+        self._released = False
+        self.address = address
+        """The client's IP address: whoever connected, or whom a trusted proxy's PROXY header names."""
+        self.addresses: Addresses | None = None
+        """All that the PROXY header told; None: there was none."""
+        self.scheme = scheme
+        """`http` or `https`."""
+        self.alpn = ""
+        """The protocol agreed on in the TLS handshake; empty: none."""
+        self.began = began
+        """When (s) it was taken."""
+        self.transport: Transport | None = None
+        """The connection, until it is gone."""
+        self.counted = False
+        """Whether it counts among the client's connections, where these are limited."""
+        self.trusted = False
+        """Whether the client is in LB_TRUSTED_PROXIES."""
+        self.allowed = True
+        """Whether the client has no more connections than it may."""
+
+    def release(self) -> None:
+        """Give it back."""
+        if not self._released:
+            self._released = True
+            self.transport = None
+            self._door.released(self)
