@@ -1,4 +1,4 @@
-"""Least-connections: whichever way its line and its heap came to stand, the choice is the one that a scan finds."""
+"""Least-connections: whichever way its heap came to stand, the choice is the one that a scan finds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.balancer.balancing.world import REQUEST
+from tests.balancer.balancing.world import REQUEST, Fleet
 
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.errors import NoEndpoint
@@ -100,3 +100,19 @@ def test_a_line_begun_under_load_is_in_order() -> None:
     for level in (50, 15, 90):
         traffic.settle_at(level, requests=100)
         traffic.pool.use(load("least-connections", traffic.random), "again", traffic.now)
+
+
+def test_of_busy_endpoints_the_one_with_the_youngest_request_comes_first() -> None:
+    """Its request is the most likely to end soon where costs have a heavy tail."""
+    fleet = Fleet("least-connections", names="a b c")
+    for _ in range(3):
+        fleet.lease().sent(fleet.now)
+        fleet.now += 1.0
+    assert fleet.lease().endpoint.spec.host == "c"
+
+
+def test_what_other_replicas_have_there_counts() -> None:
+    fleet = Fleet("least-connections", names="a b")
+    fleet["a"].elsewhere = 1.5
+    fleet.pool.changed(fleet["a"])
+    assert [fleet.lease().endpoint.spec.host for _ in range(3)] == ["b", "b", "a"]

@@ -71,7 +71,7 @@ class Stubborn(Lightest):
 
 class Stale(ByLoad):
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
-        return endpoint.age(now)
+        return -endpoint.age(now)
 
 
 class Partial(Nearest):
@@ -91,7 +91,7 @@ class Partial(Nearest):
         (Fidgety, "score changed something"),
         (Stubborn, "though"),
         (Stale, "though"),
-        (Partial, "waits longer"),
+        (Partial, "comes first"),
     ],
 )
 def test_the_kit_finds_a_broken_promise_and_tells_how(strategy: type[ByScore], complaint: str) -> None:

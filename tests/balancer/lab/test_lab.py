@@ -75,6 +75,7 @@ def test_blind_replicas_are_worse_than_replicas_that_see_each_other() -> None:
 
     blind = p99(4, News())
     assert p99(1, News()) < 0.9 * blind
+    assert p99(4, News(every=0.001)) < 0.95 * blind
 
 
 def test_a_study_says_what_to_use_and_how_sure_that_is() -> None:

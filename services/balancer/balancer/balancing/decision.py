@@ -55,7 +55,7 @@ class Decision:
     chosen: str | None
     """The winner's address, None when there was none."""
     by: str
-    """By what it won, in words: `lowest score 0.012`, `the only candidate`, `tie, chosen longest ago`."""
+    """By what it won, in words: `lowest score 0.012`, `the only candidate`, `tie, chosen longest ago`, …"""
     candidates: tuple[Candidate, ...]
     """At most 16: the winner, the best others, then those that were out."""
     others: dict[str, str]

@@ -10,7 +10,7 @@ from balancer.balancing.decision import Candidate, Decision
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies import STRATEGIES, load
-from balancer.balancing.strategies.strategy import Strategy
+from balancer.balancing.strategies.strategy import Strategy, turn
 
 SHOWN: Final = 16
 """Candidates told of, at most."""
@@ -93,7 +93,7 @@ class Explainer:
         eligible = self._part(eligible, SCORED_IF_ASKED if asked else SCORED, now)
         for endpoint in eligible:
             score = self._strategy.score(endpoint, request, now)
-            view.scored.append((score, endpoint.chosen_at, endpoint.order, endpoint))
+            view.scored.append((score, turn(endpoint), endpoint.order, endpoint))
         view.scored.sort(key=_without_endpoint)
         view.others = {
             name: _choice(name, strategy, eligible, request, now)
@@ -143,7 +143,8 @@ class Explainer:
             how = "less loaded of two drawn at random, " if self._name == "random-of-two" else ""
             return f"{how}score {mine:.4g}{part}"
         if mine == lowest and len(scored) > 1 and scored[1][0] == lowest:
-            return f"tie, chosen longest ago{part}"
+            why = "chosen longest ago" if chosen.oldest is None else "its oldest request is the youngest"
+            return f"tie, {why}{part}"
         return f"lowest score {mine:.4g}{part}"
 
     def _candidates(self, view: View, chosen: Endpoint | None) -> tuple[Candidate, ...]:
@@ -180,7 +181,7 @@ def _choice(name: str, strategy: Strategy, eligible: list[Endpoint], request: Re
     lowest = strategy.score(best, request, now)
     for endpoint in eligible:
         score = strategy.score(endpoint, request, now)
-        if score < lowest or (score == lowest and endpoint.chosen_at < best.chosen_at):
+        if score < lowest or (score == lowest and turn(endpoint) < turn(best)):
             best = endpoint
             lowest = score
     return best.address

@@ -19,7 +19,7 @@ from balancer.balancing.errors import NoEndpoint
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.pool import Lease, Policy, Pool
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.strategies.strategy import Strategy
+from balancer.balancing.strategies.strategy import Strategy, turn
 
 _CLOSE: Final = 1e-9
 """Two scores that differ by no more than this part of them count as equal: the fast way may round otherwise."""
@@ -45,7 +45,7 @@ class Promises:
     lowest_score: bool = True
     """It chooses the lowest score. Not so for one that draws lots."""
     ties_in_turn: bool = True
-    """Among equal scores, it chooses the endpoint chosen longest ago."""
+    """Among equal scores, it chooses the one whose `turn` it is: idle endpoints rotate, of busy ones the youngest."""
 
 
 def check_strategy(
@@ -195,7 +195,7 @@ class _World:
         candidates = eligible[tried:]
         scores = self._scores(candidates, request)
         _hold(scores == self._scores(candidates, request), "score changed something: asked again, it says otherwise")
-        turns = {endpoint: endpoint.chosen_at for endpoint in candidates}
+        turns = {endpoint: turn(endpoint) for endpoint in candidates}
         try:
             lease = self._pool.lease(request, self._now, excluded)
         except NoEndpoint:
@@ -212,7 +212,7 @@ class _World:
         if self._promises.ties_in_turn:
             equal = [endpoint for endpoint in candidates if scores[endpoint] == scores[chosen]]
             first = min(equal, key=lambda endpoint: turns[endpoint])
-            told = f"chose {chosen}, though {first} has the same score and waits longer"
+            told = f"chose {chosen}, though {first} has the same score and comes first"
             _hold(turns[chosen] == turns[first], told)
 
     def _scores(self, candidates: list[Endpoint], request: RequestInfo) -> dict[Endpoint, float]:

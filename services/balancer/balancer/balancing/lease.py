@@ -58,10 +58,12 @@ class Lease:
         newest = endpoint.newest
         if newest is None:
             endpoint.oldest = self
+            endpoint.newest = self
+            self.pool.changed(endpoint)  # Ties go by the oldest that waits.
         else:
             newest.newer = self
             self.older = newest
-        endpoint.newest = self
+            endpoint.newest = self
 
     def first_byte(self, now: float) -> None:
         """The final response's head began to arrive (in TCP mode: connected). The latency sample is taken here."""

@@ -11,7 +11,7 @@ from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies.heap import Entry, Heap, take_least
-from balancer.balancing.strategies.strategy import Strategy
+from balancer.balancing.strategies.strategy import Strategy, turn
 
 _ANY_REQUEST: Final = RequestInfo()
 
@@ -35,7 +35,7 @@ def first(heap: Heap[Endpoint], excluded: Collection[Endpoint]) -> Endpoint | No
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ByLoad(Strategy):
-    """Takes the lowest score; ties go to the endpoint chosen longest ago.
+    """Takes the lowest score; ties go by `turn`: idle endpoints rotate, of busy ones the one with the youngest request.
 
     A subclass writes `score`, which must depend on the endpoint's load, latency samples, weight or order alone, not on
     the request or the time: it is computed when the endpoint changes, not when one is chosen. A choice among n
@@ -51,7 +51,7 @@ class ByLoad(Strategy):
         """`endpoint` has become eligible."""
         entry = Entry(endpoint)
         entry.key = self.score(endpoint, _ANY_REQUEST, 0.0)
-        entry.tie = endpoint.chosen_at
+        entry.tie = turn(endpoint)
         self._entries[endpoint] = entry
         self._heap.push(entry)
 
@@ -63,9 +63,10 @@ class ByLoad(Strategy):
         """The load, latency, weight or order of an eligible endpoint has changed."""
         entry = self._entries[endpoint]
         key = self.score(endpoint, _ANY_REQUEST, 0.0)
-        if key != entry.key or endpoint.chosen_at != entry.tie:
+        tie = turn(endpoint)
+        if key != entry.key or tie != entry.tie:
             entry.key = key
-            entry.tie = endpoint.chosen_at
+            entry.tie = tie
             self._heap.moved(entry)
 
     def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:

@@ -9,12 +9,12 @@ from mypy_extensions import mypyc_attr
 from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.strategies.strategy import Strategy
+from balancer.balancing.strategies.strategy import Strategy, turn
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ByScore(Strategy):
-    """Takes the lowest score; ties go to the endpoint chosen longest ago.
+    """Takes the lowest score; ties go by `turn`: idle endpoints rotate, of busy ones the one with the youngest request.
 
     A subclass writes `score`, which may look at the endpoint, the request and the time. Every choice scores every
     endpoint: good for some hundreds. `ByLoad` is for thousands.
@@ -40,7 +40,7 @@ class ByScore(Strategy):
             if excluded and endpoint in excluded:
                 continue
             score = self.score(endpoint, request, now)
-            if best is None or score < lowest or (score == lowest and endpoint.chosen_at < best.chosen_at):
+            if best is None or score < lowest or (score == lowest and turn(endpoint) < turn(best)):
                 best = endpoint
                 lowest = score
         return best

@@ -12,7 +12,7 @@ from balancer.balancing.latency import TIME_CONSTANT
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies.by_load import first
 from balancer.balancing.strategies.heap import Entry, Heap, take_least
-from balancer.balancing.strategies.strategy import Strategy
+from balancer.balancing.strategies.strategy import Strategy, load_of, turn
 
 LOOKS: Final = 32
 """How many endpoints a choice looks at when requests that wait have raised the scores: in a brownout, where everything
@@ -94,7 +94,7 @@ class LeastResponseTime(Strategy):
             if self._comes_first(endpoint):
                 return -1.0 / (endpoint.in_flight + 1)
             return _unmeasured_key(endpoint) + _LAST
-        return max(average, endpoint.age(now)) * (endpoint.in_flight + 1) / endpoint.weight
+        return max(average, endpoint.age(now)) * load_of(endpoint)
 
     def _comes_first(self, endpoint: Endpoint) -> bool:
         """Whether an endpoint never measured is tried before those that were."""
@@ -150,10 +150,10 @@ class LeastResponseTime(Strategy):
 
     def _set_key(self, entry: Entry[Endpoint]) -> None:
         endpoint = entry.item
-        entry.tie = endpoint.chosen_at
+        entry.tie = turn(endpoint)
         if endpoint.latency.measured:
             entry.seen = endpoint.in_flight
-            entry.key = endpoint.latency.level + log((endpoint.in_flight + 1) / endpoint.weight)
+            entry.key = endpoint.latency.level + log(load_of(endpoint))
         else:
             entry.seen = _UNMEASURED
             entry.key = _unmeasured_key(endpoint)
@@ -171,4 +171,4 @@ def _aged(entry: Entry[Endpoint], shift: float, now: float) -> float:
     age = endpoint.age(now)
     if age == 0.0:
         return entry.key
-    return max(entry.key, log(age) + shift + log((endpoint.in_flight + 1) / endpoint.weight))
+    return max(entry.key, log(age) + shift + log(load_of(endpoint)))

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.strategies.strategy import Strategy
+from balancer.balancing.strategies.strategy import Strategy, load_of, turn
 
 
 class RandomOfTwo(Strategy):
@@ -46,15 +46,15 @@ class RandomOfTwo(Strategy):
             second += 1
         one = endpoints[first]
         other = endpoints[second]
-        one_score = (one.in_flight + 1) / one.weight
-        other_score = (other.in_flight + 1) / other.weight
+        one_score = load_of(one)
+        other_score = load_of(other)
         if one_score == other_score:
-            return one if one.chosen_at <= other.chosen_at else other
+            return one if turn(one) <= turn(other) else other
         return one if one_score < other_score else other
 
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
         """Requests in flight, this one included, for each unit of weight: the lower of the two drawn wins."""
-        return (endpoint.in_flight + 1) / endpoint.weight
+        return load_of(endpoint)
 
     def _put_last(self, excluded: Collection[Endpoint]) -> int:
         """Move the excluded to the end of the list; the number of the others, which are then in front."""

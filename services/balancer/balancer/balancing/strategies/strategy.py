@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Final, Protocol
 
 from mypy_extensions import mypyc_attr
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
+
+_FIRST: Final = -(1 << 60)
+"""Less than any time in microseconds."""
+
+
+def turn(endpoint: Endpoint) -> int:
+    """Which of two equals comes first: the smaller number.
+
+    Endpoints at which nobody waits for a response rotate: the one chosen longest ago comes first. Among the others it
+    is the one whose oldest waiting request was sent last. "Chosen longest ago" would there be the endpoint whose
+    request has run longest, and where costs have a heavy tail, that one will run longest still.
+    """
+    oldest = endpoint.oldest
+    if oldest is None:
+        return _FIRST + endpoint.chosen_at
+    return -int((oldest.sent_at or 0.0) * 1e6)
+
+
+def load_of(endpoint: Endpoint) -> float:
+    """Requests in flight, those that other replicas are believed to have there and one more, by unit of weight."""
+    return (endpoint.in_flight + 1 + endpoint.elsewhere) / endpoint.weight
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
