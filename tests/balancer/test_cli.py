@@ -18,9 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
+from rich.console import Console
 
 from balancer.cli import main
 from balancer.cli.terminal import Admin, TopView, Unreachable, admin_url, decision_text, printable
@@ -282,6 +284,38 @@ def test_top_once_prints_the_endpoints_with_state_and_reason(running: Running, c
     assert "health checks fail" in lines[running.dead]
 
 
+def test_top_without_a_terminal_prints_once_and_ends(running: Running) -> None:
+    done = run("top", "--admin", running.admin)
+    assert done.returncode == 0
+    assert done.stdout.count(running.backend) == 1
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_top_never_cuts_an_address(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = ["10.244.12.101:8000", "10.244.12.102:8000", "[2001:db8:85a3:1:2:8a2e:370:7334]:65535"]
+    endpoint = {
+        "state": "slow-start",
+        "eligible": False,
+        "in_flight": 12,
+        "latency": 0.0123,
+        "answered": {"5xx": 12},
+        "failed": {"timeout": 3},
+        "weight_in_force": 1.0,
+        "why_out": "health checks fail: connection refused by the endpoint",
+    }
+    endpoints = [endpoint | {"address": address, "pod": f"shop-7d9c5b6f4-{address[-4:]}"} for address in addresses]
+    answers: dict[str, Any] = {"/api/endpoints": {"endpoints": endpoints}, "/api/strategy": {"strategy": "n-to-one"}}
+    admin, view = Admin("http://127.0.0.1:1"), TopView()
+    monkeypatch.setattr(admin, "get", answers.__getitem__)
+    view.look(admin, 0.0)
+    console = Console(width=columns, force_terminal=False)
+    with console.capture() as captured:
+        console.print(view.render(columns, height=24))
+    rows = [line for line in captured.get().splitlines() if ":" in line]
+    assert [row.split()[0] for row in rows[: len(addresses)]] == addresses
+    assert all("slow-start" in row for row in rows[: len(addresses)])
+
+
 def test_top_on_a_terminal_goes_on_until_ctrl_c(running: Running) -> None:
     ours, theirs = pty.openpty()
     port = running.admin.rsplit(":", 1)[1]
@@ -361,8 +395,6 @@ def test_the_admin_port_of_a_wildcard_address_is_reached_by_loopback() -> None:
 
 
 def test_a_path_that_a_client_made_does_not_command_the_terminal() -> None:
-    from rich.console import Console
-
     decision = {
         "at": 0.0,
         "client": "::1",

@@ -10,7 +10,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ Json = dict[str, Any]
 
 TIMEOUT = 5.0
 """Seconds that the admin port has to answer."""
+
+PIPE_WIDTH = 500
+"""Columns of the output where it does not go to a terminal."""
+
+MIN_REASON = 24
+"""Columns that the reason why an endpoint is out has at least, where it is shown."""
 
 COLOURS = {"ready": "green", "slow-start": "cyan", "at-limit": "yellow", "left-alone": "yellow", "held": "blue"}
 """By state; every other state is red."""
@@ -63,9 +70,9 @@ def main(asked: argparse.Namespace) -> int:
     try:
         admin = Admin(asked.admin or admin_url(os.environ))
         if asked.command == "top":
-            top(admin, Console(), asked.interval, asked.once)
+            top(admin, terminal(), asked.interval, asked.once)
         else:
-            explain(admin, Console(), asked.number, asked.follow)
+            explain(admin, terminal(), asked.number, asked.follow)
     except (Unreachable, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -82,21 +89,31 @@ def admin_url(environ: Mapping[str, str]) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def terminal() -> Console:
+    """Where the output goes. A pipe has no width, so lines there are as long as they need to be."""
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=PIPE_WIDTH if piped else None)
+
+
 def top(admin: Admin, console: Console, interval: float, once: bool) -> None:
-    """Show the endpoints, again and again."""
+    """Show the endpoints again and again; where no terminal can show that, or with `once`, print them once."""
     view = TopView()
     view.look(admin, time.monotonic())
-    if once:
-        console.print(view.render(height=10_000))
+    if once or not console.is_terminal:
+        console.print(view.render(console.width, height=10_000))
         return
-    with Live(view.render(console.height), console=console, screen=True, auto_refresh=False) as live:
+
+    def screen() -> RenderableType:
+        return view.render(console.width, console.height)
+
+    with Live(screen(), console=console, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(max(0.1, interval))
             try:
                 view.look(admin, time.monotonic())
             except Unreachable as error:  # it may be restarting: say so and go on
                 view.fault = str(error)
-            live.update(view.render(console.height), refresh=True)
+            live.update(screen(), refresh=True)
 
 
 class TopView:
@@ -123,17 +140,16 @@ class TopView:
             self.rates = {address: max(0, growth) / passed for address, growth in grown.items()}
         self._answers, self._at, self.fault = answers, now, ""
 
-    def render(self, height: int) -> RenderableType:
-        """What fits into `height` lines."""
+    def render(self, width: int, height: int) -> RenderableType:
+        """What fits into `width` columns and `height` lines. Addresses are never cut: other columns give way."""
         shown = self._endpoints[: max(1, height - 6)]
-        table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-        table.add_column("endpoint", no_wrap=True, ratio=3)
-        table.add_column("state", no_wrap=True)
-        for title in ("in flight", "latency ms", "req/s", "share", "5xx", "failed", "weight"):
-            table.add_column(title, justify="right", no_wrap=True)
-        table.add_column("why it is out", ratio=3, no_wrap=True)
-        for endpoint in shown:
-            table.add_row(*self._row(endpoint))
+        cells = {column: [self._cell(column, endpoint) for endpoint in shown] for column in COLUMNS}
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        chosen = fitting({column: [cell.plain for cell in texts] for column, texts in cells.items()}, width)
+        for column, columns in chosen.items():
+            table.add_column(column.title, justify="right" if column.number else "left", no_wrap=True, width=columns)
+        for row in zip(*(cells[column] for column in chosen), strict=True):
+            table.add_row(*row)
         more = len(self._endpoints) - len(shown)
         parts: list[RenderableType] = [self._head(), Text(), table]
         if more:
@@ -153,22 +169,69 @@ class TopView:
             head.append(f"\n{printable(self.fault)}", style="bold red")
         return head
 
-    def _row(self, endpoint: Json) -> Iterable[Text]:
-        rate = self.rates.get(endpoint["address"])
-        total = sum(self.rates.values())
-        state = printable(endpoint["state"])
-        latency = endpoint["latency"]
-        name = endpoint["address"] + (f"  {endpoint['pod']}" if endpoint["pod"] else "")
-        yield Text(printable(name))
-        yield Text(state, style=COLOURS.get(state, "red"))
-        yield Text(str(endpoint["in_flight"]))
-        yield Text("" if latency is None else f"{latency * 1000:.1f}")
-        yield Text("" if rate is None else f"{rate:.0f}")
-        yield Text("" if rate is None or not total else f"{rate / total:.0%}")
-        yield Text(str(endpoint["answered"].get("5xx", 0)))
-        yield Text(str(sum(endpoint["failed"].values())))
-        yield Text(f"{endpoint['weight_in_force']:g}")
-        yield Text(printable(endpoint["why_out"] or ""), style="dim")
+    def _cell(self, column: Column, endpoint: Json) -> Text:
+        text = printable(column.text(endpoint, self.rates))
+        if column.title == "state":
+            return Text(text, style=COLOURS.get(text, "red"))
+        return Text(text, style="dim" if column.title == WHY else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of `top`."""
+
+    title: str
+    text: Callable[[Json, Mapping[str, float]], str]
+    """The cell for an endpoint, given all rates by address."""
+    rank: int
+    """A narrow terminal leaves out the columns with the highest ranks."""
+    number: bool = True
+
+
+def _latency(endpoint: Json, _: Mapping[str, float]) -> str:
+    return "" if endpoint["latency"] is None else f"{endpoint['latency'] * 1000:.1f}"
+
+
+def _rate(endpoint: Json, rates: Mapping[str, float]) -> str:
+    rate = rates.get(endpoint["address"])
+    return "" if rate is None else f"{rate:.0f}"
+
+
+def _share(endpoint: Json, rates: Mapping[str, float]) -> str:
+    rate, total = rates.get(endpoint["address"]), sum(rates.values())
+    return "" if rate is None or not total else f"{rate / total:.0%}"
+
+
+WHY = "why it is out"
+
+COLUMNS = (
+    Column("endpoint", lambda endpoint, _: str(endpoint["address"]), 0, number=False),
+    Column("pod", lambda endpoint, _: str(endpoint["pod"] or ""), 6, number=False),
+    Column("state", lambda endpoint, _: str(endpoint["state"]), 1, number=False),
+    Column("in flight", lambda endpoint, _: str(endpoint["in_flight"]), 2),
+    Column("latency ms", _latency, 4),
+    Column("req/s", _rate, 5),
+    Column("share", _share, 9),
+    Column("5xx", lambda endpoint, _: str(endpoint["answered"].get("5xx", 0)), 7),
+    Column("failed", lambda endpoint, _: str(sum(endpoint["failed"].values())), 8),
+    Column("weight", lambda endpoint, _: f"{endpoint['weight_in_force']:g}", 10),
+    Column(WHY, lambda endpoint, _: str(endpoint["why_out"] or ""), 3, number=False),
+)
+"""From left to right."""
+
+
+def fitting(cells: Mapping[Column, list[str]], width: int) -> dict[Column, int]:
+    """The columns that fit into `width`, by rank, each with its own width. Empty ones are left out."""
+    needed = {column: max(len(column.title), *map(len, texts), 0) for column, texts in cells.items() if any(texts)}
+    least = {column: min(size, MIN_REASON) if column.title == WHY else size for column, size in needed.items()}
+    room = width + 1  # the last column needs no gap behind it
+    chosen = set()
+    for column in sorted(needed, key=lambda column: column.rank):
+        if column.rank == 0 or least[column] < room:
+            chosen.add(column)
+            room -= least[column] + 1
+    # Only the reason is shorter than it needs to be: it gets what is left.
+    return {column: min(size, least[column] + max(0, room)) for column, size in needed.items() if column in chosen}
 
 
 def explain(admin: Admin, console: Console, number: int, follow: bool) -> None:
@@ -202,7 +265,8 @@ def decision_text(decision: Json) -> RenderableType:
         head.append(printable(decision["chosen"]), style="bold green")
     head.append(f"  {printable(decision['strategy'])}: {printable(decision['by'])}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
-    table.add_column("candidate", no_wrap=True)
+    longest = max((len(candidate["address"]) for candidate in decision["candidates"]), default=0)
+    table.add_column("candidate", no_wrap=True, min_width=longest)
     for title in ("score", "in flight", "latency ms", "weight"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("out because")
