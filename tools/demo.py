@@ -68,6 +68,8 @@ def stage(environ: Mapping[str, str]) -> Plan:
             "LB_LOG_LEVEL": "warning",
             "LB_ACCESS_LOG": "off",
             "PI_WORKERS": "1",
+            # A busy machine makes the backends slow for a while: they queue then, rather than turn all clients away.
+            "PI_QUEUE": "1000",
             **environ,
             "LB_DISCOVERY": "static",
             "LB_BACKENDS": ",".join(f"127.0.0.1:{port}" for port in ports),
@@ -76,6 +78,17 @@ def stage(environ: Mapping[str, str]) -> Plan:
     )
     backends = tuple(Backend(name, port, wrong) for (name, wrong), port in zip(STAGE.items(), ports, strict=True))
     return Plan(plan.settings, plan.environ, backends)
+
+
+async def ready(url: str) -> None:
+    """Return once that Pi backend's workers have started. Requests before that would wait, and then be refused."""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(f"{url}/readyz") as response:
+                    if response.status == 200:
+                        return
+            await asyncio.sleep(0.05)
 
 
 async def load(url: str) -> None:
@@ -109,6 +122,8 @@ async def attend(plan: Plan) -> None:
     settings = plan.settings
     for port in (settings.port, settings.admin_port, *(backend.port for backend in plan.backends)):
         await listening("127.0.0.1", port)
+    for backend in plan.backends:
+        await ready(f"http://127.0.0.1:{backend.port}")
     admin = f"http://localhost:{settings.admin_port}"
     backends = "\n".join(f"        127.0.0.1:{backend.port}  {WRONG[backend.name]}" for backend in plan.backends)
     words = {

@@ -57,7 +57,7 @@ async def test_it_shows_the_traffic_and_every_endpoint_as_they_are(page: Page, s
 async def test_a_slow_endpoint_shows_in_its_card_and_in_the_percentiles(page: Page, stage: Stage) -> None:
     stage.endpoints[1].delay = 0.3
     card = page.locator(".card", has_text=stage.endpoints[1].address)
-    await expect(card).to_contain_text(re.compile(r"EWMA\s*[3-9]\d\d ms"))
+    await expect(card).to_contain_text(re.compile(r"Peak EWMA\s*[3-9]\d\d ms"))
     await expect(page.locator(".figure", has_text="Latency")).to_contain_text(
         re.compile(r"p99 [3-9]\d\d ms"),
     )

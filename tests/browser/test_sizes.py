@@ -59,6 +59,19 @@ async def test_nothing_is_cut_off_or_pushed_aside(opened: Opened, stage: Stage, 
             assert box["x"] + box["width"] <= size[0] + 1
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_the_reason_of_a_decision_is_never_cut(opened: Opened, stage: Stage, width: int) -> None:
+    page = await opened({"width": width, "height": 800})
+    await page.goto(stage.admin)
+    await page.locator(".decisions summary .by").first.wait_for()
+    # The longest reasons that strategies give.
+    cut = await page.evaluate("""() => [...document.querySelectorAll(".decisions summary .by")].filter((node) => {
+        node.textContent = "lowest (in flight + 1) / weight: 0.333333, next 0.666667, of 4 endpoints";
+        return node.scrollWidth > node.clientWidth + 1;
+    }).length""")
+    assert cut == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_axe_finds_no_barrier(opened: Opened, stage: Stage, scheme: str, width: int) -> None:

@@ -88,7 +88,7 @@ function scores(decision) {
       el("td", { class: "number", text: seconds(c.latency) }),
       el("td", { class: "number", text: score(c.weight) }));
   });
-  const heads = ["Candidate", "Score, lowest wins", "In flight", "EWMA", "Weight"];
+  const heads = ["Candidate", "Score, lowest wins", "In flight", "Peak EWMA", "Weight"];
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((name) => el("th", { scope: "col", text: name })))),
     el("tbody", {}, ...rows));
   const about = `${decision.strategy}, for ${decision.client || "an unknown client"}: ${decision.by}.`;

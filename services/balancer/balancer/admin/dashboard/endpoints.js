@@ -69,7 +69,7 @@ export class Endpoints {
       this.place.replaceChildren(this.list);
       return;
     }
-    const heads = ["Endpoint", "State", "In flight", "EWMA", "Requests/s", "Share", "Failures/s", ""];
+    const heads = ["Endpoint", "State", "In flight", "Peak EWMA", "Requests/s", "Share", "Failures/s", ""];
     const head = el("tr", {}, ...heads.map((name, i) => el("th", { scope: "col", class: i > 1 && i < 7 ? "number" : "", text: name })));
     this.list = el("tbody");
     this.place.replaceChildren(el("div", { class: "panel scroll", tabindex: "0", role: "region", "aria-label": "Endpoints" },
@@ -175,7 +175,7 @@ class Card extends Item {
     const title = el("h3", {}, el("i", { class: "swatch", "aria-hidden": "true" }), endpoint.address);
     this.node = el("li", { class: "card panel" },
       el("div", { class: "card-head" }, title, this.state), this.where,
-      el("dl", {}, figure("in_flight", "In flight"), figure("latency", "EWMA"), figure("rate", "Requests/s"), figure("share", "Share")),
+      el("dl", {}, figure("in_flight", "In flight"), figure("latency", "Peak EWMA"), figure("rate", "Requests/s"), figure("share", "Share")),
       this.share, this.reason, this.countdown, el("div", { class: "card-foot" }, this.failed, this.button));
     this.node.style.setProperty("--c", colour(endpoint.address));
     this.longest = 0;
