@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from tests.balancer.balancing.world import REQUEST, Fleet
 
 from balancer.balancing import outcome
-from balancer.balancing.endpoint import EndpointSpec
+from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.errors import AllAtLimit, AllEjected, AllTried, NoEndpoint, QueueFull
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.pool import Lease
@@ -219,8 +219,8 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.fleet = Fleet("least-connections", eject_after=2, eject_time=1.0, endpoint_max_requests=2, queue_size=3)
         self.open: set[Lease] = set()
-        self.waiting: set[Ticket] = set()
-        self.woken: list[Ticket] = []
+        self.waiting: dict[Ticket, list[Endpoint]] = {}
+        """Who waits, and what each has tried."""
 
     @rule(name=draw.sampled_from("abcd"), weight=draw.sampled_from([1.0, 2.0]), draining=draw.booleans())
     def add(self, name: str, weight: float, draining: bool) -> None:
@@ -245,20 +245,23 @@ class PoolMachine(RuleBasedStateMachine):
     def switch(self, name: str) -> None:
         self.fleet.pool.use(load(name, Random(1)), name, self.fleet.now)
 
-    @rule(target=leases)
-    def lease(self) -> Lease | None:
+    @rule(target=leases, tried=draw.sets(draw.sampled_from("abcd"), max_size=2))
+    def lease(self, tried: set[str]) -> Lease | None:
+        excluded = self._known(tried)
         try:
-            lease = self.fleet.lease()
+            lease = self.fleet.pool.lease(REQUEST, self.fleet.now, excluded)
         except NoEndpoint:
             return None
-        assert not self.waiting, "overtook one that waits"
+        assert all(lease.endpoint in others for others in self.waiting.values()), "overtook one that waits"
+        assert lease.endpoint not in excluded
         self.open.add(lease)
         return lease
 
-    @rule(target=tickets)
-    def wait(self) -> Ticket | None:
+    @rule(target=tickets, tried=draw.sets(draw.sampled_from("abcd"), max_size=2))
+    def wait(self, tried: set[str]) -> Ticket | None:
+        excluded = self._known(tried)
         try:
-            self.fleet.lease().close(outcome.UNUSED, self.fleet.now)
+            self.fleet.pool.lease(REQUEST, self.fleet.now, excluded).close(outcome.UNUSED, self.fleet.now)
         except AllAtLimit:
             pass
         except NoEndpoint:
@@ -267,36 +270,37 @@ class PoolMachine(RuleBasedStateMachine):
             return None
         ticket: list[Ticket] = []
 
-        def wake() -> None:
-            self.waiting.remove(ticket[0])
-            self.woken.append(ticket[0])
+        def granted(lease: Lease, _now: float) -> None:
+            del self.waiting[ticket[0]]
+            self.open.add(lease)
+
+        def refused(_error: NoEndpoint, _now: float) -> None:
+            del self.waiting[ticket[0]]
 
         try:
-            ticket.append(self.fleet.pool.wait(wake, self.fleet.now))
+            ticket.append(self.fleet.pool.wait(REQUEST, excluded, False, granted, refused))
         except QueueFull:
             assert len(self.waiting) == 3
             return None
-        self.waiting.add(ticket[0])
+        self.waiting[ticket[0]] = excluded
         return ticket[0]
+
+    def _known(self, names: set[str]) -> list[Endpoint]:
+        return [self.fleet[name] for name in sorted(names) if name in self.fleet.specs]
 
     @rule(ticket=consumes(tickets))
     def leave(self, ticket: Ticket | None) -> None:
         if ticket is not None:
-            self.waiting.discard(ticket)
-            if ticket in self.woken:
-                self.woken.remove(ticket)
+            self.waiting.pop(ticket, None)
             ticket.leave()
             ticket.leave()
 
-    @precondition(lambda self: self.woken)
-    @rule(target=leases)
-    def come(self) -> Lease | None:
-        try:
-            lease = self.fleet.pool.lease(REQUEST, self.fleet.now, ticket=self.woken.pop(0))
-        except NoEndpoint:
-            return None
-        self.open.add(lease)
-        return lease
+    @precondition(lambda self: self.open)
+    @rule(data=draw.data())
+    def finish(self, data: draw.DataObject) -> None:
+        """Close one of the open leases, those granted to one who waited among them."""
+        oldest = sorted(self.open, key=lambda lease: (lease.opened_at, lease.endpoint.address))
+        self.close(data.draw(draw.sampled_from(oldest)), OK)
 
     @rule(lease=leases)
     def proceed(self, lease: Lease | None) -> None:
@@ -330,10 +334,11 @@ class PoolMachine(RuleBasedStateMachine):
         assert all(endpoint.in_flight <= 2 for endpoint in self.fleet.pool.endpoints)
 
     @invariant()
-    def nobody_waits_while_there_is_room(self) -> None:
-        free = sum(2 - endpoint.in_flight for endpoint in self.fleet.pool.endpoints if endpoint.listed)
-        if self.waiting:
-            assert free <= len(self.woken), f"{free} places free, {len(self.woken)} woken, {len(self.waiting)} wait"
+    def nobody_waits_for_what_is_free(self) -> None:
+        free = {endpoint for endpoint in self.fleet.pool.endpoints if endpoint.listed}
+        assert self.fleet.pool.queued == len(self.waiting)
+        for tried in self.waiting.values():
+            assert free <= set(tried), f"{free} are free, and one who has tried {tried} waits"
 
     @invariant()
     def the_listed_ones_are_those_with_no_reason_to_be_out(self) -> None:

@@ -11,6 +11,8 @@ from tests.balancer.proxy.wire.ends import OK, Accepted, Client, Endpoint
 from tests.balancer.proxy.wire.messages import Closed
 from tests.balancer.proxy.wire.process import Balancer, Start
 
+from balancer.proxy.timers import TICK
+
 HOST = "Host: lb.test\r\n"
 MANY = "X: y\r\n" * 200
 GET = f"GET / HTTP/1.1\r\n{HOST}\r\n"
@@ -272,6 +274,34 @@ async def test_an_endpoint_at_its_cap_makes_requests_wait_in_order(start: Start)
         for client in clients:
             await client.close()
         await connection.close()
+
+
+async def test_a_retry_whose_other_endpoints_are_full_waits_for_one_of_them(start: Start) -> None:
+    """It once kept the process busy for ever: woken for the endpoint that it had tried, it joined the queue again."""
+    balancer = start(endpoints=2, endpoint_max_requests=1)
+
+    async def resets(connection: Accepted) -> None:
+        await connection.request()
+        connection.reset()
+
+    async with Endpoint(balancer.endpoints[0], None) as busy, Endpoint(balancer.endpoints[1], resets) as broken:
+        first, second = await Client.connect(balancer.port), await Client.connect(balancer.port)
+        await first.send(GET)
+        connection = await busy.accept()
+        await connection.request()
+        await second.send(GET)
+        while balancer.metric("lb_queue_length") != 1:  # noqa: ASYNC110 (another process's figure)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(3 * TICK)  # each tick serves those who wait
+        assert balancer.admin("/healthz")[0] == 200
+        await connection.send(OK)
+        assert (await first.response()).status == 200
+        await connection.request()
+        await connection.send(OK)
+        assert (await second.response()).status == 200
+        assert broken.accepted == 1
+        for end in (first, second, connection):
+            await end.close()
 
 
 async def test_a_full_queue_says_so_at_once(start: Start) -> None:

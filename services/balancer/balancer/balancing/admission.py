@@ -1,4 +1,4 @@
-"""Whether there is room for a request: the limit of each endpoint, and the queue where all are at it."""
+"""Whether there is capacity for a request: the limit of each endpoint, and the queue where all are at it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import AllAtLimit
 from balancer.balancing.queue import Queue, Ticket
 
+Grant = Callable[[Ticket, float], bool]
+"""Ends a ticket, by a lease or a refusal, at a time (s); False when no endpoint that is free will do for it."""
+
 
 class Admission:
-    """Counts the used endpoints and the requests they can take, and wakes those who wait as there is room."""
+    """Counts the used endpoints and the requests they can take, and hands their capacity to those who wait."""
 
-    __slots__ = ("_queue", "_serving", "limit", "limited", "room", "used")
+    __slots__ = ("_freed", "_grant", "_serving", "limit", "limited", "queue", "room", "used")
 
-    def __init__(self, limit: int | None, queue_size: int) -> None:
+    def __init__(self, limit: int | None, queue_size: int, grant: Grant) -> None:
         self.limited = limit is not None
         self.limit = sys.maxsize if limit is None else limit
         """Requests in flight that each endpoint may have."""
@@ -23,44 +26,56 @@ class Admission:
         """Endpoints that may be chosen whenever they are below it."""
         self.room = 0
         """Requests that they can take until all are at their limit; kept only where there is one."""
-        self._queue = Queue(queue_size, self.serve)
+        self.queue = Queue(queue_size)
+        self._grant = grant
         self._serving = False
+        self._freed = False
+        """Whether capacity came up while those who wait were being served."""
 
     def count(self, endpoint: Endpoint, step: int) -> None:
         """Add (1) or take away (-1) an endpoint with what it can take; `serve` is to follow."""
         self.used += step
+        self._freed = True
         if self.limited:
             self.room += step * (self.limit - endpoint.in_flight)
 
-    def admit(self, ticket: Ticket | None) -> None:
-        """Nobody takes the place that was promised to one who waits. Raises AllAtLimit."""
-        if ticket is not None and self._queue.spend(ticket):
-            return
-        if self.used and (len(self._queue) or (self._queue.woken and self._queue.woken >= self.room)):
+    def admit(self) -> None:
+        """Nobody overtakes those who are being served. Raises AllAtLimit.
+
+        At any other time what is free is of no use to those who wait: they have tried it.
+        """
+        if self._serving and self.used and self.queue.waiting:
             raise AllAtLimit
 
-    def free(self) -> None:
+    def free(self, now: float) -> None:
         """A used endpoint can take one request more."""
         self.room += 1
-        if len(self._queue):
-            self.serve()
+        self._freed = True
+        if self.queue.waiting:
+            self.serve(now)
 
-    def wait(self, wake: Callable[[], None], now: float) -> Ticket:
-        """Join the queue; `wake` is called once, when it is this one's turn. Raises QueueFull."""
-        return self._queue.join(wake, now)
+    def serve(self, now: float) -> None:
+        """Serve those who wait as far as there is capacity; refuse all of them when no endpoint is left.
 
-    def serve(self) -> None:
-        """Wake as many as there is room for; all, when no endpoint is left to wait for."""
-        if self._serving:  # Whoever is woken may lease, close and leave at once; the loop below goes on with that.
+        Who is served may lease, close, leave or join the queue at once. The loop goes on with what comes of that. It
+        ends: another round takes capacity that came up, which takes a lease that ended.
+        """
+        if self._serving:
             return
         self._serving = True
+        passed: list[Ticket] = []
         try:
-            while len(self._queue) and (self.room > self._queue.woken or not self.used):
-                self._queue.wake_next()
+            self._freed = True
+            while self._freed:
+                self._freed = False
+                self.queue.put_back(passed)
+                passed = []
+                while self.room > 0 or not self.used:
+                    ticket = self.queue.next()
+                    if ticket is None:
+                        break
+                    if not self._grant(ticket, now):
+                        passed.append(ticket)
         finally:
+            self.queue.put_back(passed)
             self._serving = False
-
-    @property
-    def queued(self) -> int:
-        """How many wait."""
-        return len(self._queue)

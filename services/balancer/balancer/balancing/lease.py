@@ -104,7 +104,7 @@ class Lease:
                 endpoint.answered_other[min(outcome.status // 100, 5)] += 1
         else:
             self._close_otherwise(outcome, verdict, now)
-        self.pool.give_back(endpoint)
+        self.pool.give_back(endpoint, now)
 
     def _wait_no_more(self) -> None:
         older = self.older

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, Protocol
 
 from balancer.balancing import ejection
@@ -16,7 +16,7 @@ from balancer.balancing.explain import Explainer, View
 from balancer.balancing.lease import Lease
 from balancer.balancing.membership import Membership
 from balancer.balancing.policy import Policy
-from balancer.balancing.queue import Ticket
+from balancer.balancing.queue import Granted, Refused, Ticket
 from balancer.balancing.recovery import Recovery, is_good
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies.strategy import Strategy, hears_changes, hears_load
@@ -63,7 +63,7 @@ class Pool:
         self._recovery = Recovery(self, policy)
         self._spill_until = 0.0
 
-        self._admission = Admission(policy.endpoint_max_requests, policy.queue_size)
+        self._admission = Admission(policy.endpoint_max_requests, policy.queue_size, self._grant)
         self._limited = self._admission.limited
         self._limit = self._admission.limit
 
@@ -75,15 +75,16 @@ class Pool:
         now: float,
         excluded: Collection[Endpoint] = (),
         explain: bool = False,
-        ticket: Ticket | None = None,
     ) -> Lease:
         """Choose an endpoint and count it as busy.
 
-        `excluded` are the endpoints that this request has tried; `ticket` its place in the queue, when it was woken.
-        Raises NoEndpoint, or AllAtLimit when it may `wait`.
+        `excluded` are the endpoints that this request has tried. Raises NoEndpoint, or AllAtLimit when it may `wait`.
         """
         if self._limited:
-            self._admission.admit(ticket)
+            self._admission.admit()
+        return self._lease(request, now, excluded, explain)
+
+    def _lease(self, request: RequestInfo, now: float, excluded: Collection[Endpoint], explain: bool) -> Lease:
         view: View | None = None
         if explain or self.decisions.due(now):
             view = self._explainer.look(self._members.endpoints, View(request, excluded, now), explain)
@@ -122,7 +123,7 @@ class Pool:
             return None
         self._eligibility.full_zone = True
         self._spill_until = now + _SPILL
-        self._settle()
+        self._settle(now)
         return self._strategy.choose(request, excluded, now)
 
     def _refusal(self, excluded: Collection[Endpoint], view: View | None) -> NoEndpoint:
@@ -130,7 +131,6 @@ class Pool:
         error = self._why_none(excluded)
         if view is not None:
             self._record(view, None, error.reason)
-        self._admission.serve()
         return error
 
     def _why_none(self, excluded: Collection[Endpoint]) -> NoEndpoint:
@@ -149,7 +149,7 @@ class Pool:
         if self._hears_load and endpoint.listed:
             self._strategy.changed(endpoint)
 
-    def give_back(self, endpoint: Endpoint) -> None:
+    def give_back(self, endpoint: Endpoint, now: float) -> None:
         """One lease of `endpoint` has ended."""
         endpoint.in_flight -= 1
         if endpoint.listed:
@@ -159,21 +159,47 @@ class Pool:
             endpoint.listed = True
             self._strategy.added(endpoint)
         if self._limited and endpoint.used:
-            self._admission.free()
+            self._admission.free(now)
 
     # Waiting
 
-    def wait(self, wake: Callable[[], None], now: float) -> Ticket:
-        """Join the queue for an endpoint below its limit; `wake` is called once, when it is this one's turn.
+    def wait(
+        self,
+        request: RequestInfo,
+        excluded: Collection[Endpoint],
+        explain: bool,
+        granted: Granted,
+        refused: Refused,
+    ) -> Ticket:
+        """Join the queue for an endpoint below its limit, with what `lease` was asked and raised AllAtLimit for.
 
-        Whoever is woken calls `lease(…, ticket=…)`; whoever gives up calls `ticket.leave()`. Raises QueueFull.
+        One of `granted` and `refused` is called, once, unless the ticket's `leave()` comes first. Raises QueueFull.
         """
-        return self._admission.wait(wake, now)
+        return self._admission.queue.join(request, excluded, explain, granted, refused)
+
+    def _grant(self, ticket: Ticket, now: float) -> bool:
+        """Lease for one who waits, or refuse; False when it goes on waiting."""
+        while True:
+            try:
+                lease = self._lease(ticket.request, now, ticket.excluded, ticket.explain)
+            except AllTried:
+                # Another endpoint is better than the same again, which is better than none.
+                ticket.excluded = ()
+            except AllAtLimit:
+                return False
+            except NoEndpoint as error:
+                ticket.queue.end(ticket)
+                ticket.refused(error, now)
+                return True
+            else:
+                ticket.queue.end(ticket)
+                ticket.granted(lease, now)
+                return True
 
     @property
     def queued(self) -> int:
         """How many wait in the queue."""
-        return self._admission.queued
+        return self._admission.queue.waiting
 
     # Membership
 
@@ -193,7 +219,7 @@ class Pool:
             self.reweighed(endpoint)
         self._decide()
         self._apply_all()
-        self._admission.serve()
+        self._admission.serve(now)
 
     def _join(self, endpoint: Endpoint, now: float) -> None:
         self._recovery.resume(endpoint, now)
@@ -235,13 +261,13 @@ class Pool:
             self.tell(None, "zone_back" if rules.zone_only else "zone_left", self.policy.prefer_zone or "hints")
         return changed
 
-    def _settle(self, endpoint: Endpoint | None = None) -> None:
+    def _settle(self, now: float, endpoint: Endpoint | None = None) -> None:
         """Something changed, of `endpoint` only if it is given: bring the strategy's set in line."""
         if self._decide() or endpoint is None:
             self._apply_all()
         else:
             self._apply(endpoint)
-        self._admission.serve()
+        self._admission.serve(now)
 
     def _apply_all(self) -> None:
         for endpoint in self._members.endpoints:
@@ -260,7 +286,7 @@ class Pool:
             else:
                 self._strategy.removed(endpoint)
 
-    def judge(self, endpoint: Endpoint) -> None:
+    def judge(self, endpoint: Endpoint, now: float) -> None:
         """Its health, ejection or being left alone has changed."""
         good = is_good(endpoint)
         if good == endpoint.good:
@@ -271,7 +297,7 @@ class Pool:
         self._eligibility.count(endpoint, -1)
         endpoint.good = good
         self._eligibility.count(endpoint, 1)
-        self._settle(endpoint)
+        self._settle(now, endpoint)
 
     def set_health(self, endpoint: Endpoint, healthy: bool, now: float) -> None:
         """What the active probes say."""
@@ -281,7 +307,7 @@ class Pool:
         self.tell(endpoint, "healthy" if healthy else "unhealthy", "")
         if healthy:
             self._recovery.start_slowly(endpoint, now)
-        self.judge(endpoint)
+        self.judge(endpoint, now)
 
     def hold(self, endpoint: Endpoint, held: bool, now: float) -> None:
         """Drain an endpoint by hand, or take it back."""
@@ -295,7 +321,7 @@ class Pool:
             self._recovery.start_slowly(endpoint, now)
         if endpoint.member:
             self._eligibility.count(endpoint, 1)
-            self._settle(endpoint)
+            self._settle(now, endpoint)
 
     # Failure, saturation, time
 
@@ -313,8 +339,8 @@ class Pool:
         self._members.forget(now)
         if self._eligibility.full_zone and now >= self._spill_until:
             self._eligibility.full_zone = False
-            self._settle()
-        self._admission.serve()
+            self._settle(now)
+        self._admission.serve(now)
 
     def may_eject_another(self, ejected: int) -> bool:
         """Whether the rules leave room for one ejection more than `ejected`."""

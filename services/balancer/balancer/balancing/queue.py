@@ -3,77 +3,91 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
-from balancer.balancing.errors import QueueFull
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.errors import NoEndpoint, QueueFull
+from balancer.balancing.request import RequestInfo
 
-_WAITING: Final = 0
-_WOKEN: Final = 1
-_GONE: Final = 2
+if TYPE_CHECKING:
+    from balancer.balancing.lease import Lease
+
+Granted = Callable[["Lease", float], None]
+"""Takes the lease that was waited for, and the time (s)."""
+Refused = Callable[[NoEndpoint, float], None]
+"""Takes the reason why waiting is of no use any more, and the time (s)."""
 
 
 class Ticket:
-    """One request's place in the queue."""
+    """One request's place in the queue. It ends in a lease, in a refusal, or when its owner leaves: in one of them."""
 
-    __slots__ = ("queue", "since", "state", "wake")
+    __slots__ = ("excluded", "explain", "granted", "queue", "refused", "request", "waits")
 
-    def __init__(self, queue: Queue, wake: Callable[[], None], now: float) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        request: RequestInfo,
+        excluded: Collection[Endpoint],
+        explain: bool,
+        granted: Granted,
+        refused: Refused,
+    ) -> None:
         self.queue = queue
-        self.wake = wake
-        self.since = now
-        """When it joined (s)."""
-        self.state = _WAITING
+        self.request = request
+        self.excluded = excluded
+        """Endpoints that the request has tried."""
+        self.explain = explain
+        self.granted = granted
+        self.refused = refused
+        self.waits = True
 
     def leave(self) -> None:
-        """Give up the place: a client that left, or LB_QUEUE_TIMEOUT. Doing so twice does nothing."""
-        self.queue.leave(self)
+        """Give up the place: a client that left, or LB_QUEUE_TIMEOUT. Doing so twice, or too late, does nothing."""
+        self.queue.end(self)
 
 
 class Queue:
-    """First come, first served. A place that is woken and not used goes to the next in line.
+    """First come, first served, but for those who cannot use what is free: they keep their places."""
 
-    `serve` is called when a place became free that the queue had promised to somebody.
-    """
+    __slots__ = ("_line", "_size", "waiting")
 
-    __slots__ = ("_serve", "_size", "_waiting", "woken")
-
-    def __init__(self, size: int, serve: Callable[[], None]) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._serve = serve
-        self._waiting: OrderedDict[Ticket, None] = OrderedDict()
-        self.woken = 0
-        """Tickets woken that have neither leased nor left yet: each has a place promised to it."""
+        self._line: OrderedDict[Ticket, None] = OrderedDict()
+        self.waiting = 0
+        """How many wait."""
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def join(self, wake: Callable[[], None], now: float) -> Ticket:
+    def join(
+        self,
+        request: RequestInfo,
+        excluded: Collection[Endpoint],
+        explain: bool,
+        granted: Granted,
+        refused: Refused,
+    ) -> Ticket:
         """A place at the end of the line. Raises QueueFull."""
-        if len(self._waiting) >= self._size:
+        if self.waiting >= self._size:
             raise QueueFull
-        ticket = Ticket(self, wake, now)
-        self._waiting[ticket] = None
+        ticket = Ticket(self, request, excluded, explain, granted, refused)
+        self._line[ticket] = None
+        self.waiting += 1
         return ticket
 
-    def wake_next(self) -> None:
-        """Call the first in line."""
-        ticket, _ = self._waiting.popitem(last=False)
-        ticket.state = _WOKEN
-        self.woken += 1
-        ticket.wake()
+    def end(self, ticket: Ticket) -> None:
+        """`ticket` waits no more."""
+        if ticket.waits:
+            ticket.waits = False
+            self.waiting -= 1
+            self._line.pop(ticket, None)
 
-    def spend(self, ticket: Ticket) -> bool:
-        """Its owner has come, or gone; True when a place was promised to it, which is now its own or free again."""
-        state = ticket.state
-        ticket.state = _GONE
-        if state == _WOKEN:
-            self.woken -= 1
-        elif state == _WAITING:
-            del self._waiting[ticket]
-        return state == _WOKEN
+    def next(self) -> Ticket | None:
+        """Take the first out of the line, though it waits until it is ended or put back; None when nobody is left."""
+        return self._line.popitem(last=False)[0] if self._line else None
 
-    def leave(self, ticket: Ticket) -> None:
-        """Its owner has gone; the place promised to it, if any, goes to the next."""
-        if self.spend(ticket):
-            self._serve()
+    def put_back(self, tickets: list[Ticket]) -> None:
+        """Put those that were taken out and still wait in front again, in their order."""
+        for ticket in reversed(tickets):
+            if ticket.waits:
+                self._line[ticket] = None
+                self._line.move_to_end(ticket, last=False)

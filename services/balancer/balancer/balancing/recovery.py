@@ -46,7 +46,7 @@ class Recovery:
         seconds = ejection.eject(endpoint, self._policy.eject_time, now)
         self._ejected[endpoint] = None
         self._pool.tell(endpoint, "ejected", f"{why}, for {seconds:g} s")
-        self._pool.judge(endpoint)
+        self._pool.judge(endpoint, now)
 
     def leave_alone(self, endpoint: Endpoint, seconds: float, now: float) -> None:
         """`endpoint` asked to be left alone for some seconds."""
@@ -58,7 +58,7 @@ class Recovery:
         endpoint.left_alone_until = max(endpoint.left_alone_until, now + seconds)
         if endpoint.member:
             self._left_alone[endpoint] = None
-        self._pool.judge(endpoint)
+        self._pool.judge(endpoint, now)
 
     def start_slowly(self, endpoint: Endpoint, now: float) -> None:
         """`endpoint` is new, or is back: begin its slow start, where that is wanted."""
@@ -88,11 +88,11 @@ class Recovery:
             ejection.readmit(endpoint, self._policy.eject_after, now)
             self._pool.tell(endpoint, "returned", "")
             self.start_slowly(endpoint, now)
-            self._pool.judge(endpoint)
+            self._pool.judge(endpoint, now)
         for endpoint in [e for e in self._left_alone if now >= e.left_alone_until]:
             del self._left_alone[endpoint]
             endpoint.left_alone_until = 0.0
-            self._pool.judge(endpoint)
+            self._pool.judge(endpoint, now)
         for endpoint in list(self._starting):
             self.weigh(endpoint, now)
         self._compare_rates(now)

@@ -182,31 +182,40 @@ class Trip:
         """Lease an endpoint, or wait for one, or fail."""
         pool = self.replica.pool
         now = self.replica.clock.now
-        ticket, self._ticket = self._ticket, None
         try:
-            lease = pool.lease(self.ask.info, now, self._tried, False, ticket)
+            lease = pool.lease(self.ask.info, now, self._tried)
         except AllTried:
             self._tried = ()
-            self._ticket = ticket
             self.find()
         except AllAtLimit:
             self._wait(now)
         except NoEndpoint:
             self.end(503, self._last)
         else:
-            self._attempts += 1
-            self._last = lease.endpoint
-            Attempt(self, lease).begin()
+            self._try(lease)
+
+    def _try(self, lease: Lease) -> None:
+        self._attempts += 1
+        self._last = lease.endpoint
+        Attempt(self, lease).begin()
 
     def _wait(self, now: float) -> None:
         try:
-            self._ticket = self.replica.pool.wait(self.find, now)
+            self._ticket = self.replica.pool.wait(self.ask.info, self._tried, False, self._granted, self._refused)
         except NoEndpoint:
             self.end(503, self._last)
             return
         if not self._queued_until:
             self._queued_until = now + self.replica.rules.queue_timeout
             self.replica.queued.append((self._queued_until, self))
+
+    def _granted(self, lease: Lease, _now: float) -> None:
+        self._ticket = None
+        self._try(lease)
+
+    def _refused(self, _error: NoEndpoint, _now: float) -> None:
+        self._ticket = None
+        self.end(503, self._last)
 
     def queued_too_long(self) -> None:
         """It has waited for LB_QUEUE_TIMEOUT, if it still does."""

@@ -72,13 +72,11 @@ class Attempts(Timed):
 
     def find(self, now: float) -> None:
         """Lease an endpoint, or wait in the queue for one, or say that there is none."""
-        ticket, self.ticket = self.ticket, None
         try:
-            lease = self.search.pool.lease(self.info, now, self.tried, self.explain, ticket)
+            lease = self.search.pool.lease(self.info, now, self.tried, self.explain)
         except AllTried:
             # Another endpoint is better than the same again, which is better than none.
             self.tried = ()
-            self.ticket = ticket
             self.find(now)
         except AllAtLimit:
             self._join_queue(now)
@@ -132,7 +130,7 @@ class Attempts(Timed):
 
     def _join_queue(self, now: float) -> None:
         try:
-            self.ticket = self.search.pool.wait(self._woken, now)
+            self.ticket = self.search.pool.wait(self.info, self.tried, self.explain, self._granted, self._refused)
         except NoEndpoint as error:
             self.none_found(error, now)
             return
@@ -140,11 +138,18 @@ class Attempts(Timed):
             self.queued_at = now
         self.arm(self.queued_at + self.search.queue_timeout)
 
-    def _woken(self) -> None:
-        now = self.search.clock()
+    def _granted(self, lease: Lease, now: float) -> None:
+        self._wait_no_more(now)
+        self.take(lease, now)
+
+    def _refused(self, error: NoEndpoint, now: float) -> None:
+        self._wait_no_more(now)
+        self.none_found(error, now)
+
+    def _wait_no_more(self, now: float) -> None:
+        self.ticket = None
         self.arm(0.0)
         self._left_queue(now)
-        self.find(now)
 
     def _left_queue(self, now: float) -> None:
         self.queue_took = now - self.queued_at
