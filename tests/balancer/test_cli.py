@@ -347,7 +347,7 @@ def test_the_rate_and_the_share_come_from_what_was_answered_between_two_looks(ru
     while admin.get("/api/endpoints")["endpoints"][0]["answered"] != {"2xx": before + 20}:
         assert time.monotonic() < deadline
     view.look(admin, 102.0)
-    assert view.rates[running.backend] == 10.0
+    assert view.rates["default", running.backend] == 10.0
 
 
 def test_explain_tells_who_asked_what_who_won_and_why_the_other_was_out(

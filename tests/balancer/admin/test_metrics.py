@@ -44,6 +44,8 @@ async def scrape(client: ClientSession, headers: dict[str, str] | None = None) -
 
 
 def value(text: str, sample: str, **labels: str) -> float:
+    if "endpoint" in labels:
+        labels = {"cluster": "default", **labels}
     for family in parse_text(text):
         for found in family.samples:
             if found.name == sample and found.labels == labels:
@@ -156,7 +158,7 @@ async def test_two_pods_at_one_address_do_not_break_the_scrape(world: World, cli
     specs = [EndpointSpec("10.0.0.1", 8000, uid=uid) for uid in ("old", "new")]
     world.pool.replace(specs, world.now)
     lines = [line for line in (await scrape(client)).splitlines() if line.startswith("lb_endpoint_in_flight")]
-    assert lines == ['lb_endpoint_in_flight{endpoint="10.0.0.1:8000"} 0.0']
+    assert lines == ['lb_endpoint_in_flight{cluster="default",endpoint="10.0.0.1:8000"} 0.0']
 
 
 async def test_a_big_fleet_is_told_whole_in_pieces_between_which_others_run(world: World) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -33,8 +33,10 @@ class Admin:
         discovery: DiscoveryStatus,
         proxy: ProxyStatus,
         switch_strategy: Callable[[str], None],
+        others: Callable[[], Iterable[Pool]] = tuple,
     ) -> None:
-        self._running = Running(settings, pool, counters, clock, discovery, proxy, switch_strategy)
+        """`others` are the pools of the clusters that routes lead to."""
+        self._running = Running(settings, pool, counters, clock, discovery, proxy, switch_strategy, others=others)
         self.draining = False
         """Set at SIGTERM: /readyz fails from then on."""
 
@@ -48,6 +50,10 @@ class Admin:
     def ready(self) -> bool:
         """From the first complete snapshot until SIGTERM."""
         return self._running.discovery.fresh_at is not None and not self.draining
+
+    def follow(self, pool: Pool) -> None:
+        """Tell what happens in another pool too."""
+        pool.subscribe(self._feed)
 
     async def start(self) -> None:
         """Listen at LB_ADMIN_HOST (several with commas), LB_ADMIN_PORT. Raises OSError when it cannot."""

@@ -57,7 +57,7 @@ class Api:
     async def endpoints(self, request: web.Request) -> web.StreamResponse:
         """GET: every endpoint, written piece by piece."""
         running, now = self._running, self._running.clock()
-        everyone = list(running.pool.endpoints)
+        everyone = running.endpoints
         response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
         await response.prepare(request)
         await response.write(f'{{"total":{len(everyone)},"endpoints":['.encode())
@@ -118,15 +118,16 @@ class Api:
         return await self._feed.hub.stream(request, *await self._feed.hello())
 
     def _find(self, request: web.Request) -> Endpoint:
-        endpoint = self._running.pool.find(request.match_info["address"])
-        if endpoint is None:
-            raise Refusal(404, "There is no endpoint of that address: /api/endpoints lists them.")
-        return endpoint
+        address, cluster = request.match_info["address"], request.query.get("cluster")
+        for pool in self._running.pools:
+            if cluster in (None, pool.cluster) and (endpoint := pool.find(address)) is not None:
+                return endpoint
+        raise Refusal(404, "There is no endpoint of that address: /api/endpoints lists them.")
 
     def _hold(self, request: web.Request, held: bool) -> web.Response:
         self._auth.require(request)
         endpoint = self._find(request)
-        self._running.pool.hold(endpoint, held, self._running.clock())
+        self._running.pool_of(endpoint).hold(endpoint, held, self._running.clock())
         log.info(
             "endpoint drained by hand" if held else "endpoint taken back", endpoint=endpoint.address, **who(request)
         )

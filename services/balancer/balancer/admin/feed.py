@@ -49,7 +49,14 @@ class Feed:
         if event == "strategy":
             return  # `switched` tells it, with the new names and meanings.
         address = None if endpoint is None else endpoint.address
-        told: View = {"at": round(time.time(), 3), "endpoint": address, "event": event, "detail": detail}
+        cluster = None if endpoint is None else endpoint.cluster
+        told: View = {
+            "at": round(time.time(), 3),
+            "cluster": cluster,
+            "endpoint": address,
+            "event": event,
+            "detail": detail,
+        }
         self._happened.append(told)
         self.hub.tell("transition", told)
 

@@ -70,7 +70,7 @@ class Meter:
             "latency": [rounded(quantile(bounds, recent, share)) for share in PERCENTILES],
             "in_flight": counters.requests_in_flight,
             "connections": counters.connections_open,
-            "queue": running.pool.queued,
+            "queue": sum(pool.queued for pool in running.pools),
             "bytes": [round((totals.received - last.received) / span), round((totals.sent - last.sent) / span)],
             "strategy": running.pool.strategy_name,
         }
@@ -84,7 +84,7 @@ class Meter:
     async def endpoints(self) -> View:
         """At most SHOWN endpoints with their rates and shares of the traffic, and how many there are in each state."""
         running, now = self._running, self._running.clock()
-        everyone = list(running.pool.endpoints)
+        everyone = running.endpoints
         handled: dict[Endpoint, tuple[int, int]] = {}
         async for piece in in_pieces(everyone):
             for endpoint in piece:

@@ -1,12 +1,13 @@
 """Every metric there is, in one table: the collector and docs/metrics.md are both made from it.
 
 Counting costs nothing on the hot path: a `read` looks at plain integers when Prometheus asks. What belongs to one
-endpoint has the label `endpoint` and goes when the endpoint does; histograms are kept for the whole. No label comes
-from a request, so that no client can make the number of series grow.
+endpoint has the labels `cluster` and `endpoint` and goes when the endpoint does; histograms are kept for the whole. No
+label comes from a request, so that no client can make the number of series grow.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def table(value: Callable[[Running], dict[str, int]]) -> Callable[[Running], Ite
 
 def each(value: Callable[[Endpoint], float]) -> Callable[[Running], Iterable[Reading]]:
     """A value for each endpoint."""
-    return lambda running: (((endpoint.address,), value(endpoint)) for endpoint in _endpoints(running))
+    return lambda running: ((_of(endpoint), value(endpoint)) for endpoint in _endpoints(running))
 
 
 def classes(counts: list[int]) -> Iterator[Reading]:
@@ -57,24 +58,29 @@ def classes(counts: list[int]) -> Iterator[Reading]:
 
 def _endpoints(running: Running) -> Iterable[Endpoint]:
     # A pod may have the address that another, still in the snapshot, had before: a series must not come twice.
-    return {endpoint.address: endpoint for endpoint in running.pool.endpoints}.values()
+    return {_of(endpoint): endpoint for endpoint in running.endpoints}.values()
+
+
+def _of(endpoint: Endpoint) -> tuple[str, str]:
+    """The labels of what belongs to one endpoint: a pod may be one of several clusters'."""
+    return endpoint.cluster, endpoint.address
 
 
 def _information(running: Running) -> Iterator[Reading]:
     for endpoint in _endpoints(running):
-        yield (endpoint.address, endpoint.spec.name, endpoint.spec.zone, endpoint.spec.node), 1
+        yield (*_of(endpoint), endpoint.spec.name, endpoint.spec.zone, endpoint.spec.node), 1
 
 
 def _answered(running: Running) -> Iterator[Reading]:
     for endpoint in _endpoints(running):
         for (digit,), count in classes(endpoint.answered):
-            yield (endpoint.address, digit), count
+            yield (*_of(endpoint), digit), count
 
 
 def _failed(running: Running) -> Iterator[Reading]:
     for endpoint in _endpoints(running):
         for reason, count in sorted(endpoint.failed.items()):
-            yield (endpoint.address, reason), count
+            yield (*_of(endpoint), reason), count
 
 
 def _latency(running: Running) -> Iterator[Reading]:
@@ -82,18 +88,18 @@ def _latency(running: Running) -> Iterator[Reading]:
     for endpoint in _endpoints(running):
         average = endpoint.latency.average(now)
         if average is not None:
-            yield (endpoint.address,), average
+            yield _of(endpoint), average
 
 
 def _eligible(running: Running) -> Iterator[Reading]:
     for endpoint in _endpoints(running):
-        yield (endpoint.address,), float(endpoint.listed)
+        yield _of(endpoint), float(endpoint.listed)
 
 
 def _states(running: Running) -> Iterator[Reading]:
     now = running.clock()
     counts = dict.fromkeys(STATES, 0)
-    for endpoint in running.pool.endpoints:
+    for endpoint in running.endpoints:
         counts[state_of(endpoint, now)] += 1
     return (((state,), count) for state, count in counts.items())
 
@@ -101,6 +107,13 @@ def _states(running: Running) -> Iterator[Reading]:
 def _discovery_age(running: Running) -> Iterator[Reading]:
     if running.discovery.fresh_at is not None:
         yield (), max(0.0, running.clock() - running.discovery.fresh_at)
+
+
+def _chosen_by(running: Running) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for pool in running.pools:
+        counts.update(pool.chosen_by)
+    return dict(counts)
 
 
 _STATES = ", ".join(f"`{state}`" for state in STATES)
@@ -252,28 +265,28 @@ METRICS = (
         "counter",
         "Connections opened to the endpoint.",
         each(lambda e: e.connections_opened),
-        ("endpoint",),
+        ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_connections_reused_total",
         "counter",
         "Requests sent on a connection that was open already.",
         each(lambda e: e.connections_reused),
-        ("endpoint",),
+        ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_connections_open",
         "gauge",
         "Connections open to the endpoint.",
         each(lambda e: e.connections_open),
-        ("endpoint",),
+        ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_connections_idle",
         "gauge",
         "Connections open to the endpoint and unused.",
-        lambda r: (((e.address,), r.proxy.idle_connections(e)) for e in _endpoints(r)),
-        ("endpoint",),
+        lambda r: ((_of(e), r.proxy.idle_connections(e)) for e in _endpoints(r)),
+        ("cluster", "endpoint"),
     ),
     # Balancing
     Metric(
@@ -283,23 +296,23 @@ METRICS = (
         lambda r: [((r.pool.strategy_name,), 1)],
         ("strategy",),
     ),
-    Metric(
-        "lb_choices_total", "counter", "Choices made, by strategy.", table(lambda r: r.pool.chosen_by), ("strategy",)
-    ),
+    Metric("lb_choices_total", "counter", "Choices made, by strategy.", table(_chosen_by), ("strategy",)),
     Metric(
         "lb_queue_length",
         "gauge",
         "Requests that wait for an endpoint below its limit.",
-        whole(lambda r: r.pool.queued),
+        whole(lambda r: sum(pool.queued for pool in r.pools)),
     ),
     Metric("lb_endpoints", "gauge", "Endpoints, by state.", _states, ("state",), _STATES),
     Metric(
         "lb_panic",
         "gauge",
-        "1 while too few endpoints are healthy and all are used.",
-        whole(lambda r: float(r.pool.in_panic)),
+        "1 while too few endpoints of a cluster are healthy and all are used.",
+        whole(lambda r: float(any(pool.in_panic for pool in r.pools))),
     ),
-    Metric("lb_panics_total", "counter", "How often panic began.", whole(lambda r: r.pool.panics)),
+    Metric(
+        "lb_panics_total", "counter", "How often panic began.", whole(lambda r: sum(pool.panics for pool in r.pools))
+    ),
     Metric(
         "lb_transitions_total",
         "counter",
@@ -314,15 +327,15 @@ METRICS = (
         "gauge",
         "Always 1: the pod behind an address, and where it runs.",
         _information,
-        ("endpoint", "pod", "zone", "node"),
+        ("cluster", "endpoint", "pod", "zone", "node"),
     ),
-    Metric("lb_endpoint_eligible", "gauge", "1 while the endpoint may be chosen.", _eligible, ("endpoint",)),
+    Metric("lb_endpoint_eligible", "gauge", "1 while the endpoint may be chosen.", _eligible, ("cluster", "endpoint")),
     Metric(
         "lb_endpoint_responses_total",
         "counter",
         "Responses from the endpoint, by class of their status.",
         _answered,
-        ("endpoint", "class"),
+        ("cluster", "endpoint", "class"),
         "`1xx` to `5xx`",
     ),
     Metric(
@@ -330,7 +343,7 @@ METRICS = (
         "counter",
         "Requests to the endpoint that ended without a whole response, by reason.",
         _failed,
-        ("endpoint", "reason"),
+        ("cluster", "endpoint", "reason"),
         "the kinds of balancing/outcome.py",
     ),
     Metric(
@@ -338,42 +351,42 @@ METRICS = (
         "counter",
         "How often the endpoint was ejected.",
         each(lambda e: e.ejections),
-        ("endpoint",),
+        ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_in_flight",
         "gauge",
         "Requests at the endpoint, connecting ones included.",
         each(lambda e: e.in_flight),
-        ("endpoint",),
+        ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_latency_seconds",
         "gauge",
         "The endpoint's latency as the balancer reckons it: peak EWMA.",
         _latency,
-        ("endpoint",),
+        ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_weight",
         "gauge",
         "The weight in force: less than the configured one while in slow start.",
         each(lambda e: e.weight),
-        ("endpoint",),
+        ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_sent_bytes_total",
         "counter",
         "Bytes sent to the endpoint.",
         each(lambda e: e.bytes_sent),
-        ("endpoint",),
+        ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_received_bytes_total",
         "counter",
         "Bytes received from the endpoint.",
         each(lambda e: e.bytes_received),
-        ("endpoint",),
+        ("cluster", "endpoint"),
     ),
     # Discovery
     Metric(

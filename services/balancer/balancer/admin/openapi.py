@@ -38,6 +38,7 @@ MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 SCHEMAS: dict[str, Schema] = {
     "Error": record(error={**TEXT, "description": "What is wrong, and what to do instead."}),
     "Endpoint": record(
+        cluster={**TEXT, "description": "`default`, or the Service that a route leads to."},
         address=TEXT, pod=TEXT, zone=TEXT, node=TEXT,
         state={"enum": list(STATES), "description": "; ".join(f"{state}: {text}" for state, text in STATES.items())},
         eligible={**FLAG, "description": "Whether it may be chosen now."},
@@ -64,7 +65,7 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Decision": record(
         at={**NUMBER, "description": "Unix time (s); no two decisions have the same."},
-        strategy=TEXT, client=TEXT, method=TEXT, path=TEXT,
+        cluster=TEXT, strategy=TEXT, client=TEXT, method=TEXT, path=TEXT,
         chosen={**MAYBE_TEXT, "description": "The winner's address; null when there was none."},
         by={**TEXT, "description": "By what it won, in words."},
         candidates=several(ref("Candidate")),
@@ -160,6 +161,12 @@ def _paths() -> Schema:
         "schema": TEXT,
         "description": "`host:port`, an IPv6 host in brackets.",
     }
+    cluster = {
+        "name": "cluster",
+        "in": "query",
+        "schema": TEXT,
+        "description": "Whose endpoint, where several clusters have one of that address.",
+    }
     limit = {"name": "limit", "in": "query", "schema": {**COUNT, "minimum": 1, "maximum": 1000, "default": 100}}
     body = {"required": True, "content": {"application/json": {"schema": ref("StrategyName")}}}
     drain = _operation("drain", "Give it no new request; those in flight end as they would.", HELD, security=BEARER)
@@ -173,11 +180,11 @@ def _paths() -> Schema:
         "/api/openapi.json": {"get": _operation("openapi", "This document.", {"200": ("The document.", None)})},
         "/api/endpoints": {"get": _operation("endpoints", "Every endpoint.", {"200": ("All of them.", "Endpoints")})},
         "/api/endpoints/{address}": {
-            "parameters": [address],
+            "parameters": [address, cluster],
             "get": _operation("endpoint", "One endpoint.", {"200": ("It.", "Endpoint"), "404": NO_ENDPOINT}),
         },
-        "/api/endpoints/{address}/drain": {"parameters": [address], "post": drain},
-        "/api/endpoints/{address}/undrain": {"parameters": [address], "post": undrain},
+        "/api/endpoints/{address}/drain": {"parameters": [address, cluster], "post": drain},
+        "/api/endpoints/{address}/undrain": {"parameters": [address, cluster], "post": undrain},
         "/api/strategy": {
             "get": _operation("strategy", "The one in force, and those there are.", {"200": ("Them.", "Strategy")}),
             "put": _operation("switch", switch, SWITCHED, security=BEARER, requestBody=body),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -72,3 +72,19 @@ class Running:
     """Makes the named strategy choose from now on. Raises ValueError, with the names there are, for an unknown one."""
     transitions: dict[str, int] = field(default_factory=dict)
     """How often each event of decision.EVENTS has happened."""
+    others: Callable[[], Iterable[Pool]] = tuple
+    """The pools of the clusters that routes lead to, beside the one of LB_DISCOVERY."""
+
+    @property
+    def pools(self) -> list[Pool]:
+        """The pools of all clusters."""
+        return [self.pool, *self.others()]
+
+    def pool_of(self, endpoint: Endpoint) -> Pool:
+        """The pool that an endpoint belongs to."""
+        return next((pool for pool in self.others() if pool.cluster == endpoint.cluster), self.pool)
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """The endpoints of all clusters."""
+        return [endpoint for pool in self.pools for endpoint in pool.endpoints]

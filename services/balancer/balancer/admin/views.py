@@ -14,9 +14,11 @@ View = dict[str, object]
 
 def endpoint_view(endpoint: Endpoint, running: Running, now: float) -> View:
     """One endpoint: what it is, its state and why, its load, and what it has answered. Durations in seconds."""
-    why_out = running.pool.why_out(endpoint, now)
+    pool = running.pool_of(endpoint)
+    why_out = pool.why_out(endpoint, now)
     spec = endpoint.spec
     return {
+        "cluster": endpoint.cluster,
         "address": endpoint.address,
         "pod": spec.name,
         "zone": spec.zone,
@@ -61,6 +63,7 @@ def decision_view(decision: Decision, wall: float) -> View:
     """One decision; `wall` is 0 of the pool's clock in Unix time (s). No two have the same `at`."""
     return {
         "at": round(decision.at + wall, 3),
+        "cluster": decision.cluster,
         "strategy": decision.strategy,
         "client": decision.client,
         "method": decision.method,

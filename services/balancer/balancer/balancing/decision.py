@@ -60,6 +60,8 @@ class Decision:
     """At most 16: the winner, the best others, then those that were out."""
     others: dict[str, str]
     """What each other strategy would have chosen, by its score: name to address."""
+    cluster: str = "default"
+    """Whose endpoints were to choose from."""
 
 
 class DecisionLog:

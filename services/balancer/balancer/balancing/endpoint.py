@@ -62,6 +62,7 @@ class Endpoint:
         "bytes_received",
         "bytes_sent",
         "chosen_at",
+        "cluster",
         "connections_open",
         "connections_opened",
         "connections_reused",
@@ -114,6 +115,8 @@ class Endpoint:
         self.newest: Lease | None = None
         self.latency = PeakEwma()
 
+        self.cluster = ""
+        """The name of its pool's cluster, once it belongs to one."""
         self.spec = spec
         self.address = spec.address
         self.order = 0

@@ -65,13 +65,14 @@ class Explainer:
     that is not enough to say what one would choose, it is said.
     """
 
-    __slots__ = ("_name", "_others", "_strategy", "_why_out")
+    __slots__ = ("_name", "_others", "_strategy", "_why_out", "cluster")
 
     def __init__(self, random: Random, hash_key: str, why_out: Callable[[Endpoint, float], str | None]) -> None:
         self._why_out = why_out
         self._others: dict[str, Strategy] = {name: load(name, random, hash_key) for name in STRATEGIES}
         self._strategy: Strategy = self._others["round-robin"]
         self._name = ""
+        self.cluster = ""
 
     def use(self, strategy: Strategy, name: str) -> None:
         """`strategy` is the one that chooses from now on."""
@@ -116,6 +117,7 @@ class Explainer:
             by=why_none or self._by(view, chosen),
             candidates=self._candidates(view, chosen),
             others=view.others,
+            cluster=self.cluster,
         )
 
     def _part(self, eligible: list[Endpoint], size: int, now: float) -> list[Endpoint]:

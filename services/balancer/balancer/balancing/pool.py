@@ -27,6 +27,10 @@ _SPILL: Final = 1.0
 """How long (s) the other zones are used once the preferred zone had nobody for a request: all tried or at the limit."""
 
 
+DEFAULT_CLUSTER: Final = "default"
+"""The cluster of LB_DISCOVERY's endpoints."""
+
+
 class Subscriber(Protocol):
     """Told what happens to endpoints, at once and in order. Must not call back into the pool."""
 
@@ -40,9 +44,20 @@ class Subscriber(Protocol):
 class Pool:
     """All endpoints, their eligibility, and the strategy that chooses among the eligible ones."""
 
-    def __init__(self, strategy: Strategy, strategy_name: str, policy: Policy, random: Random) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        strategy_name: str,
+        policy: Policy,
+        random: Random,
+        cluster: str = DEFAULT_CLUSTER,
+        decisions: DecisionLog | None = None,
+    ) -> None:
+        """`decisions`: the log of several pools together; None: one of its own."""
+        self.cluster = cluster
+        """Whose endpoints these are: the name that metrics, logs and the API tell them apart by."""
         self.strategy_name = strategy_name
-        self.decisions = DecisionLog()
+        self.decisions = DecisionLog() if decisions is None else decisions
         self.policy = policy
         self.panics = 0
         """How often panic began."""
@@ -50,6 +65,7 @@ class Pool:
         self._hears_load = hears_load(strategy)
         self._hears_changes = hears_changes(strategy)
         self._explainer = Explainer(random, policy.hash_key, self.why_out)
+        self._explainer.cluster = cluster
         self._explainer.use(strategy, strategy_name)
         self._subscribers: list[Subscriber] = []
 
@@ -222,6 +238,7 @@ class Pool:
         self._admission.serve(now)
 
     def _join(self, endpoint: Endpoint, now: float) -> None:
+        endpoint.cluster = self.cluster
         self._recovery.resume(endpoint, now)
         self._eligibility.count(endpoint, 1)
         self.tell(endpoint, "joined", "")

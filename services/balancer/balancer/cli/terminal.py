@@ -123,21 +123,21 @@ class TopView:
         self.fault = ""
         self._endpoints: list[Json] = []
         self._strategy: Json = {}
-        self._answers: dict[str, int] = {}
-        self.rates: dict[str, float] = {}
-        """Answers a second, by address; empty at the first look."""
+        self._answers: dict[tuple[str, str], int] = {}
+        self.rates: dict[tuple[str, str], float] = {}
+        """Answers a second, by cluster and address; empty at the first look."""
         self._at: float | None = None
 
     def look(self, admin: Admin, now: float) -> None:
         """Ask the admin port; `now` in seconds."""
         self._endpoints = admin.get("/api/endpoints")["endpoints"]
         self._strategy = admin.get("/api/strategy")
-        answers = {endpoint["address"]: sum(endpoint["answered"].values()) for endpoint in self._endpoints}
+        answers = {_key(endpoint): sum(endpoint["answered"].values()) for endpoint in self._endpoints}
         if self._at is not None and now > self._at:
             passed = now - self._at
             # A count that fell is another process's: the balancer was restarted.
-            grown = {address: count - self._answers.get(address, count) for address, count in answers.items()}
-            self.rates = {address: max(0, growth) / passed for address, growth in grown.items()}
+            grown = {key: count - self._answers.get(key, count) for key, count in answers.items()}
+            self.rates = {key: max(0, growth) / passed for key, growth in grown.items()}
         self._answers, self._at, self.fault = answers, now, ""
 
     def render(self, width: int, height: int) -> RenderableType:
@@ -176,30 +176,39 @@ class TopView:
         return Text(text, style="dim" if column.title == WHY else "")
 
 
+Rates = Mapping[tuple[str, str], float]
+"""Answers a second, by cluster and address."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of `top`."""
 
     title: str
-    text: Callable[[Json, Mapping[str, float]], str]
-    """The cell for an endpoint, given all rates by address."""
+    text: Callable[[Json, Rates], str]
+    """The cell for an endpoint, given all rates by cluster and address."""
     rank: int
     """A narrow terminal leaves out the columns with the highest ranks."""
     number: bool = True
 
 
-def _latency(endpoint: Json, _: Mapping[str, float]) -> str:
+def _latency(endpoint: Json, _: Rates) -> str:
     return "" if endpoint["latency"] is None else f"{endpoint['latency'] * 1000:.1f}"
 
 
-def _rate(endpoint: Json, rates: Mapping[str, float]) -> str:
-    rate = rates.get(endpoint["address"])
+def _rate(endpoint: Json, rates: Rates) -> str:
+    rate = rates.get(_key(endpoint))
     return "" if rate is None else f"{rate:.0f}"
 
 
-def _share(endpoint: Json, rates: Mapping[str, float]) -> str:
-    rate, total = rates.get(endpoint["address"]), sum(rates.values())
+def _share(endpoint: Json, rates: Rates) -> str:
+    rate, total = rates.get(_key(endpoint)), sum(rates.values())
     return "" if rate is None or not total else f"{rate / total:.0%}"
+
+
+def _cluster(endpoint: Json, _: Rates) -> str:
+    cluster = _key(endpoint)[0]
+    return "" if cluster == "default" else cluster
 
 
 WHY = "why it is out"
@@ -207,6 +216,7 @@ WHY = "why it is out"
 COLUMNS = (
     Column("endpoint", lambda endpoint, _: str(endpoint["address"]), 0, number=False),
     Column("pod", lambda endpoint, _: str(endpoint["pod"] or ""), 6, number=False),
+    Column("cluster", _cluster, 6, number=False),
     Column("state", lambda endpoint, _: str(endpoint["state"]), 1, number=False),
     Column("in flight", lambda endpoint, _: str(endpoint["in_flight"]), 2),
     Column("latency ms", _latency, 4),
@@ -232,6 +242,11 @@ def fitting(cells: Mapping[Column, list[str]], width: int) -> dict[Column, int]:
             room -= least[column] + 1
     # Only the reason is shorter than it needs to be: it gets what is left.
     return {column: min(size, least[column] + max(0, room)) for column, size in needed.items() if column in chosen}
+
+
+def _key(endpoint: Json) -> tuple[str, str]:
+    """An address may be in several clusters."""
+    return endpoint.get("cluster", "default"), endpoint["address"]
 
 
 def explain(admin: Admin, console: Console, number: int, follow: bool) -> None:
@@ -263,6 +278,8 @@ def decision_text(decision: Json) -> RenderableType:
         head.append("no endpoint", style="bold red")
     else:
         head.append(printable(decision["chosen"]), style="bold green")
+    if decision.get("cluster", "default") != "default":
+        head.append(f"  {printable(decision['cluster'])}", style="dim")
     head.append(f"  {printable(decision['strategy'])}: {printable(decision['by'])}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
     longest = max((len(candidate["address"]) for candidate in decision["candidates"]), default=0)

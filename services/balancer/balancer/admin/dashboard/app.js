@@ -73,10 +73,10 @@ let restarts = [];
 const crowds = new Map();
 const fresh = [];
 
-async function hold(address, held) {
+async function hold({ address, cluster }, held) {
   const what = held ? `Give ${address} no new request; those in flight end as they would.` : `Take ${address} back.`;
   try {
-    await token.change(what, "POST", `/api/endpoints/${encodeURIComponent(address)}/${held ? "drain" : "undrain"}`);
+    await token.change(what, "POST", `/api/endpoints/${encodeURIComponent(address)}/${held ? "drain" : "undrain"}?cluster=${encodeURIComponent(cluster)}`);
   } catch (error) {
     happened(Date.now() / 1000, `${held ? "Draining" : "Taking back"} ${address} was refused`, error.message, "wrong");
   }

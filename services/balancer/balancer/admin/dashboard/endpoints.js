@@ -41,18 +41,18 @@ export class Endpoints {
     if (kind !== this.kind) this.begin(kind);
     const wanted = this.filter.value.trim().toLowerCase();
     const chosen = this.sorted(shown.filter((e) => !wanted || text(e).includes(wanted)));
-    const stay = new Set(chosen.map((e) => e.address));
-    for (const [address, item] of this.items) {
-      if (!stay.has(address)) {
+    const stay = new Set(chosen.map(keyOf));
+    for (const [key, item] of this.items) {
+      if (!stay.has(key)) {
         item.node.remove();
-        this.items.delete(address);
+        this.items.delete(key);
       }
     }
     chosen.forEach((endpoint, i) => {
-      let item = this.items.get(endpoint.address);
+      let item = this.items.get(keyOf(endpoint));
       if (!item) {
         item = kind === "cards" ? new Card(endpoint, this.hold) : new Row(endpoint, this.hold);
-        this.items.set(endpoint.address, item);
+        this.items.set(keyOf(endpoint), item);
       }
       item.show(endpoint);
       if (this.list.children[i] !== item.node) this.list.insertBefore(item.node, this.list.children[i] ?? null);
@@ -121,7 +121,11 @@ export function drawBar(bar, parts) {
   });
 }
 
-const text = (e) => [e.address, e.pod, e.zone, e.node, e.state, WORDS[e.state]].join(" ").toLowerCase();
+// A pod may be an endpoint of several clusters: routes lead to Services, and two may select it.
+const keyOf = (e) => `${e.cluster} ${e.address}`;
+const clusterOf = (e) => (e.cluster === "default" ? "" : e.cluster);
+
+const text = (e) => [clusterOf(e), e.address, e.pod, e.zone, e.node, e.state, WORDS[e.state]].join(" ").toLowerCase();
 
 // What is told of an endpoint beyond its figures: why it is out, and until when.
 function reason(e) {
@@ -146,7 +150,7 @@ class Item {
     this.word = el("span");
     this.state.append(this.mark, this.word);
     this.button = el("button", { type: "button", class: "small" });
-    this.button.addEventListener("click", () => hold(endpoint.address, !this.held));
+    this.button.addEventListener("click", () => hold(endpoint, !this.held));
   }
 
   showState(e) {
@@ -183,7 +187,7 @@ class Card extends Item {
 
   show(e) {
     this.showState(e);
-    setText(this.where, [e.pod, e.zone, e.weight === 1 ? "" : `weight ${e.weight}`].filter(Boolean).join(" · "));
+    setText(this.where, [clusterOf(e), e.pod, e.zone, e.weight === 1 ? "" : `weight ${e.weight}`].filter(Boolean).join(" · "));
     setText(this.values.in_flight, String(e.in_flight));
     setText(this.values.latency, seconds(e.latency));
     setText(this.values.rate, count(e.rate));
@@ -204,6 +208,7 @@ class Row extends Item {
     this.cells = ["in_flight", "latency", "rate", "share", "failure_rate"].map(() => el("td", { class: "number" }));
     this.reason = el("span", { class: "quiet" });
     const name = el("th", { scope: "row" }, chip(endpoint.address), el("span", { class: "full", text: endpoint.address }));
+    if (clusterOf(endpoint)) name.append(el("span", { class: "quiet", text: ` ${clusterOf(endpoint)}` }));
     if (endpoint.pod) name.append(el("span", { class: "quiet", text: ` ${endpoint.pod}` }));
     this.node = el("tr", {}, name, el("td", {}, this.state, " ", this.reason), ...this.cells, el("td", {}, this.button));
     this.node.style.setProperty("--c", colour(endpoint.address));
