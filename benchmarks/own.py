@@ -17,15 +17,20 @@ from random import Random
 from benchmarks.workloads import BROWSER_HEAD
 
 from balancer.balancing.endpoint import EndpointSpec
-from balancer.balancing.pool import Policy, Pool
+from balancer.balancing.pool import Policy as PoolPolicy
+from balancer.balancing.pool import Pool
+from balancer.balancing.retry import RetryBudget
 from balancer.balancing.strategies import load
 from balancer.counters import Counters
 from balancer.proxy.buffers import Buffers
+from balancer.proxy.cluster import Cluster, Policy, Router
 from balancer.proxy.door import Door, Protocols
-from balancer.proxy.http import downstream as downstream_module
-from balancer.proxy.http.downstream import Downstream
-from balancer.proxy.http.service import HttpService
-from balancer.proxy.http.upstream import Upstream
+from balancer.proxy.http1 import server as server_module
+from balancer.proxy.http1.client import ClientConnection
+from balancer.proxy.http1.heads import KnownBlocks
+from balancer.proxy.http1.server import ServerConnection
+from balancer.proxy.http1.upstreams import Http1Upstreams
+from balancer.proxy.http_service import HttpService
 from balancer.proxy.place import Place
 from balancer.proxy.poller import Poller
 from balancer.proxy.service import Means
@@ -60,37 +65,41 @@ def still(poller: Poller) -> Transport:
     return Transport(poller, Sink())
 
 
-def proxy(endpoints: int) -> list[Downstream]:
+def proxy(endpoints: int) -> list[ServerConnection]:
     """Client connections of a proxy that has idle connections to all its endpoints."""
     settings = load_settings({"LB_BACKENDS": "127.0.0.1:9000"})
     random = Random(1)
     counters = Counters()
-    pool = Pool(load("round-robin", random), "round-robin", Policy(), random)
+    pool = Pool(load("round-robin", random), "round-robin", PoolPolicy(), random)
     wheel = TimerWheel(time.monotonic())
     poller = Poller(wheel, time.monotonic, Buffers(1 << 30))
-    service = HttpService(settings, Means(pool, counters, wheel, poller, time.monotonic, None))
+    means = Means(pool, counters, wheel, poller, time.monotonic, None)
+    upstreams = Http1Upstreams(settings, means)
+    cluster = Cluster("default", pool, Policy(settings), RetryBudget(settings.retry_budget), upstreams)
+    service = HttpService(settings, means, Router(cluster))
+    known = KnownBlocks(service)
     door = Door(settings, Protocols(), poller, counters)
     pool.replace([EndpointSpec("127.0.0.1", 9000 + number) for number in range(endpoints)], time.monotonic())
     for endpoint in pool.endpoints:
         for _ in range(CONNECTIONS):
-            upstream = Upstream(service.upstreams, endpoint)
-            still(poller).attach(upstream)
-            service.upstreams.give_back(upstream, time.monotonic())
-    clients = [Downstream(service, Place(door, "127.0.0.1", b"http", 0.0)) for _ in range(CONNECTIONS)]
+            connection = ClientConnection(upstreams.owner, endpoint)
+            still(poller).attach(connection)
+            upstreams.owner.give_back(connection, time.monotonic())
+    clients = [ServerConnection(service, known, Place(door, "127.0.0.1", b"http", 0.0)) for _ in range(CONNECTIONS)]
     for client in clients:
         still(poller).attach(client)
     return clients
 
 
-def run(clients: list[Downstream], request: bytes, turns: int) -> None:
+def run(clients: list[ServerConnection], request: bytes, turns: int) -> None:
     """Every client asks `turns` times; all have asked before the first is answered."""
     for _ in range(turns):
         for client in clients:
             client.data_received(request)
         for client in clients:
             exchange = client.exchange
-            if exchange is not None and exchange.upstream is not None:
-                exchange.upstream.data_received(RESPONSE)
+            if exchange is not None and isinstance(exchange.stream, ClientConnection):
+                exchange.stream.data_received(RESPONSE)
 
 
 async def measure(request: bytes) -> float:
@@ -112,7 +121,7 @@ async def measure(request: bytes) -> float:
 def main() -> None:
     """Measure both heads and print a line for each."""
     gc.disable()
-    compiled = not str(downstream_module.__file__).endswith(".py")
+    compiled = not str(server_module.__file__).endswith(".py")
     browser = TINY[:-2] + "".join(f"{field}\r\n" for field in BROWSER_HEAD).encode() + b"\r\n"
     print("compiled" if compiled else "not compiled")
     for name, request in (("tiny GET", TINY), ("a browser's head", browser)):

@@ -11,12 +11,12 @@ import pytest
 from balancer.balancing import errors
 from balancer.balancing.errors import NoEndpoint
 from balancer.balancing.outcome import FAILURES
-from balancer.proxy.http import responses
+from balancer.proxy import responses
 from balancer.settings import table
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
-HTTP = ROOT / "services" / "balancer" / "balancer" / "proxy" / "http"
+PROXY = ROOT / "services" / "balancer" / "balancer" / "proxy"
 
 EVERY_ERROR = [
     *[value for value in vars(responses).values() if isinstance(value, responses.Error)],
@@ -41,9 +41,9 @@ def test_every_error_has_a_row_with_its_status_and_token(error: responses.Error)
 def test_every_fault_that_a_parser_names_is_told() -> None:
     """Those of responses (502) have one reason together: `bad response`."""
     faults = set()
-    for module in ("framing.py", "headers.py"):
+    for module in ("http1/framing.py", "fields.py"):
         faults |= set(
-            re.findall(r'BadMessage\(f?"([^"{]+)[^"]*"(?!, 502)', (HTTP / module).read_text(encoding="utf-8"))
+            re.findall(r'BadMessage\(f?"([^"{]+)[^"]*"(?!, 502)', (PROXY / module).read_text(encoding="utf-8"))
         )
     assert len(faults) > 20
     assert [fault for fault in sorted(faults) if f"`{fault.strip()}" not in PAGE] == []

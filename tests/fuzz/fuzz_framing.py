@@ -11,12 +11,14 @@ import sys
 
 import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]  # it has no wheel for each Python
 
-with atheris.instrument_imports(include=["balancer.proxy.http"]):
-    from balancer.proxy.http import framing, headers
-    from balancer.proxy.http.framing import BadMessage, ChunkedReader
+with atheris.instrument_imports(include=["balancer.proxy.http1", "balancer.proxy.fields"]):
+    from balancer.proxy.fields import BadMessage
+    from balancer.proxy.http1 import client, framing, heads, lines
+    from balancer.proxy.http1.framing import ChunkedReader
+    from balancer.proxy.messages import Peer
 
-PEER = headers.Peer("192.0.2.1", b"http", trusted=False)
-TRUSTED = headers.Peer("192.0.2.2", b"https", trusted=True)
+PEER = Peer("192.0.2.1", b"http", trusted=False)
+TRUSTED = Peer("192.0.2.2", b"https", trusted=True)
 
 
 def read_chunked(data: bytes, cut: int) -> tuple[bytes, list[tuple[bytes, bytes]], int] | str:
@@ -38,7 +40,7 @@ def check_chunked(data: bytes, cut: int) -> None:
     assert whole == read_chunked(data, cut), "another reading in two pieces"
     if isinstance(whole, tuple) and whole[2] >= 0:
         payload, trailers, _ = whole
-        anew = (framing.chunk([payload]) if payload else b"") + framing.last_chunk(trailers)
+        anew = (lines.chunk(payload) if payload else b"") + lines.last_chunk(trailers)
         assert read_chunked(anew, len(anew)) == (payload, trailers, len(anew)), "what we write reads otherwise"
 
 
@@ -54,10 +56,10 @@ def check_request(data: bytes) -> None:
     line_end = head.find(b"\r\n")
     with contextlib.suppress(BadMessage):
         line = framing.request_line(head[:line_end])
-        authority, target = headers.split_target(line.target, line.method)
+        authority, target = framing.split_target(line.target, line.method)
         for peer in (PEER, TRUSTED):
-            fields = headers.request_fields(head[line_end + 2 :], line.minor, peer, authority)
-            check_lines(fields.forward)
+            fields = heads.request_fields(head[line_end + 2 :], line.minor, peer, authority)
+            check_lines(lines.request_fields(fields))
         assert b"\r" not in target
         assert b"\n" not in target
 
@@ -66,9 +68,9 @@ def check_lines(forward: bytes) -> None:
     """What goes to an endpoint is whole lines, none of them empty, without a bare CR or LF, and framed once."""
     assert forward.endswith(b"\r\n")
     assert b"\r\n\r\n" not in forward
-    lines = forward[:-2].split(b"\r\n")
-    assert not any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines), forward
-    names = [line.partition(b":")[0].lower() for line in lines]
+    written = forward[:-2].split(b"\r\n")
+    assert not any(b"\r" in line or b"\n" in line or b"\0" in line for line in written), forward
+    names = [line.partition(b":")[0].lower() for line in written]
     framed = names.count(b"content-length") + names.count(b"transfer-encoding")
     assert framed < 2, forward
     assert names.count(b"host") < 2, forward
@@ -76,9 +78,9 @@ def check_lines(forward: bytes) -> None:
 
 def check_response(data: bytes) -> None:
     with contextlib.suppress(BadMessage):
-        head = headers.response_head(head_of(data), 128)
-        lines = head.forward.split(b"\r\n")
-        assert not any(b"\r" in line or b"\n" in line for line in lines), head.forward
+        head = client.response_head(head_of(data), 128)
+        written = head.http1.split(b"\r\n")
+        assert not any(b"\r" in line or b"\n" in line for line in written), head.http1
 
 
 def fuzz(data: bytes) -> None:

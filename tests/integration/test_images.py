@@ -52,6 +52,6 @@ def test_there_is_no_compiler_in_it(engine: docker.DockerClient, image: str) -> 
 
 
 def test_the_hot_modules_of_the_balancer_are_compiled(engine: docker.DockerClient, images: Images) -> None:
-    code = "import balancer.balancing.pool as a, balancer.proxy.http.exchange as b; print(a.__file__, b.__file__)"
+    code = "import balancer.balancing.pool as a, balancer.proxy.exchange as b; print(a.__file__, b.__file__)"
     for path in run(engine, images.balancer, "-c", code, entrypoint="python").split():
         assert path.endswith(".so")

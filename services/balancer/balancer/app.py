@@ -28,7 +28,7 @@ from balancer.log import AccessLog, Output
 from balancer.probes import Probes
 from balancer.proxy.buffers import Buffers, default_limit
 from balancer.proxy.certificates import ServerCertificate
-from balancer.proxy.http.proxy import HttpProxy
+from balancer.proxy.http import HttpProxy
 from balancer.proxy.poller import Poller
 from balancer.proxy.service import Means
 from balancer.proxy.tcp import TcpProxy

@@ -96,8 +96,8 @@ class Tracer:
         self._server = SpanKind.SERVER
         self._root = Context()
 
-    def begin(self, request: Request, scheme: bytes, minor: int, context: Sequence[tuple[bytes, bytes]]) -> Span:
-        """A span for a request of HTTP version 1.`minor`; `context` has the client's traceparent and tracestate fields.
+    def begin(self, request: Request, scheme: bytes, version: int, context: Sequence[tuple[bytes, bytes]]) -> Span:
+        """A span for a request of HTTP `version` (10, 11, 20); `context` has the client's traceparent and tracestate.
 
         A traceparent that is invalid, or there more than once, begins a new trace, and tracestate with it is dropped
         (W3C Trace Context §3.2.2, §3.3.1). Whether the span is recorded is for OTEL_TRACES_SAMPLER to say: by default
@@ -109,7 +109,7 @@ class Tracer:
             "url.path": request.path,
             "url.scheme": scheme.decode("latin-1"),
             "client.address": request.client,
-            "network.protocol.version": f"1.{minor}",
+            "network.protocol.version": "2" if version == 20 else f"1.{version % 10}",
         }
         if method != request.method:
             attributes["http.request.method_original"] = request.method
@@ -137,18 +137,18 @@ class Tracer:
 class Span:
     """One request's span."""
 
-    __slots__ = ("_span", "forward", "recorded")
+    __slots__ = ("_span", "fields", "recorded")
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
         self.recorded: bool = span.is_recording()
         """Whether anybody will see it: else nothing need be told of it."""
         context = span.get_span_context()
-        line = f"traceparent: 00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}\r\n"
+        parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        self.fields: list[tuple[bytes, bytes]] = [(b"traceparent", parent.encode())]
+        """Fields for the endpoint, which make its spans the children of this one."""
         if context.trace_state:
-            line += f"tracestate: {context.trace_state.to_header()}\r\n"
-        self.forward: bytes = line.encode("latin-1")
-        """Field lines for the endpoint, which make its spans the children of this one."""
+            self.fields.append((b"tracestate", context.trace_state.to_header().encode("latin-1")))
 
     def end(self, entry: AccessEntry, cut: bool) -> None:
         """The request has ended as `entry` says; `cut`: its response breaks off, by no fault of the client's.

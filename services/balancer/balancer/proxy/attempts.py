@@ -13,6 +13,7 @@ from balancer.balancing.queue import Ticket
 from balancer.balancing.request import RequestInfo
 from balancer.counters import count
 from balancer.log import AccessEntry
+from balancer.proxy.cluster import Cluster
 from balancer.proxy.service import Service
 from balancer.proxy.timers import Timed
 
@@ -23,6 +24,7 @@ class Attempts(Timed):
     __slots__ = (
         "attempts",
         "began_at",
+        "cluster",
         "connect_took",
         "endpoint",
         "explain",
@@ -31,14 +33,15 @@ class Attempts(Timed):
         "queue_took",
         "queued_at",
         "reason",
-        "search",
+        "service",
         "ticket",
         "tried",
     )
 
-    def __init__(self, search: Service, info: RequestInfo, now: float) -> None:
+    def __init__(self, service: Service, cluster: Cluster, info: RequestInfo, now: float) -> None:
         super().__init__()
-        self.search = search
+        self.service = service
+        self.cluster = cluster
         self.info = info
         self.began_at = now
         self.lease: Lease | None = None
@@ -70,22 +73,22 @@ class Attempts(Timed):
 
     # For the subclass to call.
 
-    def find(self, now: float) -> None:
+    def acquire(self, now: float) -> None:
         """Lease an endpoint, or wait in the queue for one, or say that there is none."""
         try:
-            lease = self.search.pool.lease(self.info, now, self.tried, self.explain)
+            lease = self.cluster.pool.lease(self.info, now, self.tried, self.explain)
         except AllTried:
             # Another endpoint is better than the same again, which is better than none.
             self.tried = ()
-            self.find(now)
+            self.acquire(now)
         except AllAtLimit:
             self._join_queue(now)
         except NoEndpoint as error:
             self.none_found(error, now)
         else:
-            self.take(lease, now)
+            self.start_attempt(lease, now)
 
-    def take(self, lease: Lease, now: float) -> None:
+    def start_attempt(self, lease: Lease, now: float) -> None:
         """Go on with `lease`."""
         self.lease = lease
         self.endpoint = lease.endpoint
@@ -94,13 +97,13 @@ class Attempts(Timed):
 
     def may_try_again(self, why: str, now: float) -> bool:
         """Whether the number of attempts and the budget allow one more, for the reason `why`; it is then paid for."""
-        search = self.search
-        if self.attempts > search.retries:
+        service = self.service
+        if self.attempts > self.cluster.policy.retries:
             return False
-        if not search.budget.take(now):
-            search.counters.retries_denied += 1
+        if not self.cluster.budget.take(now):
+            service.counters.retries_denied += 1
             return False
-        count(search.counters.retries, why)
+        count(service.counters.retries, why)
         if self.endpoint is not None:
             self.tried = (*self.tried, self.endpoint)
         return True
@@ -125,22 +128,22 @@ class Attempts(Timed):
         entry.connect = self.connect_took if self.connect_took >= 0.0 else None
         entry.endpoint = self.endpoint.address if self.endpoint is not None else ""
         entry.attempts = self.attempts
-        entry.strategy = self.search.pool.strategy_name
+        entry.strategy = self.cluster.pool.strategy_name
         entry.reason = self.reason
 
     def _join_queue(self, now: float) -> None:
         try:
-            self.ticket = self.search.pool.wait(self.info, self.tried, self.explain, self._granted, self._refused)
+            self.ticket = self.cluster.pool.wait(self.info, self.tried, self.explain, self._granted, self._refused)
         except NoEndpoint as error:
             self.none_found(error, now)
             return
         if self.queued_at == 0.0:
             self.queued_at = now
-        self.arm(self.queued_at + self.search.queue_timeout)
+        self.arm(self.queued_at + self.cluster.policy.queue_timeout)
 
     def _granted(self, lease: Lease, now: float) -> None:
         self._wait_no_more(now)
-        self.take(lease, now)
+        self.start_attempt(lease, now)
 
     def _refused(self, error: NoEndpoint, now: float) -> None:
         self._wait_no_more(now)
@@ -153,11 +156,11 @@ class Attempts(Timed):
 
     def _left_queue(self, now: float) -> None:
         self.queue_took = now - self.queued_at
-        self.search.counters.queue_seconds.observe(self.queue_took)
+        self.service.counters.queue_seconds.observe(self.queue_took)
 
     def arm(self, deadline: float) -> None:
         """Expire at `deadline` (s); 0: not at all."""
         if deadline:
-            self.search.wheel.arm(self, deadline)
+            self.service.wheel.arm(self, deadline)
         else:
             self.deadline = 0.0

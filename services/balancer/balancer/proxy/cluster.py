@@ -8,7 +8,8 @@ from mypy_extensions import mypyc_attr
 
 from balancer.balancing.pool import Pool
 from balancer.balancing.retry import RetryBudget
-from balancer.proxy.interfaces import RequestHead, Upstreams
+from balancer.proxy.interfaces import Upstreams
+from balancer.proxy.messages import RequestHead
 
 if TYPE_CHECKING:
     from balancer.settings import Settings

@@ -1,4 +1,4 @@
-"""What the exchange knows of a protocol: heads as values, and a stream on each side.
+"""What the exchange knows of a protocol: a stream on each side, and heads as values (messages.py).
 
     server connection ──creates──> Exchange ──calls──> ServerStream   (the same server connection, or its stream)
                                       │
@@ -31,17 +31,8 @@ from mypy_extensions import mypyc_attr, trait
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
+from balancer.proxy.messages import Headers, RequestHead, ResponseHead
 from balancer.proxy.timers import Timed
-
-Headers = list[tuple[bytes, bytes]]
-"""Field names and values in the order received."""
-
-UNKNOWN_LENGTH: Final = -1
-"""A body as long as its sender makes it: chunked, framed by DATA, or ended by the connection's end."""
-
-HTTP_1_0: Final = 10
-HTTP_1_1: Final = 11
-HTTP_2: Final = 20
 
 # How far an attempt came before it failed: what decides whether it may be made again (balancing/retry.py).
 NOT_PROCESSED: Final = 0
@@ -54,136 +45,29 @@ BEGAN: Final = 3
 """Part of a response came, an interim one included: never again."""
 
 
-class Peer:
-    """What is known of a client before its first byte: the same for all requests of its connection."""
-
-    __slots__ = ("address", "scheme", "trusted")
-
-    def __init__(self, address: str, scheme: bytes, trusted: bool) -> None:
-        self.address = address
-        """Its IP address."""
-        self.scheme = scheme
-        """`http` or `https`."""
-        self.trusted = trusted
-        """Whether it is in LB_TRUSTED_PROXIES: what it says of others is believed."""
-
-
-class RequestFields:
-    """All that follows from a request's header fields, whatever carried them.
-
-    Read once and used again for as long as a client repeats its fields, so nothing here changes after it is made; only
-    the memo slots are filled later.
-    """
-
-    __slots__ = (
-        "client",
-        "expects_continue",
-        "explain",
-        "fields",
-        "http1",
-        "http2",
-        "length",
-        "names_host",
-        "received",
-        "request_id",
-        "trace_context",
-        "upgrade",
-    )
-
-    def __init__(self, received: Headers) -> None:
-        self.received = received
-        """The fields as they came, Host (or :authority) among them: what strategies and routes look at."""
-        self.fields: Headers = []
-        """The fields for the endpoint, names in lower case: without those of one hop, Host, X-Request-Id and what a
-        tracer says; with X-Forwarded-* and Via."""
-        self.client = ""
-        """The client's address: the peer's, or the one that trusted proxies name."""
-        self.length = 0
-        """Bytes of the body: 0 for none, UNKNOWN_LENGTH where the head does not say."""
-        self.expects_continue = False
-        """Whether the client waits for 100 (Continue) before it sends the body."""
-        self.upgrade = b""
-        """The protocol that the client would switch to (an Upgrade field, or :protocol of RFC 8441); empty: none."""
-        self.names_host = True
-        """Whether the client named a host: one of HTTP/1.0 need not."""
-        self.request_id = b""
-        """The client's own X-Request-Id, where it is to be believed."""
-        self.explain = b""
-        """The value of X-LB-Explain, which never reaches an endpoint."""
-        self.trace_context: Headers = []
-        """The client's traceparent and tracestate, where a tracer of ours takes their place."""
-        self.http1 = b""
-        """Memo of the HTTP/1 writer: the field lines, Host included, each with its line end; empty: not made yet."""
-        self.http2: object | None = None
-        """Memo of the HTTP/2 writer."""
-
-
-class RequestHead:
-    """A request without its body: what a request line or pseudo-fields say, and the fields."""
-
-    __slots__ = ("authority", "fields", "http1", "http2", "is_head", "method", "path", "scheme", "target", "version")
-
-    def __init__(
-        self, method: str, scheme: bytes, authority: bytes, target: bytes, version: int, fields: RequestFields
-    ) -> None:
-        self.method = method
-        """GET for an extended CONNECT (RFC 8441), with `fields.upgrade` set: what it means in HTTP/1.1."""
-        self.is_head = method == "HEAD"
-        self.scheme = scheme
-        """As the client asked: `http` or `https`."""
-        self.authority = authority
-        """Host and port as the client named them; empty where it named none (HTTP/1.0)."""
-        self.target = target
-        """Path and query, or `*`."""
-        self.path = target.partition(b"?")[0].decode("latin-1")
-        """Without the query, which may carry secrets."""
-        self.version = version
-        """One of HTTP_1_0, HTTP_1_1, HTTP_2."""
-        self.fields = fields
-        self.http1 = b""
-        """Memo of the HTTP/1 writer: the request line with its line end; empty: not made yet."""
-        self.http2: object | None = None
-        """Memo of the HTTP/2 writer."""
-
-
-class ResponseHead:
-    """A response without its body, interim ones included. Repeated heads are one object, as with requests."""
-
-    __slots__ = ("fields", "http1", "http2", "length", "retry_after", "status", "upgrade")
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-        self.fields: Headers = []
-        """The fields for the client, names in lower case: without those of one hop and X-Request-Id."""
-        self.length = UNKNOWN_LENGTH
-        """Content-Length. Of a response to HEAD, and of 304, it is no length of a body."""
-        self.retry_after: float | None = None
-        """Retry-After in seconds; None when there is none."""
-        self.upgrade = b""
-        """The protocol that a 101 switches to."""
-        self.http1 = b""
-        """Memo of the HTTP/1 writer: status line and field lines, each with its line end; empty: not made yet."""
-        self.http2: object | None = None
-        """Memo of the HTTP/2 writer."""
-
-
 class ServerStream(Timed):
     """One request as the client's side offers it: what an exchange calls.
 
     Backpressure: when the client takes its response slower than it comes, the stream calls `exchange.client_full()`,
-    and `exchange.client_ready()` when it reads again.
+    and `exchange.client_ready()` when it reads again; `full` says so in between.
     """
 
-    __slots__ = ()
+    __slots__ = ("full",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+        """Whether the client takes its response slower than it comes."""
 
     def informational(self, head: ResponseHead) -> None:
         """Pass an interim response on (1xx, not 101), if the client's version knows any."""
         raise NotImplementedError
 
     def respond(self, head: ResponseHead, extra: Headers, body: bytes, ended: bool, now: float) -> None:
-        """Send the final response's head with `extra` fields behind its own, and what there is of its body.
+        """Send the final response's head, X-Request-Id (`exchange.request_id`) and `extra` fields, and what there is of
+        its body; `ended` when that is all.
 
-        `ended` when that is all. HTTP/1 sends it in one write; it says `Connection: close` by its own rules.
+        HTTP/1 sends it in one write; it says `Connection: close` by its own rules.
         """
         raise NotImplementedError
 
@@ -196,7 +80,10 @@ class ServerStream(Timed):
         raise NotImplementedError
 
     def switch(self, head: ResponseHead, extra: Headers) -> None:
-        """Answer an upgrade (101, or 200 to an extended CONNECT); from here `data` carries what both sides like."""
+        """Answer an upgrade (101, or 200 to an extended CONNECT); from here `data` carries what both sides like.
+
+        What the client has sent behind its request is passed to the exchange before this returns.
+        """
         raise NotImplementedError
 
     def reset(self) -> None:
@@ -345,4 +232,27 @@ class Upstreams:
 
     def idle_to(self, endpoint: Endpoint) -> int:
         """How many idle connections to `endpoint` there are."""
+        raise NotImplementedError
+
+
+@trait
+class Leaving:
+    """A client's connection, of any protocol, as the order of leaving sees it."""
+
+    __slots__ = ()
+
+    def drain(self) -> None:
+        """SIGTERM has come: give notice with what is sent next (`Connection: close`, GOAWAY); close nothing yet."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Listening has stopped: close once the client has had notice and nothing is under way, or it has idled."""
+        raise NotImplementedError
+
+    def under_way(self) -> int:
+        """Requests and tunnels that are under way."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Cut whatever is under way: the time to drain is over."""
         raise NotImplementedError

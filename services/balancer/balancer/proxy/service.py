@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from balancer.balancing.pool import Pool
-from balancer.balancing.retry import RetryBudget
 from balancer.counters import Counters
 from balancer.log import AccessLog
 from balancer.proxy.poller import Poller
@@ -32,27 +31,13 @@ class Means:
 
 
 class Service:
-    """The pool, the clock, the counts, and the rules by which an endpoint is found (times in seconds)."""
+    """The clock, the counts, and the listener's own rules; what belongs to a fleet of endpoints is in its Cluster."""
 
-    __slots__ = (
-        "access_log",
-        "budget",
-        "clock",
-        "counters",
-        "poller",
-        "pool",
-        "queue_timeout",
-        "retries",
-        "wheel",
-    )
+    __slots__ = ("access_log", "clock", "counters", "poller", "wheel")
 
     def __init__(self, settings: Settings, means: Means) -> None:
-        self.pool = means.pool
         self.counters = means.counters
         self.wheel = means.wheel
         self.clock = means.clock
         self.access_log = means.access_log
         self.poller = means.poller
-        self.budget = RetryBudget(settings.retry_budget)
-        self.retries: int = settings.retries
-        self.queue_timeout: float = settings.queue_timeout

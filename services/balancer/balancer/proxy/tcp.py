@@ -14,12 +14,15 @@ from balancer.balancing.errors import NoEndpoint
 from balancer.balancing.outcome import CLIENT_LEFT, CONNECT_TIMEOUT, REFUSED, RESET, Kind, Outcome
 from balancer.balancing.pool import Lease
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.retry import RetryBudget
 from balancer.counters import count
 from balancer.log import AccessEntry, AccessLog
 from balancer.proxy import certificates, proxy_protocol
 from balancer.proxy.attempts import Attempts
+from balancer.proxy.cluster import Cluster, Policy
 from balancer.proxy.connector import Connecting, Connector, Opener
 from balancer.proxy.door import Door, Protocols
+from balancer.proxy.interfaces import Upstreams
 from balancer.proxy.names import Names
 from balancer.proxy.place import Addresses, Place
 from balancer.proxy.service import Means, Service
@@ -36,11 +39,13 @@ UNKNOWN: Final = "0.0.0.0"  # noqa: S104 (not bound, told)
 class TcpService(Service):
     """The TCP proxy as its connections see it."""
 
-    __slots__ = ("connections", "connector", "idle_timeout", "preface_version")
+    __slots__ = ("cluster", "connections", "connector", "idle_timeout", "preface_version")
 
     def __init__(self, settings: Settings, means: Means) -> None:
         super().__init__(settings, means)
         self.connections: set[TcpConnection] = set()
+        budget = RetryBudget(settings.retry_budget)
+        self.cluster = Cluster("default", means.pool, Policy(settings), budget, Upstreams())
         self.idle_timeout: float = settings.idle_timeout
         self.preface_version = "" if settings.upstream_proxy_protocol == "off" else settings.upstream_proxy_protocol
         self.connector = Connector(means.poller, Names(means.clock), settings.connect_timeout)
@@ -54,7 +59,7 @@ class TcpConnection(Attempts, Protocol, Opener):
     __slots__ = ("_connect_began", "_connecting", "_counted", "_early", "_place", "_service", "_transport", "_tunnel")
 
     def __init__(self, service: TcpService, place: Place) -> None:
-        super().__init__(service, RequestInfo(place.address), service.clock())
+        super().__init__(service, service.cluster, RequestInfo(place.address), service.clock())
         self._service = service
         self._place = place
         self._tunnel: Tunnel | None = None
@@ -75,8 +80,8 @@ class TcpConnection(Attempts, Protocol, Opener):
         self._counted = True
         service.counters.requests += 1
         service.counters.requests_in_flight += 1
-        service.budget.earn(self.began_at)
-        self.find(self.began_at)
+        service.cluster.budget.earn(self.began_at)
+        self.acquire(self.began_at)
 
     def data_received(self, data: bytes) -> None:
         # One piece is kept, the rest is left with the client.
@@ -158,7 +163,7 @@ class TcpConnection(Attempts, Protocol, Opener):
         if self._transport.is_closing():
             self._end(CLIENT_LEFT)
         elif self.may_try_again(outcome.kind.value, now):
-            self.find(now)
+            self.acquire(now)
         else:
             self._fail(outcome.kind.value)
 
@@ -270,7 +275,7 @@ class TcpProxy(Protocols):
 
     def retry_budget(self, now: float) -> float:
         """Retries that could be paid for now."""
-        return self._service.budget.left(now)
+        return self._service.cluster.budget.left(now)
 
     def idle_connections(self, endpoint: Endpoint) -> int:
         """Unused connections kept open to `endpoint`: none in TCP mode."""

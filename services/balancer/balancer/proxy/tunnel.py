@@ -1,4 +1,4 @@
-"""Two connections joined end to end, bytes of any kind: a TCP connection balanced, or an upgraded one (WebSocket).
+"""Two connections joined end to end, bytes of any kind: a TCP connection balanced.
 
 Half-close is kept in each direction, backpressure reaches the sender, and a reset is passed on as a reset.
 """
@@ -6,19 +6,13 @@ Half-close is kept in each direction, backpressure reaches the sender, and a res
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from balancer.balancing.endpoint import Endpoint
+from balancer.counters import Counters
 from balancer.proxy.flow import PEER_FULL, Intake
 from balancer.proxy.timers import Timed, TimerWheel
 from balancer.proxy.transport import Protocol, Transport
-
-if TYPE_CHECKING:
-    from balancer.balancing.endpoint import Endpoint
-    from balancer.counters import Counters
-    from balancer.proxy.http.exchange import Exchange
-    from balancer.proxy.http.service import HttpService
-    from balancer.proxy.http.upstream import Upstream
-
 
 LAST_WORD: Final = 2.0
 """Seconds that a side has, once its tunnel is over, to take what is unsent."""
@@ -192,41 +186,3 @@ def _attach(transport: Transport, side: Side) -> None:
     transport.patience = LAST_WORD
     transport.set_protocol(side)
     transport.resume_reading()
-
-
-class _Upgraded:
-    """Ends the exchange of an upgraded connection when its tunnel ends."""
-
-    __slots__ = ("_exchange", "_service")
-
-    def __init__(self, service: HttpService, exchange: Exchange) -> None:
-        self._service = service
-        self._exchange = exchange
-
-    def ended(self, tunnel: Tunnel) -> None:
-        self._service.counters.tunnels_open -= 1
-        self._service.tunnels.discard(tunnel)
-        tunnel.endpoint.connections_open -= 1
-        self._exchange.tunnel_ended()
-
-
-def join_upgraded(
-    service: HttpService, exchange: Exchange, client: Transport, sent_ahead: bytes, upstream: Upstream
-) -> None:
-    """Make a tunnel of a client's and an endpoint's connection after a 101; `sent_ahead` came behind the request."""
-    server, came_behind = upstream.hand_over()
-    if server is None:
-        client.abort()
-        exchange.tunnel_ended()
-        return
-    tunnel = Tunnel(
-        upstream.endpoint,
-        service.counters,
-        service.wheel,
-        service.clock,
-        service.tunnel_idle_timeout,
-        _Upgraded(service, exchange).ended,
-    )
-    service.counters.tunnels_open += 1
-    service.tunnels.add(tunnel)
-    tunnel.start(client, server, Early(sent_ahead), Early(came_behind))

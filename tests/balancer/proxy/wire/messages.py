@@ -12,7 +12,7 @@ PATIENCE = 10.0
 """How long (s) a test waits for bytes that should come at once: only a failing test ever waits that long."""
 
 ADDED_TO_REQUESTS = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"via", b"x-request-id"})
-ADDED_TO_RESPONSES = frozenset({b"x-request-id"})
+ADDED_TO_RESPONSES = frozenset({b"x-request-id", b"date"})
 
 
 class Closed(Exception):

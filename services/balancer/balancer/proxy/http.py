@@ -6,10 +6,14 @@ import ssl
 from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.retry import RetryBudget
+from balancer.proxy import responses
+from balancer.proxy.cluster import Cluster, Policy, Router
 from balancer.proxy.door import Door, Protocols
-from balancer.proxy.http import responses
-from balancer.proxy.http.downstream import Downstream
-from balancer.proxy.http.service import HttpService
+from balancer.proxy.http1.heads import KnownBlocks
+from balancer.proxy.http1.server import ServerConnection, refusal
+from balancer.proxy.http1.upstreams import Http1Upstreams
+from balancer.proxy.http_service import HttpService
 from balancer.proxy.place import Place
 from balancer.proxy.service import Means
 from balancer.proxy.transport import Protocol
@@ -23,7 +27,10 @@ class HttpProxy(Protocols):
     """HTTP/1 in, HTTP/1.1 out."""
 
     def __init__(self, settings: Settings, means: Means) -> None:
-        self._service = HttpService(settings, means)
+        budget = RetryBudget(settings.retry_budget)
+        self._cluster = Cluster("default", means.pool, Policy(settings), budget, Http1Upstreams(settings, means))
+        self._service = HttpService(settings, means, Router(self._cluster))
+        self._known = KnownBlocks(self._service)
         self._door = Door(settings, self, means.poller, means.counters)
 
     @property
@@ -37,13 +44,11 @@ class HttpProxy(Protocols):
 
     def make(self, place: Place) -> Protocol:
         """The protocol of a client's connection."""
-        return Downstream(self._service, place)
+        return ServerConnection(self._service, self._known, place)
 
     def not_tls(self, data: bytes) -> bytes:
         """What a client gets that speaks HTTP to the TLS port."""
-        if not data[:1].isalpha():
-            return b""
-        return responses.render(responses.NOT_TLS, self._service.request_id(), False, False, close=True)
+        return refusal(self._service, responses.NOT_TLS, self._service.request_id()) if data[:1].isalpha() else b""
 
     def crowded(self, crowded: bool) -> None:
         """Say on each response that its connection closes, while nearly as many are open as may be."""
@@ -55,21 +60,24 @@ class HttpProxy(Protocols):
 
     def discovered(self) -> None:
         """The first complete snapshot has come."""
-        self._service.discovered = True
+        self._cluster.discovered = True
 
     def endpoint_left(self, endpoint: Endpoint) -> None:
         """Close what idles at an endpoint that has left."""
-        self._service.upstreams.close_idle(endpoint)
+        self._cluster.upstreams.close_idle(endpoint)
 
     def drain(self) -> None:
-        """From now on every response says that its connection closes."""
+        """From now on every response says that its connection closes; none is closed without that notice."""
         self._service.draining = True
+        for connection in list(self._service.connections):
+            connection.drain()
 
     def stop_listening(self) -> None:
         """Accept no more, and close what idles."""
         self._door.stop()
+        self._service.stopped = True
         for connection in list(self._service.connections):
-            connection.close_if_idle()
+            connection.stop()
 
     async def all_closed(self) -> None:
         """Wait, once stopped, until no connection is open any more."""
@@ -77,23 +85,20 @@ class HttpProxy(Protocols):
 
     def cut(self) -> int:
         """Cut whatever is still open; how many requests and tunnels that were."""
-        service = self._service
-        busy = [connection for connection in service.connections if connection.exchange is not None]
-        tunnels = list(service.tunnels)
-        for connection in list(service.connections):
+        connections = list(self._service.connections)
+        under_way = sum(connection.under_way() for connection in connections)
+        for connection in connections:
             connection.abort()
-        for tunnel in tunnels:
-            tunnel.abort()
-        return len(busy) + len(tunnels)
+        return under_way
 
     def close(self) -> None:
         """Close the connections to endpoints."""
-        self._service.upstreams.close()
+        self._cluster.upstreams.close()
 
     def retry_budget(self, now: float) -> float:
         """Retries that could be paid for now."""
-        return self._service.budget.left(now)
+        return self._cluster.budget.left(now)
 
     def idle_connections(self, endpoint: Endpoint) -> int:
         """Unused connections kept open to `endpoint`."""
-        return self._service.upstreams.idle_to(endpoint)
+        return self._cluster.upstreams.idle_to(endpoint)

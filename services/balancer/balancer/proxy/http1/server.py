@@ -6,49 +6,58 @@ import re
 from typing import Final
 
 from balancer.counters import count
-from balancer.proxy import tunnel
+from balancer.proxy import fields as rules
+from balancer.proxy import responses
+from balancer.proxy.exchange import Exchange
+from balancer.proxy.fields import BadMessage
 from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL, PIPELINED, Intake
-from balancer.proxy.http import framing, headers, responses
-from balancer.proxy.http.exchange import Exchange
-from balancer.proxy.http.framing import BadMessage, ChunkedReader
-from balancer.proxy.http.headers import Peer, RequestFields, RequestStart
-from balancer.proxy.http.heads import Heads, Refused
-from balancer.proxy.http.service import LINGER, HttpService
-from balancer.proxy.http.upstream import Upstream
+from balancer.proxy.http1 import framing, lines
+from balancer.proxy.http1.framing import ChunkedReader
+from balancer.proxy.http1.heads import Block, Heads, KnownBlocks, Refused
+from balancer.proxy.http_service import LINGER, HttpService
+from balancer.proxy.interfaces import Leaving, ServerStream
+from balancer.proxy.messages import HTTP_1_0, NO_FIELDS, UNKNOWN_LENGTH, Headers, Peer, RequestHead, ResponseHead
 from balancer.proxy.place import Place
-from balancer.proxy.timers import Timed
 from balancer.proxy.transport import NOT_BEGUN, Protocol, Transport
 
 _HEAD: Final = 0
 """A request's head is awaited, or has begun to come."""
 _LENGTH: Final = 1
 _CHUNKED: Final = 2
-_ANSWER: Final = 3
+_RESPONSE: Final = 3
 """The request is whole: its response is awaited."""
-_LINGER: Final = 4
+_TUNNEL: Final = 4
+"""Upgraded: whatever comes is passed on."""
+_LINGER: Final = 5
 """Everything has been said; what still comes is discarded until the client closes too."""
-_CLOSED: Final = 5
+_CLOSED: Final = 6
 
 MAX_EMPTY_LINES: Final = 8
 """Bytes of empty lines before a request line that are skipped (RFC 9112 §2.2)."""
 
+NOTICE: Final = 1.0
+"""Seconds that a connection idles, once nobody connects any more, before it is closed without notice."""
 
 _ACCEPTS_JSON: Final = re.compile(rb"(?i)\naccept:[^\n]*json")
 
 
-class Downstream(Timed, Protocol):
-    """One client connection."""
+class ServerConnection(ServerStream, Leaving, Protocol):
+    """One client connection; as HTTP/1 has one request at a time on it, it is its own stream."""
 
     __slots__ = (
+        "_chunked_out",
+        "_closes",
         "_heads",
         "_held",
+        "_idle_since",
+        "_keep_alive",
         "_left",
+        "_minor",
         "_reader",
         "_received",
         "_state",
         "_unsent",
         "exchange",
-        "full",
         "intake",
         "peer",
         "place",
@@ -56,22 +65,27 @@ class Downstream(Timed, Protocol):
         "transport",
     )
 
-    def __init__(self, service: HttpService, place: Place) -> None:
+    def __init__(self, service: HttpService, known: KnownBlocks, place: Place) -> None:
         super().__init__()
         self.service = service
         self.place = place
         self.peer = Peer(place.address, place.scheme, place.trusted)
         self.exchange: Exchange | None = None
-        self.full = False
-        """Whether the client takes its response slower than it comes."""
         self._state = _CLOSED
         self._held = b""
         """Bytes received and not yet read: the beginning of a head, or requests sent ahead."""
-        self._heads = Heads(service, self.peer)
+        self._heads = Heads(service, known, self.peer)
         self._left = 0
         self._received = 0
         self._unsent = 0
+        self._idle_since = 0.0
         self._reader: ChunkedReader | None = None
+        self._minor = 1
+        self._keep_alive = True
+        """Whether the request under way lets its connection be kept."""
+        self._closes = False
+        """Whether the response under way has said that the connection closes."""
+        self._chunked_out = False
 
     # What the event loop calls.
 
@@ -89,7 +103,12 @@ class Downstream(Timed, Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.service.counters.bytes_received += len(data)
-        if self._state == _LINGER:
+        state = self._state
+        if state == _LINGER:
+            return
+        if state == _TUNNEL:
+            if self.exchange is not None:
+                self.exchange.request_data(data, self.service.clock())
             return
         if self._held:
             data = self._held + data
@@ -97,13 +116,17 @@ class Downstream(Timed, Protocol):
         self._read(data)
 
     def eof_received(self) -> bool:
-        if self._state == _ANSWER or self._state == _LENGTH or self._state == _CHUNKED:
-            self._leave()
+        exchange = self.exchange
+        if self._state == _TUNNEL and exchange is not None:
+            exchange.request_ended(NO_FIELDS, self.service.clock())
+            return not self.transport.is_closing()  # which it is where both directions have ended
+        if self._state == _RESPONSE or self._state == _LENGTH or self._state == _CHUNKED:
+            self._leave(False)
         self.transport.close()
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._leave()
+        self._leave(error is not None)
         self._state = _CLOSED
         self._held = b""
         self.service.wheel.forget(self)
@@ -112,24 +135,21 @@ class Downstream(Timed, Protocol):
     def unused_since(self) -> float:
         if self._state != _HEAD or self._held or self.deadline == 0.0:
             return -1.0
-        if self._received == 0:
-            return NOT_BEGUN
-        return self.deadline - self.service.keepalive_timeout
+        return NOT_BEGUN if self._received == 0 else self._idle_since
 
     def pause_writing(self) -> None:
         self.full = True
-        upstream = self.exchange.upstream if self.exchange is not None else None
-        if upstream is not None and upstream.intake is not None:
-            upstream.intake.stop(PEER_FULL)
-        self._unsent = self.transport.get_write_buffer_size()
-        self.service.wheel.arm(self, self.service.clock() + self.service.idle_timeout)
+        if self.exchange is not None:
+            self.exchange.client_full()
+        if self._state != _TUNNEL:
+            self._unsent = self.transport.get_write_buffer_size()
+            self.service.wheel.arm(self, self.service.clock() + self.service.idle_timeout)
 
     def resume_writing(self) -> None:
         self.full = False
-        upstream = self.exchange.upstream if self.exchange is not None else None
-        if upstream is not None and upstream.intake is not None:
-            upstream.intake.go(PEER_FULL)
-        if self._state == _ANSWER:
+        if self.exchange is not None:
+            self.exchange.client_ready()
+        if self._state == _RESPONSE:
             self.deadline = 0.0
 
     def expired(self, now: float) -> None:
@@ -171,7 +191,7 @@ class Downstream(Timed, Protocol):
                     return
             elif state in (_LENGTH, _CHUNKED):
                 position = self._read_body(data, position)
-            elif state == _ANSWER:
+            elif state == _RESPONSE:
                 # Sent ahead (pipelined): it waits its turn.
                 self._held = data[position:]
                 self.intake.stop(PIPELINED)
@@ -185,8 +205,8 @@ class Downstream(Timed, Protocol):
         heads = self._heads
         if position == 0:
             again = heads.again(data)
-            if again is not None and heads.fields is not None:
-                self._begin(again, heads.fields)
+            if again is not None:
+                self._begin(again)
                 return len(data)
         start = position
         while data.startswith(b"\r\n", start) and start - position < MAX_EMPTY_LINES:
@@ -197,20 +217,19 @@ class Downstream(Timed, Protocol):
             return -1
         line_end = data.find(b"\r\n", start)
         try:
-            asked = heads.start_of(data[start:line_end])
-            fields = heads.fields_of(data[line_end + 2 : end + 4], asked)
+            head = heads.read(data[start:line_end], data[line_end + 2 : end + 4])
         except Refused as refused:
             self._refuse(refused.error, data[start:end])
             return -1
         except BadMessage as bad:
             self._refuse(responses.bad_request(bad.status, bad.fault), data[start:end])
             return -1
-        if len(fields.headers) > service.max_headers:
+        if len(head.fields.received) > service.max_headers:
             self._refuse(responses.TOO_MANY_FIELDS, data[start:end])
-        elif service.max_body_bytes is not None and fields.framing.length > service.max_body_bytes:
+        elif service.max_body_bytes is not None and head.fields.length > service.max_body_bytes:
             self._refuse(responses.BODY_TOO_LARGE, data[start:end])
         else:
-            self._begin(asked, fields)
+            self._begin(head)
             return end + 4
         return -1
 
@@ -231,38 +250,40 @@ class Downstream(Timed, Protocol):
             self._received = 0
             self._held = data[start:] if start else data
 
-    def _begin(self, asked: RequestStart, fields: RequestFields) -> None:
+    def _begin(self, head: RequestHead) -> None:
         service = self.service
         now = service.clock()
         self._received = 0
-        exchange = Exchange(self, asked, fields, now)
+        self._minor = 0 if head.version == HTTP_1_0 else 1
+        fields = head.fields
+        self._keep_alive = not isinstance(fields, Block) or fields.keep_alive
+        exchange = Exchange(service, self, self.peer, head, now)
         self.exchange = exchange
-        body = fields.framing
-        if body.kind == framing.CHUNKED:
-            self._state = _CHUNKED
-            self._reader = ChunkedReader(service.max_header_bytes, service.max_headers)
-            service.wheel.arm(self, now + service.idle_timeout)
-        elif body.length:
-            self._state = _LENGTH
-            self._left = body.length
-            service.wheel.arm(self, now + service.idle_timeout)
-        else:
-            self._state = _ANSWER
+        length = fields.length
+        if length == 0:
+            self._state = _RESPONSE
             self.deadline = 0.0
-            exchange.received_whole = True
-        exchange.start(now)
+        else:
+            service.wheel.arm(self, now + service.idle_timeout)
+            if length == UNKNOWN_LENGTH:
+                self._state = _CHUNKED
+                self._reader = ChunkedReader(service.max_header_bytes, service.max_headers)
+            else:
+                self._state = _LENGTH
+                self._left = length
+        exchange.start(length == 0, now)
 
     def _read_body(self, data: bytes, position: int) -> int:
         """Pass on what `data` has of the request's body; the position behind it."""
         exchange = self.exchange
         if exchange is None:
             return len(data)
+        trailers = NO_FIELDS
         if self._state == _LENGTH:
-            piece = data[position : position + self._left] if position or len(data) > self._left else data
-            position += len(piece)
-            self._left -= len(piece)
-            exchange.bytes_received += len(piece)
-            wire, whole = piece, self._left == 0
+            payload = data[position : position + self._left] if position or len(data) > self._left else data
+            position += len(payload)
+            self._left -= len(payload)
+            ended = self._left == 0
         else:
             reader = self._reader
             if reader is None:
@@ -272,84 +293,145 @@ class Downstream(Timed, Protocol):
             except BadMessage as bad:
                 self._break_off(responses.bad_request(bad.status, bad.fault))
                 return len(data)
-            exchange.bytes_received += sum(map(len, reader.out))
+            payload = b"".join(reader.out)
+            reader.out = []
             limit = self.service.max_body_bytes
-            if limit is not None and exchange.bytes_received > limit:
+            if limit is not None and exchange.bytes_received + len(payload) > limit:
                 self._break_off(responses.BODY_TOO_LARGE)
                 return len(data)
-            whole = reader.done
-            wire = framing.chunk(reader.out) if reader.out else b""
-            reader.out = []
-            if whole:
-                wire += framing.last_chunk(headers.trailers_to_pass_on(reader.trailers))
+            ended = reader.done
+            if ended:
+                trailers = rules.trailers_to_pass_on(reader.trailers)
         now = self.service.clock()
-        if whole:
-            self._state = _ANSWER
+        if ended:
+            self._state = _RESPONSE
             self._reader = None
             self.deadline = 0.0
         else:
             self.service.wheel.arm(self, now + self.service.idle_timeout)
-        if wire:
-            exchange.request_body(wire, now)
-        if whole:
-            exchange.request_ended(now)
+        if payload:
+            exchange.request_data(payload, now)
+        if ended:
+            exchange.request_ended(trailers, now)
         return position
 
     # What an exchange calls.
 
-    def write(self, data: bytes) -> None:
-        """Send to the client."""
-        self.service.counters.bytes_sent += len(data)
-        self.transport.write(data)
+    def informational(self, head: ResponseHead) -> None:
+        if self._minor:  # HTTP/1.0 knows none (RFC 9110 §15.2).
+            self._write((head.http1 or lines.response_lines(head)) + b"\r\n")
 
-    def answered(self, exchange: Exchange, now: float) -> None:
-        """The response has been written whole: on to the next request, or close."""
-        if self.exchange is not exchange:
+    def respond(self, head: ResponseHead, extra: Headers, body: bytes, ended: bool, now: float) -> None:
+        exchange = self.exchange
+        if exchange is None:
             return
+        minor = self._minor
+        framed = ended or head.length >= 0 or exchange.head.is_head or head.status in (204, 304)
+        service = self.service
+        closes = not self._keep_alive or service.draining or service.crowded or (not framed and not minor)
+        if not exchange.request_whole and (ended or exchange.head.fields.expects_continue):
+            # The rest of the body may never come, or would be taken for the next request.
+            closes = True
+        self._closes = closes
+        self._chunked_out = not framed and minor == 1
+        end = lines.last_lines(
+            minor, closes, self._chunked_out or (exchange.head.is_head and head.length == UNKNOWN_LENGTH)
+        )
+        if extra:
+            end = lines.field_lines(extra) + end
+        self._write(
+            b"%bX-Request-Id: %b\r\n%b%b" % (head.http1 or lines.response_lines(head), exchange.request_id, end, body)
+        )
+
+    def data(self, data: bytes) -> None:
+        self._write(lines.chunk(data) if self._chunked_out else data)
+
+    def end(self, trailers: Headers) -> None:
+        if self._chunked_out:
+            self._write(lines.last_chunk(trailers))
+        elif self._state == _TUNNEL and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def switch(self, head: ResponseHead, extra: Headers) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        self._state = _TUNNEL
+        self._closes = True
+        self._chunked_out = False
+        self.service.wheel.forget(self)
+        self._write(
+            b"%bConnection: Upgrade\r\nUpgrade: %b\r\nX-Request-Id: %b\r\n%b\r\n"
+            % (
+                head.http1 or lines.response_lines(head),
+                head.upgrade or exchange.head.fields.upgrade,
+                exchange.request_id,
+                lines.field_lines(extra),
+            )
+        )
+        held, self._held = self._held, b""
+        self.intake.go(PIPELINED)
+        if held:
+            exchange.request_data(held, self.service.clock())
+
+    def reset(self) -> None:
         self.exchange = None
-        if exchange.closes or not exchange.received_whole or self.service.draining:
-            if not exchange.fields.keep_alive and exchange.received_whole and not self._held:
+        self.transport.abort()
+
+    def finished(self, now: float) -> None:
+        self.exchange = None
+        service = self.service
+        if self._state == _TUNNEL:
+            self._close_after_what_is_unsent(now)
+            return
+        whole = self._state == _RESPONSE
+        if self._closes or not whole:
+            if whole and not self._keep_alive and not self._held:
                 # A client that asked to close sends nothing more that a reset could cross (RFC 9112 §9.6).
-                self._state = _LINGER
-                self._unsent = self.transport.get_write_buffer_size()
-                if self._unsent:
-                    self.service.wheel.arm(self, now + self.service.idle_timeout)
-                self.transport.close()
+                self._close_after_what_is_unsent(now)
             else:
                 self._linger()
             return
         self._state = _HEAD
-        self.service.wheel.arm(self, now + self.service.keepalive_timeout)
+        self._idle_since = now
+        service.wheel.arm(self, now + (NOTICE if service.stopped else service.keepalive_timeout))
         self._received = 1
         if self._held:
             held, self._held = self._held, b""
             self.intake.go(PIPELINED)
             self._read(held)
 
-    def cut(self) -> None:
-        """Break the connection off: the client must not take what it has for a whole response."""
-        self.exchange = None
-        self.transport.abort()
+    def pause_reading(self, reason: int) -> None:
+        self.intake.stop(reason)
 
-    def become_tunnel(self, exchange: Exchange, upstream: Upstream) -> None:
-        """Hand both connections over to a tunnel, which ends the exchange when it ends."""
-        held, self._held = self._held, b""
-        self.exchange = None
-        self.service.wheel.forget(self)
-        self.service.connections.discard(self)
-        self.intake.go(PIPELINED | NOT_CONNECTED | PEER_FULL)
-        tunnel.join_upgraded(self.service, exchange, self.transport, held, upstream)
+    def resume_reading(self, reason: int) -> None:
+        self.intake.go(reason)
 
-    # Closing.
+    def _write(self, data: bytes) -> None:
+        self.service.counters.bytes_sent += len(data)
+        self.transport.write(data)
 
-    def close_if_idle(self) -> None:
-        """Close unless a request is under way: the balancer stops."""
+    # Leaving.
+
+    def drain(self) -> None:
+        """`service.draining` says it: the next response's head tells the client."""
+
+    def stop(self) -> None:
         if self._state == _HEAD and not self._held:
-            self._linger()
+            now = self.service.clock()
+            if now - self._idle_since >= NOTICE:
+                self._linger()
+            else:
+                # It may be asking just now: one more answer tells it, or a moment's silence.
+                self.service.wheel.arm(self, self._idle_since + NOTICE)
+
+    def under_way(self) -> int:
+        return 0 if self.exchange is None else 1
 
     def abort(self) -> None:
-        """Cut whatever is under way: the time to drain is over."""
         self.transport.abort()
+
+    # Closing.
 
     def _break_off(self, error: responses.Error) -> None:
         """The body of the request under way turned out bad, or does not come."""
@@ -357,10 +439,17 @@ class Downstream(Timed, Protocol):
         if self.exchange is not None:
             self.exchange.broken_off(error)
 
-    def _leave(self) -> None:
+    def _leave(self, abruptly: bool) -> None:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.client_left()
+            exchange.client_left(abruptly)
+
+    def _close_after_what_is_unsent(self, now: float) -> None:
+        self._state = _LINGER
+        self._unsent = self.transport.get_write_buffer_size()
+        if self._unsent:
+            self.service.wheel.arm(self, now + self.service.idle_timeout)
+        self.transport.close()
 
     def _linger(self) -> None:
         """Half-close, and discard what comes until the client has closed too: no answer is lost to a reset."""
@@ -384,7 +473,15 @@ class Downstream(Timed, Protocol):
         count(service.counters.errors, error.reason)
         service.counters.responses[error.status // 100] += 1
         request_id = service.request_id()
-        as_json = _ACCEPTS_JSON.search(head) is not None
-        self.write(responses.render(error, request_id, as_json, head.startswith(b"HEAD "), close=True))
+        self._write(refusal(service, error, request_id, head))
         service.log_refusal(self.peer.address, request_id, error)
         self._linger()
+
+
+def refusal(service: HttpService, error: responses.Error, request_id: bytes, head: bytes = b"") -> bytes:
+    """What a client gets for bytes that never became a request (`head` is what is known of it)."""
+    as_json = _ACCEPTS_JSON.search(head) is not None
+    made, body = responses.render(error, request_id, as_json)
+    extra = [(b"X-Request-Id", request_id), (b"Date", service.date(service.clock())), (b"Connection", b"close")]
+    body = b"" if head.startswith(b"HEAD ") else body
+    return lines.response_lines(made) + lines.field_lines(extra) + b"\r\n" + body

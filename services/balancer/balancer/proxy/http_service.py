@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hmac
 import os
+import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 from balancer.log import AccessEntry
-from balancer.proxy.http.headers import Peer, RequestFields, request_fields
-from balancer.proxy.http.upstreams import Upstreams
+from balancer.proxy.cluster import Router
+from balancer.proxy.interfaces import Leaving
+from balancer.proxy.messages import Peer
+from balancer.proxy.responses import Error
 from balancer.proxy.service import Means, Service
 
 if TYPE_CHECKING:
-    from balancer.proxy.http.downstream import Downstream
-    from balancer.proxy.http.exchange import Exchange
-    from balancer.proxy.http.responses import Error
-    from balancer.proxy.tunnel import Tunnel
     from balancer.settings import Settings
     from balancer.tracing import Span, Tracer
 
@@ -24,26 +24,21 @@ LINGER: Final = 2.0
 
 _LAST_DIGITS: Final = [b"%02x" % number for number in range(256)]
 
-MAX_KNOWN: Final = 256
-"""Blocks of header fields, with what follows from each, that are kept for connections to come."""
-MAX_KNOWN_BLOCK: Final = 2048
-"""Bytes of the longest that is kept."""
-
 
 class HttpService(Service):
     """The HTTP proxy as its connections see it; the settings as plain values (seconds and bytes; None: no limit)."""
 
     __slots__ = (
         "_admin_token",
-        "_entry",
-        "_known",
+        "_date",
+        "_dated_at",
         "_next_id",
         "_request_block",
         "_request_prefix",
         "connections",
         "crowded",
-        "discovered",
         "draining",
+        "entry",
         "idle_timeout",
         "keepalive_timeout",
         "max_body_bytes",
@@ -51,45 +46,40 @@ class HttpService(Service):
         "max_headers",
         "max_uri_bytes",
         "request_timeout",
-        "retry_buffer",
-        "retry_statuses",
-        "total_timeout",
+        "router",
+        "stopped",
         "tracer",
         "tunnel_idle_timeout",
-        "tunnels",
-        "upstreams",
     )
 
-    def __init__(self, settings: Settings, means: Means) -> None:
+    def __init__(self, settings: Settings, means: Means, router: Router) -> None:
         super().__init__(settings, means)
-        self.upstreams = Upstreams(settings, means)
-        self.connections: set[Downstream] = set()
-        self.tunnels: set[Tunnel] = set()
-        self.discovered = False
-        """Whether the first complete snapshot has come."""
-        self.crowded = False
-        """Whether nearly as many connections are open as may be: each response says that its connection closes."""
+        self.router = router
+        self.connections: set[Leaving] = set()
         self.draining = False
         """From SIGTERM on every response says that its connection closes."""
+        self.crowded = False
+        """Nearly as many connections are open as may be: each response says that its own closes."""
+        self.stopped = False
+        """Whether nobody connects any more: connections end as they idle."""
         self.idle_timeout: float = settings.idle_timeout
         self.keepalive_timeout: float = settings.keepalive_timeout
         self.request_timeout: float = settings.request_timeout
-        self.total_timeout: float = settings.total_timeout
         self.tunnel_idle_timeout: float = settings.tunnel_idle_timeout
         self.max_body_bytes: int | None = settings.max_body_bytes
         self.max_header_bytes: int = settings.max_header_bytes
         self.max_headers: int = settings.max_headers
         self.max_uri_bytes: int = settings.max_uri_bytes
-        self.retry_buffer: int = settings.retry_buffer
-        self.retry_statuses: frozenset[int] = settings.retry_statuses
         self.tracer: Tracer | None = None
         """What makes spans of requests; None: nobody asked for any, and trace context passes through untouched."""
+        self.entry = AccessEntry()
+        """For an exchange to describe itself in; good until the next one does."""
         self._admin_token = (settings.admin_token or "").encode()
         self._request_prefix = os.urandom(6).hex().encode()
         self._request_block = b""
         self._next_id = 0
-        self._entry = AccessEntry()
-        self._known: dict[tuple[bytes, int, str], RequestFields] = {}
+        self._date = b""
+        self._dated_at = -2.0
 
     def request_id(self) -> bytes:
         """A new request id: unique, not secret. All but its last two digits is made once for 256 of them."""
@@ -99,21 +89,12 @@ class HttpService(Service):
             self._request_block = b"%b%08x" % (self._request_prefix, number >> 8)
         return self._request_block + _LAST_DIGITS[number & 255]
 
-    def first_fields(self, block: bytes, minor: int, peer: Peer) -> RequestFields:
-        """What `request_fields` reads of a connection's first block; short ones are kept, as a client repeats them.
-
-        Raises BadMessage.
-        """
-        key = (block, minor, peer.address)
-        fields = self._known.get(key)
-        if fields is None:
-            fields = request_fields(block, minor, peer, b"", self.tracer is not None)
-            if len(block) > MAX_KNOWN_BLOCK:
-                return fields
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[key] = fields
-        return fields
+    def date(self, now: float) -> bytes:
+        """The value of a Date field, right to a second."""
+        if now - self._dated_at >= 1.0:
+            self._dated_at = now
+            self._date = formatdate(time.time(), usegmt=True).encode()
+        return self._date
 
     def may_explain(self, peer: Peer, asked: bytes) -> bool:
         """Whether X-LB-Explain has this value from somebody who may see the answer."""
@@ -122,29 +103,15 @@ class HttpService(Service):
         token = self._admin_token
         return bool(token) and hmac.compare_digest(asked, b"Bearer " + token)
 
-    def log(self, exchange: Exchange, took: float) -> None:
-        """Tell the access log of an exchange that has ended after `took` seconds."""
+    def log(self, entry: AccessEntry) -> None:
+        """Tell the access log of a request that has ended."""
         if self.access_log is not None:
-            self.access_log.write(self._described(exchange, took))
+            self.access_log.write(entry)
 
-    def end_span(self, exchange: Exchange, span: Span, took: float, cut: bool) -> None:
-        """End the span of an exchange; `cut`: its response breaks off, by no fault of the client's."""
+    def end_span(self, span: Span, entry: AccessEntry, cut: bool) -> None:
+        """End the span of a request; `cut`: its response breaks off, by no fault of the client's."""
         if span.recorded:
-            span.end(self._described(exchange, took), cut)
-
-    def _described(self, exchange: Exchange, took: float) -> AccessEntry:
-        """What there is to say of an exchange that has ended after `took` seconds; good until the next call."""
-        entry = self._entry
-        exchange.describe(entry)
-        entry.request_id = exchange.request_id.decode("latin-1")
-        entry.method = exchange.info.method
-        entry.path = exchange.info.path
-        entry.status = exchange.status
-        entry.bytes_received = exchange.bytes_received
-        entry.bytes_sent = exchange.bytes_sent
-        entry.first_byte = exchange.first_byte_took if exchange.first_byte_took >= 0.0 else None
-        entry.total = took
-        return entry
+            span.end(entry, cut)
 
     def log_refusal(self, client: str, request_id: bytes, error: Error) -> None:
         """Tell the access log of a request that was refused before it had a method and a path that can be told."""
@@ -155,5 +122,5 @@ class HttpService(Service):
         entry.request_id = request_id.decode("latin-1")
         entry.status = error.status
         entry.reason = error.reason
-        entry.strategy = self.pool.strategy_name
+        entry.strategy = self.router.only.pool.strategy_name
         self.access_log.write(entry)

@@ -12,6 +12,7 @@ from typing import Final
 
 from balancer.balancing.errors import AllAtLimit, AllEjected, AllTried, NoEndpoint, QueueFull
 from balancer.balancing.outcome import Kind
+from balancer.proxy.messages import ResponseHead
 
 
 class Error:
@@ -45,6 +46,7 @@ NOT_TLS: Final = Error(
     "plain HTTP on the TLS port",
     "This port speaks TLS: ask for https:// instead of http://.",
 )
+NO_ROUTE: Final = bad_request(404, "no route")
 
 DISCOVERY_PENDING: Final = Error(
     503, "destination_unavailable", "discovery is stale", "Discovery has not found the endpoints yet.", 1
@@ -94,11 +96,11 @@ def failed_attempt(kind: Kind) -> Error:
     return _FAILED_ATTEMPT[kind]
 
 
-def render(error: Error, request_id: bytes, as_json: bool, head_only: bool, close: bool) -> bytes:
-    """The response as bytes: problem+json (RFC 9457) where the client accepts JSON, else a line of text."""
+def render(error: Error, request_id: bytes, as_json: bool) -> tuple[ResponseHead, bytes]:
+    """The response: problem+json (RFC 9457) where the client accepts JSON, else a line of text."""
     phrase = HTTPStatus(error.status).phrase
     if as_json:
-        kind = "application/problem+json"
+        kind = b"application/problem+json"
         body = json.dumps(
             {
                 "type": "about:blank",
@@ -110,22 +112,19 @@ def render(error: Error, request_id: bytes, as_json: bool, head_only: bool, clos
             }
         )
     else:
-        kind = "text/plain; charset=utf-8"
+        kind = b"text/plain; charset=utf-8"
         body = f"{error.status} {phrase}: {error.detail} ({error.reason})"
     payload = f"{body}\n".encode()
-    lines = [
-        f"HTTP/1.1 {error.status} {phrase}",
-        f"Content-Type: {kind}",
-        f"Content-Length: {len(payload)}",
-        f'Proxy-Status: lb; error={error.token}; details="{error.reason}"',
-        f"X-Request-Id: {request_id.decode('latin-1')}",
-        "Cache-Control: no-store",
+    head = ResponseHead(error.status)
+    head.length = len(payload)
+    head.fields = [
+        (b"Content-Type", kind),
+        (b"Content-Length", b"%d" % len(payload)),
+        (b"Proxy-Status", f'lb; error={error.token}; details="{error.reason}"'.encode("latin-1")),
+        (b"Cache-Control", b"no-store"),
     ]
     if error.retry_after:
-        lines.append(f"Retry-After: {error.retry_after}")
+        head.fields.append((b"Retry-After", b"%d" % error.retry_after))
     if error is METHOD_REFUSED:
-        lines.append("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-    if close:
-        lines.append("Connection: close")
-    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-    return head if head_only else head + payload
+        head.fields.append((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+    return head, payload

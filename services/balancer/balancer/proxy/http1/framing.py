@@ -12,13 +12,8 @@ from typing import Final
 
 import httptools
 
-Headers = list[tuple[bytes, bytes]]
-"""Field names and values in the order received, names in the case received."""
-
-NO_BODY: Final = 0
-LENGTH: Final = 1
-"""Content-Length says how long the body is."""
-CHUNKED: Final = 2
+from balancer.proxy.fields import FRAMING_FIELDS, HOST, BadMessage
+from balancer.proxy.messages import NOT_SAID, UNKNOWN_LENGTH, Headers
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])")
@@ -30,24 +25,11 @@ _CHUNK_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)"
 )
 BARE_LF: Final = re.compile(rb"(?<!\r)\n")
-HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=\-]*)(?::[0-9]*)?")
 
 MAX_CHUNK_LINE: Final = 1024
 """Bytes of a chunk's size and extensions."""
 MAX_CHUNK: Final = 1 << 50
 """Bytes of one chunk: beyond any body, and far below where integers of other parsers overflow."""
-
-
-class BadMessage(Exception):
-    """The message must not be forwarded; `fault` says why in the words that the client, log and metric get.
-
-    `status` answers a request; for a response it is always 502.
-    """
-
-    def __init__(self, fault: str, status: int = 400) -> None:
-        super().__init__(fault)
-        self.fault = fault
-        self.status = status
 
 
 class RequestLine:
@@ -84,6 +66,33 @@ def status_line(line: bytes) -> tuple[int, int]:
     return (1 if match.group(1) == b"1" else 0), int(match.group(2))
 
 
+def split_target(target: bytes, method: bytes) -> tuple[bytes, bytes]:
+    """The authority and origin-form of a request target: `http://a/b` is (`a`, `/b`), `/b` is (nothing, `/b`).
+
+    Raises BadMessage for what is no target of `method` (RFC 9112 §3.2).
+    """
+    if target.startswith(b"/"):
+        return b"", target
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise BadMessage("target * with a method other than OPTIONS")
+        return b"", target
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        raise BadMessage("malformed request target")
+    for at, byte in enumerate(rest):
+        if byte in b"/?":
+            authority, path = rest[:at], rest[at:]
+            break
+    else:
+        authority, path = rest, b""
+    if not authority or HOST.fullmatch(authority) is None:
+        raise BadMessage("malformed authority in the request target")
+    if not path:
+        path = b"*" if method == b"OPTIONS" else b"/"
+    return authority, path if path[:1] in b"/*" else b"/" + path
+
+
 class _Collector:
     """What httptools calls back."""
 
@@ -115,20 +124,10 @@ def header_fields(block: bytes) -> Headers:
     return collector.fields
 
 
-class Framing:
-    """How the body of a message is framed: `kind`, and `length` where that is LENGTH."""
+def body_length(fields: Headers, minor: int) -> int:
+    """Bytes of the body of a message of version 1.`minor`: UNKNOWN_LENGTH when it is chunked, NOT_SAID if nothing says.
 
-    __slots__ = ("kind", "length")
-
-    def __init__(self, kind: int, length: int = 0) -> None:
-        self.kind = kind
-        self.length = length
-
-
-def framing_of(fields: Headers, minor: int) -> Framing | None:
-    """How `fields` of a message of version 1.`minor` frame its body; None if they do not say. Raises BadMessage.
-
-    Source: RFC 9112 §6.1 to 6.3, of which everything optional is read as a refusal.
+    Raises BadMessage. Source: RFC 9112 §6.1 to 6.3, of which everything optional is read as a refusal.
     """
     length: bytes | None = None
     coding: bytes | None = None
@@ -152,16 +151,13 @@ def framing_of(fields: Headers, minor: int) -> Framing | None:
             if final != b"chunked" or coding.lower().count(b"chunked") > 1:
                 raise BadMessage("Transfer-Encoding does not end in a single chunked")
             raise BadMessage("a transfer coding other than chunked is not supported", 501)
-        return Framing(CHUNKED)
-    if length is not None:
-        if _NUMBER.fullmatch(length) is None:
-            raise BadMessage("malformed Content-Length")
-        return Framing(LENGTH, int(length))
-    return None
+        return UNKNOWN_LENGTH
+    if length is None:
+        return NOT_SAID
+    if _NUMBER.fullmatch(length) is None:
+        raise BadMessage("malformed Content-Length")
+    return int(length)
 
-
-FRAMING_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
-"""In a trailer section these can only be an attack."""
 
 _SIZE_LINE: Final = 0
 _DATA: Final = 1
@@ -171,7 +167,7 @@ _DONE: Final = 4
 
 
 class ChunkedReader:
-    """Takes the payload out of a chunked body as it comes; `chunk` and `last_chunk` put it in again.
+    """Takes the payload out of a chunked body as it comes; lines.py puts it in again.
 
     Whoever passes a body on frames it anew, so that no chunk extension and no odd spelling of a size gets through.
     """
@@ -274,18 +270,3 @@ class ChunkedReader:
 
 
 _NEXT: Final = {_SIZE_LINE: _DATA, _DATA: _DATA_END, _DATA_END: _SIZE_LINE, _TRAILERS: _DONE}
-
-
-def chunk(pieces: list[bytes]) -> bytes:
-    """One chunk that holds all `pieces`; nothing for no payload."""
-    if len(pieces) == 1:
-        return b"%x\r\n%b\r\n" % (len(pieces[0]), pieces[0])
-    payload = b"".join(pieces)
-    return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
-
-
-def last_chunk(trailers: Headers) -> bytes:
-    """The end of a chunked body."""
-    if not trailers:
-        return b"0\r\n\r\n"
-    return b"0\r\n" + b"".join([b"%b: %b\r\n" % field for field in trailers]) + b"\r\n"

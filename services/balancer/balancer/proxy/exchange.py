@@ -1,0 +1,538 @@
+"""One request's life: from its head through one or more attempts at endpoints to the last byte of its response.
+
+It knows no protocol: what it calls is a server stream towards the client and a client stream towards an endpoint
+(interfaces.py), and bodies are payload. What it is in, at any time, is one state; what may follow which is the table
+below, which `_become` holds every change to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.errors import NoEndpoint
+from balancer.balancing.outcome import CLIENT_LEFT, TIMED_OUT, UNUSED, Kind, Outcome
+from balancer.balancing.pool import Lease
+from balancer.balancing.retry import IDEMPOTENT, Retry, may_retry
+from balancer.counters import count
+from balancer.log import AccessEntry
+from balancer.proxy import explain, responses
+from balancer.proxy.attempts import Attempts
+from balancer.proxy.fields import prefers_json
+from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
+from balancer.proxy.http_service import HttpService
+from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, STALE, ClientStream, Connecting, Receiver, ServerStream
+from balancer.proxy.messages import NO_FIELDS, Headers, Peer, RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from balancer.tracing import Span
+
+SEARCHING: Final = 0
+"""No endpoint yet, or none any more: before the first lease, and while the pool's queue is waited in."""
+CONNECTING: Final = 1
+"""An endpoint is leased, a stream to it is being opened."""
+SENT: Final = 2
+"""The request, or what has come of it, is on its way: the response's head is awaited."""
+INFORMED: Final = 3
+"""An interim response has been passed on: the head is awaited still, and nothing may be repeated."""
+RESPONDING: Final = 4
+"""The response has begun to go to the client: from here on only a broken stream can say that something failed."""
+TUNNEL: Final = 5
+"""Upgraded: both sides send what they like."""
+ENDED: Final = 6
+"""Everything has been given back, exactly once."""
+
+FOLLOWS: Final = [
+    # from         to: SEARCHING, CONNECTING, SENT, INFORMED, RESPONDING, TUNNEL, ENDED
+    (False, True, True, False, True, False, True),  # SEARCHING (RESPONDING, then: an error of our own)
+    (True, True, True, False, True, False, True),  # CONNECTING
+    (True, True, True, True, True, True, True),  # SENT (SENT again: another attempt, on an idle connection)
+    (False, False, False, True, True, True, True),  # INFORMED
+    (False, False, False, False, False, False, True),  # RESPONDING
+    (False, False, False, False, False, False, True),  # TUNNEL
+    (False, False, False, False, False, False, False),  # ENDED
+]
+"""Which state may follow which."""
+
+FRESH: Final = 0.5
+"""Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
+
+
+class Exchange(Attempts, Receiver):
+    """One request and its response."""
+
+    __slots__ = (
+        "_connecting",
+        "_keeps",
+        "_kept",
+        "_kept_size",
+        "_response_over",
+        "_retry_after",
+        "_routed",
+        "_total_deadline",
+        "_trailers",
+        "bytes_received",
+        "bytes_sent",
+        "first_byte_took",
+        "head",
+        "http",
+        "peer",
+        "request_id",
+        "request_whole",
+        "server",
+        "span",
+        "state",
+        "status",
+        "stream",
+    )
+
+    def __init__(self, service: HttpService, server: ServerStream, peer: Peer, head: RequestHead, now: float) -> None:
+        routed = service.router.route(head)
+        super().__init__(service, routed or service.router.only, head.info, now)
+        self.http = service
+        self.server = server
+        self.peer = peer
+        self.head = head
+        fields = head.fields
+        self.request_id = fields.request_id or service.request_id()
+        self.explain = bool(fields.explain) and service.may_explain(peer, fields.explain)
+        self.span: Span | None = None
+        self.state = SEARCHING
+        """One of the states above."""
+        self.request_whole = False
+        """Whether the request's body has come to its end; in a tunnel, whether the client has half-closed."""
+        self.status = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.first_byte_took = -1.0
+        """Seconds from the end of sending to the response's first byte; below 0 when none came."""
+        self._routed = routed is not None
+        self.stream: ClientStream | None = None
+        """What carries the request now."""
+        self._connecting: Connecting | None = None
+        self._kept: list[bytes] | None = None
+        self._kept_size = 0
+        self._keeps = True
+        """Whether all that came of the body is kept to be sent again."""
+        self._trailers = NO_FIELDS
+        self._response_over = False
+        """In a tunnel: whether the endpoint has half-closed."""
+        self._retry_after: float | None = None
+        self._total_deadline = 0.0
+
+    def _become(self, state: int) -> None:
+        if not FOLLOWS[self.state][state]:
+            raise AssertionError(f"an exchange in state {self.state} cannot become {state}")
+        self.state = state
+
+    # The request, as it comes from the client: what a server connection calls.
+
+    def start(self, ended: bool, now: float) -> None:
+        """Begin: the head has been read; `ended` when there is no body."""
+        service = self.http
+        service.counters.requests += 1
+        service.counters.requests_in_flight += 1
+        self.request_whole = ended
+        if service.tracer is not None:
+            head = self.head
+            self.span = service.tracer.begin(head.info, head.scheme, head.version, head.fields.trace_context)
+        if not self._routed:
+            self._fail(responses.NO_ROUTE, now)
+            return
+        self.cluster.budget.earn(now)
+        total = self.cluster.policy.total_timeout
+        if total:
+            self._total_deadline = now + total
+            service.wheel.arm(self, self._total_deadline)
+        self.acquire(now)
+
+    def request_data(self, data: bytes, now: float) -> None:
+        """More of the request's body: payload, never empty."""
+        self.bytes_received += len(data)
+        stream = self.stream
+        if self._keeps:
+            if self._kept is None:
+                self._kept = []
+            self._kept.append(data)
+            self._kept_size += len(data)
+            if self._kept_size > self.cluster.policy.retry_buffer:
+                if stream is None and self.state < RESPONDING:
+                    self.server.pause_reading(NOT_CONNECTED)
+                else:
+                    self._keep_no_more()
+        if stream is not None:
+            if self.state == TUNNEL:
+                self._touch(now)
+            stream.data(data, now)
+
+    def request_ended(self, trailers: Headers, now: float) -> None:
+        """The request's body is whole; in a tunnel: the client has half-closed."""
+        self.request_whole = True
+        self._trailers = trailers
+        stream = self.stream
+        if stream is None:
+            return
+        if self.lease is not None:
+            self.lease.sent(now)
+        stream.end(trailers, now)
+        if self.state == TUNNEL and self._response_over:
+            self._tunnel_ended(now)
+
+    def client_left(self, abruptly: bool = True) -> None:
+        """The client's connection is gone: nobody waits for the response any more."""
+        if self.state == ENDED:
+            return
+        now = self.http.clock()
+        if self.state == TUNNEL:
+            self._let_go(Outcome.answered(101), now)
+        else:
+            count(self.http.counters.client_faults, "client left")
+            self.reason = self.reason or "client left"
+            self.status = self.status or 499
+            self._let_go(CLIENT_LEFT, now)
+        self._end(now)
+
+    def broken_off(self, error: responses.Error) -> None:
+        """The client's body is bad, too large or too slow: its fault, not the endpoint's."""
+        now = self.http.clock()
+        count(self.http.counters.client_faults, error.reason)
+        self._let_go(UNUSED, now)
+        if self.state < RESPONDING:
+            self._fail(error, now)
+        else:
+            self.reason = error.reason
+            self._end(now)
+            self.server.reset()
+
+    def client_full(self) -> None:
+        """The client takes its response slower than it comes."""
+        if self.stream is not None:
+            self.stream.pause_reading()
+
+    def client_ready(self) -> None:
+        """The client reads again."""
+        if self.stream is not None:
+            self.stream.resume_reading()
+
+    # Attempts.
+
+    def none_found(self, error: NoEndpoint, now: float) -> None:
+        """No endpoint, and none to wait for: 503."""
+        self._fail(responses.no_endpoint(error) if self.cluster.discovered else responses.DISCOVERY_PENDING, now)
+
+    def leased(self, lease: Lease, now: float) -> None:
+        """Send the request on a stream that is open already, or open one."""
+        fresh_since = now - FRESH if self.info.method not in IDEMPOTENT else 0.0
+        stream = self.cluster.upstreams.take(lease.endpoint, self, fresh_since)
+        if stream is not None:
+            self._send(stream, now)
+        else:
+            self._connect(lease.endpoint, now)
+
+    def _connect(self, endpoint: Endpoint, now: float) -> None:
+        self._become(CONNECTING)
+        self._connecting = self.cluster.upstreams.connect(endpoint, self)
+        self.arm(now + self.cluster.policy.connect_timeout)
+
+    def connected(self, stream: ClientStream, took: float) -> None:
+        self._connecting = None
+        self.connect_took = took
+        self.arm(0.0)
+        self._send(stream, self.http.clock())
+
+    def _send(self, stream: ClientStream, now: float) -> None:
+        self._become(SENT)
+        self.stream = stream
+        whole = self.request_whole
+        kept = self._kept
+        body = b"".join(kept) if kept is not None else b""
+        extra = self.span.fields if self.span is not None else NO_FIELDS
+        if whole and self._trailers:
+            stream.send(self.head, self.request_id, extra, body, False, now)
+            stream.end(self._trailers, now)
+        else:
+            stream.send(self.head, self.request_id, extra, body, whole, now)
+        if whole and self.lease is not None:
+            self.lease.sent(now)
+        if self._kept_size:
+            if self._kept_size > self.cluster.policy.retry_buffer:
+                self._keep_no_more()
+            self.server.resume_reading(NOT_CONNECTED)
+
+    def _keep_no_more(self) -> None:
+        """The body is longer than what is kept for a retry: from here on there is none once it has been sent."""
+        self._keeps = False
+        self._kept = None
+
+    def attempt_failed(self, kind: Kind, progress: int, fault: str = "") -> None:
+        self._connecting = None
+        self.stream = None
+        if self.state == ENDED:
+            return
+        now = self.http.clock()
+        self.arm(0.0)
+        # The next endpoint may take at once what this one let wait.
+        self.server.resume_reading(PEER_FULL)
+        if self.state == TUNNEL:
+            self._tunnel_broken(now)
+            return
+        stale = progress == STALE
+        verdict = may_retry(kind, 0, self.info.method in IDEMPOTENT, stale, self.cluster.policy.retry_statuses)
+        if progress == NOT_PROCESSED:
+            verdict = Retry.ELSEWHERE  # Safe for any method.
+        resend = self._keeps and self.state < INFORMED and progress != BEGAN
+        if verdict is Retry.FRESH and resend and self.lease is not None:
+            # The endpoint had only closed a connection that idled: its lease stands.
+            self._connect(self.lease.endpoint, now)
+            return
+        self.close_lease(UNUSED if stale and not resend else Outcome.failed(kind), now)
+        # What exactly was wrong is for the log alone: header and metric keep to the few reasons there are.
+        self.reason = f"{kind.value}: {fault}" if fault else kind.value
+        if self.state == RESPONDING:
+            # Part of the response is with the client: only a broken stream tells it that the rest is missing.
+            self._end(now, cut=True)
+            self.server.reset()
+        elif resend and verdict is Retry.ELSEWHERE and self.may_try_again(kind.value, now):
+            if self.state != SEARCHING:
+                self._become(SEARCHING)
+            self.acquire(now)
+        else:
+            self._fail(responses.failed_attempt(kind), now, fault)
+
+    def _answered_elsewhere(self, head: ResponseHead, ended: bool, now: float) -> bool:
+        """Whether a status that asks for it is retried at another endpoint, which then is leased already."""
+        policy = self.cluster.policy
+        if (
+            head.status not in policy.retry_statuses
+            or not self._keeps
+            or self.state != SENT
+            or self.attempts > policy.retries
+        ):
+            return False
+        verdict = may_retry(Kind.ANSWERED, head.status, self.info.method in IDEMPOTENT, False, policy.retry_statuses)
+        if verdict is not Retry.ELSEWHERE or self.endpoint is None:
+            return False
+        try:
+            other = self.cluster.pool.lease(self.info, now, (*self.tried, self.endpoint), self.explain)
+        except NoEndpoint:
+            return False
+        if not self.may_try_again(str(head.status), now):
+            other.close(UNUSED, now)
+            return False
+        self.close_lease(Outcome.answered(head.status, head.retry_after), now)
+        stream, self.stream = self.stream, None
+        if stream is not None and not ended:
+            stream.reset()
+        self.server.resume_reading(PEER_FULL)
+        self.start_attempt(other, now)
+        return True
+
+    def endpoint_full(self) -> None:
+        self.server.pause_reading(PEER_FULL)
+
+    def endpoint_ready(self) -> None:
+        self.server.resume_reading(PEER_FULL)
+
+    # Time.
+
+    def arm(self, deadline: float) -> None:
+        """Expire at `deadline` (0: only at the request's own total)."""
+        total = self._total_deadline
+        if total and (deadline == 0.0 or total < deadline):
+            deadline = total
+        if deadline:
+            self.http.wheel.arm(self, deadline)
+        else:
+            self.deadline = 0.0
+
+    def expired(self, now: float) -> None:
+        if self.state == TUNNEL:
+            self._tunnel_idle(now)
+        elif self._total_deadline and now >= self._total_deadline:
+            self.reason = responses.TOTAL_TIMEOUT.reason
+            self._let_go(TIMED_OUT, now)
+            if self.state < RESPONDING:
+                self._fail(responses.TOTAL_TIMEOUT, now)
+            else:
+                self._end(now, cut=True)
+                self.server.reset()
+        elif self.ticket is not None:
+            self.leave_queue(now)
+            self._fail(responses.QUEUE_TIMEOUT, now)
+        elif self._connecting is not None:
+            self._connecting.cancel()
+            self.attempt_failed(Kind.CONNECT_TIMEOUT, NOT_PROCESSED)
+
+    # The response, as it comes from the endpoint: what a client stream calls.
+
+    def interim(self, head: ResponseHead) -> None:
+        self._become(INFORMED)
+        self.server.informational(head)
+
+    def response(self, head: ResponseHead, body: bytes, ended: bool, now: float) -> None:
+        lease = self.lease
+        if lease is not None:
+            lease.first_byte(now)
+        status = head.status
+        if (
+            status >= 400
+            and status in self.cluster.policy.retry_statuses
+            and self._answered_elsewhere(head, ended, now)
+        ):
+            return
+        self._become(RESPONDING)
+        self.status = status
+        self.reason = ""
+        self._retry_after = head.retry_after
+        extra = NO_FIELDS
+        if not head.dated:
+            extra = [(b"Date", self.http.date(now))]  # RFC 9110 §6.6.1
+        if lease is not None and lease.decision is not None:
+            extra = extra + explain.fields(lease.decision)
+        if body:
+            self.bytes_sent += len(body)
+        if ended:
+            self.stream = None
+        self.server.respond(head, extra, body, ended, now)
+        if ended:
+            self._answered(now)
+        elif self.server.full and self.stream is not None:
+            self.stream.pause_reading()
+
+    def response_data(self, data: bytes, now: float) -> None:
+        self.bytes_sent += len(data)
+        if self.state == TUNNEL:
+            self._touch(now)
+        self.server.data(data)
+
+    def response_ended(self, trailers: Headers, now: float) -> None:
+        if self.state == TUNNEL:
+            self._response_over = True
+            self.server.end(NO_FIELDS)
+            if self.request_whole:
+                self._tunnel_ended(now)
+            return
+        self.stream = None
+        self.server.end(trailers)
+        self._answered(now)
+
+    def _answered(self, now: float) -> None:
+        """The response's last byte has been passed on; its stream has parted."""
+        self.close_lease(Outcome.answered(self.status, self._retry_after), now)
+        self._end(now)
+        self.server.finished(now)
+
+    # An upgraded connection.
+
+    def switched(self, head: ResponseHead) -> None:
+        stream = self.stream
+        now = self.http.clock()
+        if not self.head.fields.upgrade or stream is None or self.lease is None:
+            if stream is not None:
+                stream.reset()
+            self.attempt_failed(Kind.BAD_RESPONSE, BEGAN, "101 without an upgrade")
+            return
+        self.lease.first_byte(now)
+        self._become(TUNNEL)
+        self.status = 101
+        self.request_whole = False
+        self._keep_no_more()
+        self._total_deadline = 0.0
+        self.http.counters.tunnels_open += 1
+        self._touch(now)
+        self.server.switch(head, NO_FIELDS)
+
+    def _touch(self, now: float) -> None:
+        """Something moved in the tunnel: silence is counted from now."""
+        self.http.wheel.arm(self, now + self.http.tunnel_idle_timeout)
+
+    def _tunnel_idle(self, now: float) -> None:
+        """Nothing has moved for too long: close both sides, in order."""
+        stream, self.stream = self.stream, None
+        self._response_over = True
+        if stream is not None:
+            stream.reset()
+        self._tunnel_ended(now)
+
+    def _tunnel_broken(self, now: float) -> None:
+        """The endpoint's side is gone: in order if it had half-closed before, else by a reset, which is passed on."""
+        if self._response_over:
+            self._tunnel_ended(now)
+        else:
+            self.close_lease(Outcome.answered(101), now)
+            self._end(now)
+            self.server.reset()
+
+    def _tunnel_ended(self, now: float) -> None:
+        """Both directions have come to their end."""
+        self.stream = None
+        self._answered(now)
+
+    # The end.
+
+    def _fail(self, error: responses.Error, now: float, fault: str = "") -> None:
+        """Answer with an error of our own; `fault` is what the log tells beyond its reason."""
+        self._become(RESPONDING)
+        self.reason = f"{error.reason}: {fault}" if fault else error.reason
+        self.status = error.status
+        count(self.http.counters.errors, error.reason)
+        head, body = responses.render(error, self.request_id, prefers_json(self.head.fields.received))
+        dated = [(b"Date", self.http.date(now))]
+        self.server.respond(head, dated, b"" if self.head.is_head else body, True, now)
+        self._end(now)
+        self.server.finished(now)
+
+    def _let_go(self, outcome: Outcome, now: float) -> None:
+        """Give up whatever is under way upstream."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        self.leave_queue(now)
+        if self.stream is not None:
+            self.stream.reset()
+            self.stream = None
+        self.close_lease(outcome, now)
+
+    def close_lease(self, outcome: Outcome, now: float) -> None:
+        """Give the endpoint back, and note how long its response was waited for."""
+        lease = self.lease
+        if lease is not None and lease.first_byte_at is not None and lease.sent_at is not None:
+            self.first_byte_took = lease.first_byte_at - lease.sent_at
+            self.http.counters.first_byte_seconds.observe(self.first_byte_took)
+        super().close_lease(outcome, now)
+
+    def _end(self, now: float, cut: bool = False) -> None:
+        """Count and tell what came of it; `cut`: the response breaks off, by no fault of the client's."""
+        state = self.state
+        self._become(ENDED)
+        service = self.http
+        service.wheel.forget(self)
+        self.server.resume_reading(NOT_CONNECTED | PEER_FULL)
+        counters = service.counters
+        counters.requests_in_flight -= 1
+        if state == TUNNEL:
+            counters.tunnels_open -= 1
+        elif state == RESPONDING and 200 <= self.status < 600:
+            counters.responses[self.status // 100] += 1
+        took = now - self.began_at
+        counters.total_seconds.observe(took)
+        logs = service.access_log is not None and service.access_log.wants(took)
+        if logs or self.span is not None:
+            entry = service.entry
+            self._describe(entry, took)
+            if logs:
+                service.log(entry)
+            if self.span is not None:
+                service.end_span(self.span, entry, cut)
+
+    def _describe(self, entry: AccessEntry, took: float) -> None:
+        """What there is to say of it at its end, after `took` seconds."""
+        self.describe(entry)
+        entry.request_id = self.request_id.decode("latin-1")
+        entry.method = self.info.method
+        entry.path = self.info.path
+        entry.status = self.status
+        entry.bytes_received = self.bytes_received
+        entry.bytes_sent = self.bytes_sent
+        entry.first_byte = self.first_byte_took if self.first_byte_took >= 0.0 else None
+        entry.total = took

@@ -1,0 +1,21 @@
+"""A decision as response header fields, for whoever asked with X-LB-Explain and may know."""
+
+from __future__ import annotations
+
+from balancer.balancing.decision import Decision
+from balancer.proxy.messages import Headers
+
+
+def fields(decision: Decision) -> Headers:
+    """Fields that tell the strategy, the winner, by what it won, and each candidate's score or why it was out."""
+    told = [
+        ("X-LB-Strategy", decision.strategy),
+        ("X-LB-Endpoint", decision.chosen or "none"),
+        ("X-LB-Reason", decision.by),
+    ]
+    for candidate in decision.candidates:
+        score = f"score={candidate.score:.6g}" if candidate.score is not None else f'out="{candidate.why_not}"'
+        latency = f"; latency={candidate.latency:.6f}" if candidate.latency is not None else ""
+        load = f"in-flight={candidate.in_flight}; weight={candidate.weight:g}"
+        told.append(("X-LB-Candidate", f"{candidate.address}; {score}; {load}{latency}"))
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in told]

@@ -1,0 +1,224 @@
+"""Which header fields travel on, which end here, and which we add: pure rules from fields to fields, for any protocol.
+
+A client repeats its fields on a connection, and so does an endpoint; so all that follows from them is worked out once
+into one object, which the connection keeps and uses again for equal fields.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from balancer.proxy.messages import HTTP_1_0, HTTP_2, Headers, Peer, RequestFields, ResponseHead
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Fields for one hop alone (RFC 9110 §7.6.1), and those that older standards made so."""
+
+NEVER_NOMINATED: Final = frozenset({b"content-length", b"host", b"transfer-encoding"})
+"""Without these a message means another thing: a Connection field that names one is an attack."""
+
+FRAMING_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
+"""In a trailer section these can only be an attack."""
+
+FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
+    b"authorization",
+    b"content-encoding",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"expect",
+    b"max-forwards",
+    b"set-cookie",
+    b"trailer",
+    b"x-lb-explain",
+}
+"""Nothing in a trailer section may route, authenticate or describe the body that came before (RFC 9110 §6.5.1)."""
+
+TRACE_CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
+"""Fields by which a client says whose child its request is (W3C Trace Context)."""
+
+HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=\-]*)(?::[0-9]*)?")
+_VIA: Final = {10: b"1.0 lb", 11: b"1.1 lb", 20: b"2 lb"}
+MAX_REQUEST_ID: Final = 128
+
+
+class BadMessage(Exception):
+    """The message must not be forwarded; `fault` says why in the words that the client, log and metric get.
+
+    `status` answers a request; for a response it is always 502.
+    """
+
+    def __init__(self, fault: str, status: int = 400) -> None:
+        super().__init__(fault)
+        self.fault = fault
+        self.status = status
+
+
+def fill_request(
+    fields: RequestFields, version: int, peer: Peer, authority: bytes, options: frozenset[bytes], traced: bool
+) -> None:
+    """Work out what follows from `fields.received`, whose body's length is known already.
+
+    `authority` is the host of an absolute-form target or :authority, which overrides Host (RFC 9112 §3.2.2); empty:
+    Host says. `options` are the fields that Connection names; `traced`: the trace context is ours to pass on.
+    Raises BadMessage.
+    """
+    if not NEVER_NOMINATED.isdisjoint(options):
+        raise BadMessage("Connection names a field that every recipient needs")
+    host = _host(fields.received, version)
+    fields.authority = authority or host or b""
+    forwarded = _Forwarded(peer, fields.authority)
+    kept: Headers = []
+    for name, value in fields.received:
+        lowered = name.lower()
+        if lowered in HOP_BY_HOP or lowered in options:
+            if lowered == b"upgrade":
+                fields.upgrade = value
+            elif lowered == b"te" and b"trailers" in value.lower():
+                kept.append((b"TE", b"trailers"))
+        elif lowered == b"x-lb-explain":
+            fields.explain = value
+        elif _speaks_of_the_client(lowered):
+            if not peer.trusted or forwarded.takes(lowered, value):
+                pass  # we say it anew, or nobody does
+            elif lowered != b"x-request-id":
+                kept.append((name, value))
+            elif value and len(value) <= MAX_REQUEST_ID:
+                fields.request_id = value
+        elif traced and lowered in TRACE_CONTEXT:
+            fields.trace_context.append((lowered, value))
+        elif lowered == b"expect":
+            if version == HTTP_1_0:
+                continue  # a 1.0 client's is to be ignored (RFC 9110 §10.1.1)
+            if value.lower() != b"100-continue":
+                raise BadMessage("unknown expectation", 417)
+            fields.expects_continue = True
+            kept.append((name, value))
+        else:
+            kept.append((name, authority if lowered == b"host" and authority else value))
+    if host is None and authority:
+        kept.append((b"Host", authority))
+    _note_upgrade(fields, options, version)
+    kept += forwarded.fields()
+    kept.append((b"Via", _VIA[version]))
+    fields.fields = kept
+    fields.client = peer.address
+
+
+class _Forwarded:
+    """Who asked, and for what: our own word, and before it that of the proxies that are believed."""
+
+    __slots__ = ("_chain", "_host", "_scheme")
+
+    def __init__(self, peer: Peer, host: bytes) -> None:
+        self._chain = [peer.address.encode()]
+        self._scheme = peer.scheme
+        self._host = host
+
+    def takes(self, lowered: bytes, value: bytes) -> bool:
+        """Believe what a trusted proxy says; False for a field that says none of this."""
+        if lowered == b"x-forwarded-for":
+            self._chain.insert(-1, value)
+        elif lowered == b"x-forwarded-proto":
+            self._scheme = value
+        elif lowered == b"x-forwarded-host":
+            self._host = value
+        else:
+            return False
+        return True
+
+    def fields(self) -> Headers:
+        """The fields for the endpoint."""
+        said = [(b"X-Forwarded-For", b", ".join(self._chain)), (b"X-Forwarded-Proto", self._scheme)]
+        return [*said, (b"X-Forwarded-Host", self._host)] if self._host else said
+
+
+def fill_response(head: ResponseHead, received: Headers, options: frozenset[bytes]) -> None:
+    """Work out what follows from the fields `received` from an endpoint, whose body's length is known already.
+
+    `options` are the fields that its Connection names.
+    """
+    bodiless = head.status < 200 or head.status == 204
+    kept = head.fields
+    for name, value in received:
+        lowered = name.lower()
+        if lowered == b"upgrade":
+            head.upgrade = value
+        elif (
+            lowered in HOP_BY_HOP
+            or (lowered in options and lowered not in NEVER_NOMINATED)
+            or lowered == b"x-request-id"
+            or (bodiless and lowered == b"content-length")
+        ):
+            continue
+        else:
+            if lowered == b"retry-after" and value.isdigit() and len(value) < 10:
+                head.retry_after = float(value)
+            elif lowered == b"date":
+                head.dated = True
+            kept.append((name, value))
+
+
+def trailers_to_pass_on(trailers: Headers) -> Headers:
+    """The trailer fields that may travel on, in either direction."""
+    return [
+        (name, value)
+        for name, value in trailers
+        if name.lower() not in FORBIDDEN_TRAILERS and not _speaks_of_the_client(name.lower())
+    ]
+
+
+def prefers_json(headers: Headers) -> bool:
+    """Whether an error should be told as problem+json: the client names a JSON type in Accept."""
+    return any(name.lower() == b"accept" and b"json" in value.lower() for name, value in headers)
+
+
+def connection_options(headers: Headers) -> frozenset[bytes]:
+    """The names in all Connection fields, in lower case."""
+    options: list[bytes] = []
+    for name, value in headers:
+        if name.lower() == b"connection":
+            options += [option.strip(b" \t").lower() for option in value.split(b",")]
+    return frozenset(options)
+
+
+def _host(headers: Headers, version: int) -> bytes | None:
+    """The one Host there must be (RFC 9112 §3.2); HTTP/2 may have :authority alone."""
+    hosts = [value for name, value in headers if name.lower() == b"host"]
+    if len(hosts) > 1:
+        raise BadMessage("more than one Host")
+    if not hosts:
+        if version not in (HTTP_1_0, HTTP_2):
+            raise BadMessage("no Host")
+        return None
+    if not hosts[0] or HOST.fullmatch(hosts[0]) is None:
+        raise BadMessage("malformed Host")
+    return hosts[0]
+
+
+def _speaks_of_the_client(lowered: bytes) -> bool:
+    """Fields that only a trusted proxy may set; `_` is read as `-`, as CGI and WSGI do."""
+    spelled = lowered.replace(b"_", b"-")
+    return spelled.startswith(b"x-forwarded-") or spelled in (b"forwarded", b"x-request-id", b"x-real-ip")
+
+
+def _note_upgrade(fields: RequestFields, options: frozenset[bytes], version: int) -> None:
+    """Pass an upgrade on, but not one to h2c, which would carry requests past us, and none with a body."""
+    if version == HTTP_2:
+        fields.upgrade = b""  # the server connection says it by :protocol, after this
+        return
+    protocols = [protocol.strip(b" \t").lower() for protocol in fields.upgrade.split(b",")]
+    if not fields.upgrade or b"upgrade" not in options or version == HTTP_1_0 or fields.length or b"h2c" in protocols:
+        fields.upgrade = b""

@@ -1,0 +1,430 @@
+"""The endpoint's side: one connection, the requests it carries one after the other, and what comes back on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.outcome import Kind
+from balancer.proxy import fields as rules
+from balancer.proxy.fields import BadMessage
+from balancer.proxy.flow import PEER_FULL, Intake
+from balancer.proxy.http1 import framing, lines
+from balancer.proxy.http1.framing import BARE_LF, ChunkedReader
+from balancer.proxy.interfaces import BEGAN, SENT, STALE, ClientStream, Receiver
+from balancer.proxy.messages import NO_FIELDS, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
+from balancer.proxy.timers import TimerWheel
+from balancer.proxy.transport import Protocol, Transport
+
+MAX_INTERIM: Final = 32
+"""1xx responses to one request: an endpoint that sends more never means to answer."""
+
+_IDLE: Final = 0
+_HEAD: Final = 1
+_LENGTH: Final = 2
+_CHUNKED: Final = 3
+_UNTIL_CLOSE: Final = 4
+_TUNNEL: Final = 5
+
+
+class Owner:
+    """Where the connections of one fleet idle, and the limits that hold for them (seconds and bytes)."""
+
+    __slots__ = ("clock", "idle_timeout", "max_header_bytes", "max_headers", "response_timeout", "wheel")
+
+    def __init__(self, wheel: TimerWheel, clock: Callable[[], float]) -> None:
+        self.wheel = wheel
+        self.clock = clock
+        self.response_timeout = 0.0
+        self.idle_timeout = 0.0
+        self.max_header_bytes = 0
+        self.max_headers = 0
+
+    def give_back(self, connection: ClientConnection, now: float) -> None:
+        """Keep a connection whose request has been answered for the next one."""
+        raise NotImplementedError
+
+    def lost(self, connection: ClientConnection) -> None:
+        """A connection is closed or closing: use it no more."""
+        raise NotImplementedError
+
+
+class Head(ResponseHead):
+    """A response's head, and what it says of its connection."""
+
+    __slots__ = ("keep_alive",)
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.keep_alive = True
+        """Whether the endpoint lets its connection be used again."""
+
+
+class ClientConnection(ClientStream, Protocol):
+    """One connection to one endpoint: carries one request at a time, and waits among the idle ones in between."""
+
+    __slots__ = (
+        "_chunks",
+        "_head",
+        "_head_bytes",
+        "_held",
+        "_interim",
+        "_is_head",
+        "_left",
+        "_owner",
+        "_reader",
+        "_reading",
+        "_response_over",
+        "_sent_whole",
+        "above",
+        "below",
+        "carried",
+        "endpoint",
+        "idle",
+        "idle_since",
+        "intake",
+        "receiver",
+        "transport",
+    )
+
+    def __init__(self, owner: Owner, endpoint: Endpoint) -> None:
+        super().__init__()
+        self._owner = owner
+        self.endpoint = endpoint
+        self.receiver: Receiver | None = None
+        """Whose request it carries."""
+        self.carried = 0
+        """Requests begun on this connection."""
+        self.idle = False
+        """Whether it waits among the idle ones, between its neighbours there."""
+        self.above: ClientConnection | None = None
+        self.below: ClientConnection | None = None
+        self.idle_since = 0.0
+        self.transport: Transport | None = None
+        self.intake: Intake | None = None
+        self._reading = _IDLE
+        self._held = b""
+        self._head_bytes = b""
+        self._head: Head | None = None
+        self._left = 0
+        self._reader: ChunkedReader | None = None
+        self._interim = 0
+        self._is_head = False
+        self._chunks = False
+        """Whether the request's body goes out in chunks."""
+        self._sent_whole = False
+        self._response_over = False
+        """In a tunnel: whether the endpoint has half-closed."""
+
+    # What an exchange calls.
+
+    def send(self, head: RequestHead, request_id: bytes, extra: Headers, body: bytes, ended: bool, now: float) -> None:
+        self.carried += 1
+        self._reading = _HEAD
+        self._interim = 0
+        fields = head.fields
+        self._is_head = head.is_head
+        self._sent_whole = ended
+        own = b""
+        if not fields.authority:
+            own = b"Host: %b\r\n" % self.endpoint.address.encode()
+        if extra:
+            own += lines.field_lines(extra)
+        wire = b"%b%b%bX-Request-Id: %b\r\n\r\n" % (
+            head.http1 or lines.request_line(head),
+            own,
+            fields.http1 or lines.request_fields(fields),
+            request_id,
+        )
+        if fields.length:
+            self._chunks = fields.length == UNKNOWN_LENGTH
+            if self._chunks:
+                if body:
+                    wire += lines.chunk(body)
+                if ended:
+                    wire += lines.last_chunk(NO_FIELDS)
+            else:
+                wire += body
+        self._write(wire)
+        if ended:
+            self._owner.wheel.arm(self, now + self._owner.response_timeout)
+        else:
+            self.deadline = 0.0
+
+    def data(self, data: bytes, now: float) -> None:
+        if self._reading == _TUNNEL or not self._chunks:
+            self._write(data)
+        else:
+            self._write(lines.chunk(data))
+
+    def end(self, trailers: Headers, now: float) -> None:
+        self._sent_whole = True
+        transport = self.transport
+        if self._reading == _TUNNEL:
+            if transport is None or transport.is_closing():
+                return
+            if self._response_over:
+                self.receiver = None
+                transport.close()
+            else:
+                transport.write_eof()
+            return
+        if self._chunks:
+            self._write(lines.last_chunk(trailers))
+        if self._reading == _HEAD:
+            self._owner.wheel.arm(self, now + self._owner.response_timeout)
+
+    def reset(self) -> None:
+        self.receiver = None
+        self._reading = _IDLE
+        if self.transport is not None:
+            self.transport.abort()
+
+    def pause_reading(self) -> None:
+        if self.intake is not None:
+            self.intake.stop(PEER_FULL)
+
+    def resume_reading(self) -> None:
+        if self.intake is not None:
+            self.intake.go(PEER_FULL)
+
+    def _write(self, data: bytes) -> None:
+        self.endpoint.bytes_sent += len(data)
+        transport = self.transport
+        if transport is not None:
+            transport.write(data)
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: Transport) -> None:
+        self.transport = transport
+        self.intake = Intake(transport)
+        self.endpoint.connections_opened += 1
+        self.endpoint.connections_open += 1
+
+    def data_received(self, data: bytes) -> None:
+        self.endpoint.bytes_received += len(data)
+        receiver = self.receiver
+        if receiver is None:
+            # Bytes that nobody asked for must never be read as the answer to the next request.
+            self.reset()
+        elif self._reading == _HEAD:
+            self._read_heads(receiver, data, self._owner.clock())
+        else:
+            now = self._owner.clock()
+            if self._reading == _TUNNEL:
+                receiver.response_data(data, now)
+                return
+            self._owner.wheel.arm(self, now + self._owner.idle_timeout)
+            self._read_body(receiver, data, now)
+
+    def eof_received(self) -> bool:
+        receiver = self.receiver
+        if receiver is None:
+            return False
+        if self._reading == _UNTIL_CLOSE:
+            self._finished(receiver, False, self._owner.clock())
+        elif self._reading == _TUNNEL:
+            return self._half_closed(receiver)
+        return False
+
+    def _half_closed(self, receiver: Receiver) -> bool:
+        """Nothing more comes from the endpoint; whether it may still be sent to."""
+        self._response_over = True
+        stays = not self._sent_whole
+        if not stays:
+            self.receiver = None
+        receiver.response_ended(NO_FIELDS, self._owner.clock())
+        return stays
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.endpoint.connections_open -= 1
+        self._owner.lost(self)
+        receiver, self.receiver = self.receiver, None
+        self.transport = None
+        self.intake = None
+        if receiver is None:
+            return
+        if self._reading == _TUNNEL and error is None and not self._response_over:
+            # Closed in order: what came is all there was.
+            self._response_over = True
+            receiver.response_ended(NO_FIELDS, self._owner.clock())
+        nothing_came = self._reading == _HEAD and not self._held and self._interim == 0
+        progress = BEGAN if not nothing_came else STALE if self.carried > 1 else SENT
+        receiver.attempt_failed(Kind.RESET, progress)
+
+    def pause_writing(self) -> None:
+        if self.receiver is not None:
+            self.receiver.endpoint_full()
+            if self._reading != _TUNNEL:
+                # The endpoint takes nothing of the body: that is silence in mid-message too.
+                self._owner.wheel.arm(self, self._owner.clock() + self._owner.idle_timeout)
+
+    def resume_writing(self) -> None:
+        if self.receiver is not None:
+            self.receiver.endpoint_ready()
+            if not self._sent_whole and self._reading == _HEAD:
+                self.deadline = 0.0
+
+    def expired(self, now: float) -> None:
+        receiver = self.receiver
+        if receiver is None:
+            self._owner.lost(self)
+            if self.transport is not None:
+                self.transport.close()
+        elif self.intake is not None and self.intake.stopped:
+            # It is the client that does not read: its own timer looks after that.
+            self._owner.wheel.arm(self, now + self._owner.idle_timeout)
+        else:
+            progress = BEGAN if self._reading != _HEAD or self._interim else SENT
+            self.reset()
+            receiver.attempt_failed(Kind.TIMED_OUT, progress)
+
+    # Reading the response.
+
+    def _read_heads(self, receiver: Receiver, data: bytes, now: float) -> None:
+        """Interim responses, then the head of the final one, then what of its body has come with it."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        known = self._head
+        if known is not None and known.status >= 200 and data.startswith(self._head_bytes):
+            # To the byte the head of the response before: endpoints repeat theirs.
+            self._begin_body(receiver, known, data[len(self._head_bytes) :], now)
+            return
+        while True:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                if len(data) > self._owner.max_header_bytes:
+                    self._refuse(receiver, "header fields too large")
+                elif BARE_LF.search(data) is not None:
+                    self._refuse(receiver, "line ended by a bare LF")
+                else:
+                    self._held = data
+                return
+            head_bytes = data[:end]
+            try:
+                head = response_head(head_bytes, self._owner.max_headers)
+            except BadMessage as bad:
+                self._refuse(receiver, bad.fault)
+                return
+            self._head_bytes = head_bytes
+            self._head = head
+            if head.status >= 200:
+                break
+            data = data[end:]
+            if head.status == 101:
+                self._switch(receiver, head, data, now)
+                return
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                self._refuse(receiver, "too many interim responses")
+                return
+            receiver.interim(head)
+            if not data or self.receiver is not receiver:
+                return
+        self._begin_body(receiver, head, data[end:], now)
+
+    def _switch(self, receiver: Receiver, head: Head, rest: bytes, now: float) -> None:
+        """101: from here on bytes go both ways, unless nobody asked for that."""
+        self._reading = _TUNNEL
+        self._chunks = False
+        self._sent_whole = False
+        self._response_over = False
+        self._owner.wheel.forget(self)
+        receiver.switched(head)
+        if rest and self.receiver is receiver:
+            receiver.response_data(rest, now)
+
+    def _begin_body(self, receiver: Receiver, head: Head, rest: bytes, now: float) -> None:
+        status = head.status
+        length = 0 if self._is_head or status in (204, 304) else head.length
+        if length >= 0 and len(rest) >= length:
+            # The whole response is here: the common case, told in one call so that it goes out in one write.
+            reusable = head.keep_alive and len(rest) == length
+            self._release(reusable, now)
+            receiver.response(head, rest[:length] if len(rest) > length else rest, True, now)
+            return
+        self._owner.wheel.arm(self, now + self._owner.idle_timeout)
+        if length >= 0:
+            self._reading = _LENGTH
+            self._left = length - len(rest)
+            receiver.response(head, rest, False, now)
+            return
+        if length == UNKNOWN_LENGTH:
+            self._reading = _CHUNKED
+            self._reader = ChunkedReader(self._owner.max_header_bytes, self._owner.max_headers)
+        else:
+            self._reading = _UNTIL_CLOSE
+        receiver.response(head, b"", False, now)
+        if rest and self.receiver is receiver:
+            self._read_body(receiver, rest, now)
+
+    def _read_body(self, receiver: Receiver, data: bytes, now: float) -> None:
+        if self._reading == _LENGTH:
+            left = self._left - len(data)
+            self._left = left
+            if left > 0:
+                receiver.response_data(data, now)
+                return
+            receiver.response_data(data[:left] if left < 0 else data, now)
+            self._finished(receiver, left == 0, now)
+        elif self._reading == _CHUNKED and self._reader is not None:
+            reader = self._reader
+            try:
+                position = reader.feed(data)
+            except BadMessage as bad:
+                self._refuse(receiver, bad.fault)
+                return
+            if reader.out:
+                payload = b"".join(reader.out)
+                reader.out = []
+                receiver.response_data(payload, now)
+            if reader.done:
+                self._finished(receiver, position == len(data), now, rules.trailers_to_pass_on(reader.trailers))
+        else:
+            receiver.response_data(data, now)
+
+    def _finished(self, receiver: Receiver, reusable: bool, now: float, trailers: Headers = NO_FIELDS) -> None:
+        """The response's last byte has been passed on."""
+        head = self._head
+        self._release(reusable and head is not None and head.keep_alive, now)
+        receiver.response_ended(trailers, now)
+
+    def _release(self, reusable: bool, now: float) -> None:
+        """Part from the exchange: to the idle ones, if another request may follow on this connection."""
+        self.receiver = None
+        self._reading = _IDLE
+        self._reader = None
+        if self.intake is not None:
+            self.intake.go(PEER_FULL)
+        if reusable and self._sent_whole:
+            self._owner.give_back(self, now)
+        else:
+            self.deadline = 0.0
+            if self.transport is not None:
+                self.transport.close()
+
+    def _refuse(self, receiver: Receiver, fault: str) -> None:
+        self.reset()
+        receiver.attempt_failed(Kind.BAD_RESPONSE, BEGAN, fault)
+
+
+def response_head(head: bytes, max_fields: int) -> Head:
+    """Read an endpoint's response head, from the status line to the empty line. Raises BadMessage.
+
+    `max_fields` is the most header fields that it may have.
+    """
+    line_end = head.find(b"\r\n")
+    minor, status = framing.status_line(head[:line_end])
+    received = framing.header_fields(head[line_end + 2 :])
+    if len(received) > max_fields:
+        raise BadMessage("too many header fields", 502)
+    response = Head(status)
+    response.length = framing.body_length(received, minor)
+    options = rules.connection_options(received)
+    response.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    rules.fill_response(response, received, options)
+    lines.response_lines(response, head[13:line_end])
+    return response
