@@ -119,9 +119,7 @@ async def test_response_fields_for_one_hop_end_here(start: Start) -> None:
     )
     async with Endpoint(balancer.endpoints[0], always(answer)), await Client.connect(balancer.port) as client:
         response = await client.ask(f"{GET}\r\n")
-    assert response.without(ADDED_TO_RESPONSES) == (
-        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-End: 1\r\n\r\n"
-    )
+    assert response.without(ADDED_TO_RESPONSES) == (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-End: 1\r\n\r\n")
 
 
 async def test_the_absolute_form_goes_on_as_a_path(start: Start) -> None:
