@@ -38,6 +38,10 @@ Environment variables of settings: ejectAfter becomes LB_EJECT_AFTER. One that i
 {{- with include "lb.backendPort" . }}{{ $_ := set $settings "kubernetesPort" . }}{{ end }}
 {{- with .Values.backend.namespace }}{{ $_ := set $settings "kubernetesNamespace" . }}{{ end }}
 {{- end }}
+{{- if .Values.gateway.enabled }}
+{{- $_ := set $settings "gatewayClass" .Values.gateway.className }}
+{{- $_ := set $settings "gatewayService" (include "lb.fullname" .) }}
+{{- end }}
 {{- if .Values.balancer.tls.secretName }}
 {{- $_ := set $settings "tlsCert" "/etc/lb/tls/tls.crt" }}
 {{- $_ := set $settings "tlsKey" "/etc/lb/tls/tls.key" }}
@@ -45,8 +49,10 @@ Environment variables of settings: ejectAfter becomes LB_EJECT_AFTER. One that i
 {{- toJson (merge (dict) (omit .Values.balancer.settings "adminToken") $settings) -}}
 {{- end -}}
 
+{{/* Where the endpoints of the balancer's own port come from; with Gateways there may be none. */}}
 {{- define "lb.discovery" -}}
-{{- .Values.balancer.settings.discovery | default "kubernetes" -}}
+{{- $nothing := and .Values.gateway.enabled (not .Values.pi.enabled) (not .Values.backend.service) -}}
+{{- .Values.balancer.settings.discovery | default (ternary "static" "kubernetes" $nothing) -}}
 {{- end -}}
 
 {{/* The Service whose endpoints are balanced. */}}

@@ -12,7 +12,7 @@
 {{- if and (eq $discovery "kubernetes") (not .Values.pi.enabled) (not .Values.backend.service) -}}
 {{- $wrong = append $wrong "pi.enabled is false, and nothing says what to balance: set backend.service to the name of a Service." -}}
 {{- end -}}
-{{- if and (eq $discovery "static") (not $settings.backends) (not $settings.backendsFile) -}}
+{{- if and (eq $discovery "static") (not $settings.backends) (not $settings.backendsFile) (not .Values.gateway.enabled) -}}
 {{- $wrong = append $wrong "balancer.settings.discovery is static: set balancer.settings.backends (host:port, with commas between) or backendsFile." -}}
 {{- end -}}
 {{- if and (eq $discovery "dns") (not $settings.dnsName) -}}
@@ -28,6 +28,14 @@
 {{- end -}}
 {{- if and .Values.balancer.tls.secretName (or $settings.tlsCert $settings.tlsKey) -}}
 {{- $wrong = append $wrong "balancer.tls.secretName and balancer.settings.tlsCert or tlsKey are both set: choose one." -}}
+{{- end -}}
+{{- if and .Values.gateway.enabled (eq (include "lb.mode" .) "tcp") -}}
+{{- $wrong = append $wrong "gateway.enabled is true, and balancer.settings.mode is tcp: Gateways need http." -}}
+{{- end -}}
+{{- range $name := list "gatewayClass" "gatewayService" -}}
+{{- if hasKey $settings $name -}}
+{{- $wrong = append $wrong (printf "balancer.settings.%s is set: use gateway.enabled and gateway.className, which the ClusterRole follows." $name) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- $wrong = append $wrong "httpRoute.enabled is true: set httpRoute.parentRefs to the Gateway that it belongs to." -}}

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import uvloop
@@ -21,8 +21,9 @@ import uvloop
 from balancer import discovery, tracing
 from balancer.admin import Admin
 from balancer.balancing import strategies
+from balancer.balancing.decision import DecisionLog
 from balancer.balancing.endpoint import Endpoint, Snapshot
-from balancer.balancing.pool import Policy, Pool
+from balancer.balancing.pool import DEFAULT_CLUSTER, Policy, Pool
 from balancer.counters import Counters
 from balancer.log import AccessLog, Output
 from balancer.probes import Probes
@@ -34,6 +35,10 @@ from balancer.proxy.service import Means
 from balancer.proxy.tcp import TcpProxy
 from balancer.proxy.timers import TICK, TimerWheel
 from balancer.settings import Settings
+
+if TYPE_CHECKING:
+    from balancer.discovery.gateway.control import GatewayControl
+    from balancer.gateways import Gateways
 
 CANNOT_START: Final = 1
 RELOAD_EVERY: Final = 2.0
@@ -73,7 +78,9 @@ class Balancer:
         self.started_at = self._clock()
         self.replica = os.environ.get("HOSTNAME") or socket.gethostname()
         self._counters = Counters()
-        self._pool = Pool(self._strategy(settings.strategy), settings.strategy, _policy(settings), self._random)
+        self._decisions = DecisionLog()
+        self._strategy_name = settings.strategy
+        self._pool = self._new_pool(DEFAULT_CLUSTER)
         self._pool.subscribe(self)
         self._wheel = TimerWheel(self._clock())
         self._poller = Poller(self._wheel, self._clock, Buffers(settings.max_buffer_memory or default_limit()))
@@ -95,6 +102,14 @@ class Balancer:
             if settings.tls_cert and settings.tls_key
             else None
         )
+        self._gateways: Gateways | None = None
+        self._control: GatewayControl | None = None
+        if settings.gateway_class is not None and isinstance(self._proxy, HttpProxy):
+            # Imported only here: who does not ask for Gateways pays nothing for them.
+            from balancer import gateways
+
+            self._gateways = gateways.Gateways(settings, means, self._new_fleet, self._proxy.cluster, self._tracer)
+            self._control = gateways.control(self._gateways, settings.gateway_class, self.replica, self._random)
         self._discovery = discovery.create(settings, self._counters.discovery_events, self._clock)
         self._admin = Admin(
             settings=settings,
@@ -104,6 +119,7 @@ class Balancer:
             discovery=self._discovery.status,
             proxy=self,
             switch_strategy=self.switch_strategy,
+            others=self._gateways.pools if self._gateways is not None else tuple,
         )
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -128,6 +144,8 @@ class Balancer:
             work.append(Probes(self._pool, self._settings, self._clock, self._random).run())
         if self._certificate:
             work.append(self._reload())
+        if self._control is not None:
+            work.append(self._control.run())
         self._tasks = [loop.create_task(_told(job)) for job in work]
         log.info(
             "listening",
@@ -149,13 +167,19 @@ class Balancer:
         await self._leaving.wait()
         self._admin.draining = True
         self._proxy.drain()
+        if self._gateways is not None:
+            self._gateways.drain()
         log.info("draining", delay=self._settings.drain_delay, timeout=self._settings.drain_timeout)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), self._settings.drain_delay)
         self._proxy.stop_listening()
+        if self._gateways is not None:
+            self._gateways.stop_listening()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._proxy.all_closed(), self._settings.drain_timeout)
+            await asyncio.wait_for(self._all_closed(), self._settings.drain_timeout)
         cut = self._proxy.cut()
+        if self._gateways is not None:
+            cut += self._gateways.cut()
         self._counters.drained_cut += cut
         if cut:
             log.warning("cut at the end of LB_DRAIN_TIMEOUT", requests=cut)
@@ -166,12 +190,21 @@ class Balancer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._proxy.close()
+        if self._gateways is not None:
+            self._gateways.close()
+        if self._control is not None:
+            await self._control.close()
         self._poller.stop()
         await self._admin.stop()
         if self._tracer is not None:
             self._tracer.close()
         log.info("stopped", requests=self._counters.requests)
         self._output.close()
+
+    async def _all_closed(self) -> None:
+        await self._proxy.all_closed()
+        if self._gateways is not None:
+            await self._gateways.all_closed()
 
     def _interrupted(self) -> None:
         """Ctrl-C: no delay."""
@@ -190,6 +223,9 @@ class Balancer:
             now = self._clock()
             self._wheel.advance(now)
             self._pool.tick(now)
+            if self._gateways is not None:
+                for pool in self._gateways.pools():
+                    pool.tick(now)
 
     async def _reload(self) -> None:
         while self._certificate:
@@ -201,8 +237,21 @@ class Balancer:
         self._proxy.discovered()
 
     def switch_strategy(self, name: str) -> None:
-        """Choose by another strategy from now on. Raises ValueError for one that there is not."""
+        """Choose by another strategy from now on, in every cluster. Raises ValueError for one that there is not."""
         self._pool.use(self._strategy(name), name, self._clock())
+        self._strategy_name = name
+        for pool in self._gateways.pools() if self._gateways is not None else ():
+            pool.use(self._strategy(name), name, self._clock())
+
+    def _new_pool(self, cluster: str) -> Pool:
+        """A pool by the settings; all tell of their decisions in one log."""
+        name = self._strategy_name
+        return Pool(self._strategy(name), name, _policy(self._settings), self._random, cluster, self._decisions)
+
+    def _new_fleet(self, cluster: str) -> Pool:
+        pool = self._new_pool(cluster)
+        self._admin.follow(pool)
+        return pool
 
     def _strategy(self, name: str) -> strategies.Strategy:
         return strategies.load(name, self._random, self._settings.hash_key)
@@ -233,6 +282,8 @@ class Balancer:
 
     def idle_connections(self, endpoint: Endpoint) -> int:
         """Unused connections kept open to `endpoint`."""
+        if self._gateways is not None and endpoint.cluster != DEFAULT_CLUSTER:
+            return self._gateways.idle_connections(endpoint)
         return self._proxy.idle_connections(endpoint)
 
 

@@ -9,7 +9,9 @@ from mypy_extensions import mypyc_attr
 from balancer.balancing.pool import Pool
 from balancer.balancing.retry import RetryBudget
 from balancer.proxy.interfaces import Upstreams
-from balancer.proxy.messages import RequestHead
+from balancer.proxy.messages import RequestHead, ResponseHead
+from balancer.proxy.responses import Error
+from balancer.routing.rule import Edits
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
@@ -57,15 +59,53 @@ class Cluster:
         """Whether the first complete snapshot of its endpoints has come."""
 
 
+class Routed:
+    """What becomes of a request: its cluster, and what is changed on the way there and back; or an answer of our own.
+
+    Made once for all requests that are alike, and not changed after that.
+    """
+
+    __slots__ = ("_edited", "_edited_from", "cluster", "error", "head", "redirect", "response", "route", "timeout")
+
+    def __init__(self, cluster: Cluster, route: str = "") -> None:
+        self.cluster = cluster
+        """Where it goes; of no meaning where there is an answer of our own."""
+        self.route = route
+        """The name of the route, for the log; empty where there is only one way."""
+        self.head: RequestHead | None = None
+        """What the endpoint is sent instead of the client's head; None: that."""
+        self.response: Edits | None = None
+        """Changes of the response's fields."""
+        self.redirect: ResponseHead | None = None
+        """Sends the client elsewhere."""
+        self.error: Error | None = None
+        """Why it goes nowhere."""
+        self.timeout = -1.0
+        """Seconds for the whole request; 0: no limit; below 0: as the cluster's policy says."""
+        self._edited_from: ResponseHead | None = None
+        self._edited: ResponseHead | None = None
+
+    def edited(self, head: ResponseHead) -> ResponseHead:
+        """The response's head as the client gets it. An endpoint repeats its heads: so does this."""
+        if self.response is None:
+            return head
+        edited = self._edited
+        if edited is None or self._edited_from is not head:
+            edited = head.with_fields(self.response.applied(head.fields))
+            self._edited_from, self._edited = head, edited
+        return edited
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Router:
-    """Says which cluster a request goes to. By environment settings there is one cluster, and nothing to decide."""
+    """Says where a request goes. By environment settings there is one cluster, and nothing to decide."""
 
-    __slots__ = ("only",)
+    __slots__ = ("_routed", "only")
 
     def __init__(self, only: Cluster) -> None:
         self.only = only
+        self._routed = Routed(only)
 
-    def route(self, head: RequestHead) -> Cluster | None:
-        """The cluster for a request; None: no route matches it, and the client gets 404."""
-        return self.only
+    def route(self, head: RequestHead) -> Routed:
+        """What becomes of a request."""
+        return self._routed

@@ -68,7 +68,6 @@ class Exchange(Attempts, Receiver):
         "_kept_size",
         "_response_over",
         "_retry_after",
-        "_routed",
         "_total_deadline",
         "_trailers",
         "bytes_received",
@@ -79,6 +78,7 @@ class Exchange(Attempts, Receiver):
         "peer",
         "request_id",
         "request_whole",
+        "routed",
         "server",
         "span",
         "state",
@@ -88,7 +88,8 @@ class Exchange(Attempts, Receiver):
 
     def __init__(self, service: HttpService, server: ServerStream, peer: Peer, head: RequestHead, now: float) -> None:
         routed = service.router.route(head)
-        super().__init__(service, routed or service.router.only, head.info, now)
+        super().__init__(service, routed.cluster, head.info, now)
+        self.routed = routed
         self.http = service
         self.server = server
         self.peer = peer
@@ -106,7 +107,6 @@ class Exchange(Attempts, Receiver):
         self.bytes_sent = 0
         self.first_byte_took = -1.0
         """Seconds from the end of sending to the response's first byte; below 0 when none came."""
-        self._routed = routed is not None
         self.stream: ClientStream | None = None
         """What carries the request now."""
         self._connecting: Connecting | None = None
@@ -136,11 +136,15 @@ class Exchange(Attempts, Receiver):
         if service.tracer is not None:
             head = self.head
             self.span = service.tracer.begin(head.info, head.scheme, head.version, head.fields.trace_context)
-        if not self._routed:
-            self._fail(responses.NO_ROUTE, now)
+        routed = self.routed
+        if routed.error is not None:
+            self._fail(routed.error, now)
+            return
+        if routed.redirect is not None:
+            self._redirect(routed.redirect, now)
             return
         self.cluster.budget.earn(now)
-        total = self.cluster.policy.total_timeout
+        total = self.cluster.policy.total_timeout if routed.timeout < 0 else routed.timeout
         if total:
             self._total_deadline = now + total
             service.wheel.arm(self, self._total_deadline)
@@ -247,11 +251,12 @@ class Exchange(Attempts, Receiver):
         kept = self._kept
         body = b"".join(kept) if kept is not None else b""
         extra = self.span.fields if self.span is not None else NO_FIELDS
+        head = self.routed.head or self.head
         if whole and self._trailers:
-            stream.send(self.head, self.request_id, extra, body, False, now)
+            stream.send(head, self.request_id, extra, body, False, now)
             stream.end(self._trailers, now)
         else:
-            stream.send(self.head, self.request_id, extra, body, whole, now)
+            stream.send(head, self.request_id, extra, body, whole, now)
         if whole and self.lease is not None:
             self.lease.sent(now)
         if self._kept_size:
@@ -393,6 +398,8 @@ class Exchange(Attempts, Receiver):
             self.bytes_sent += len(body)
         if ended:
             self.stream = None
+        if self.routed.response is not None:
+            head = self.routed.edited(head)
         self.server.respond(head, extra, body, ended, now)
         if ended:
             self._answered(now)
@@ -479,6 +486,14 @@ class Exchange(Attempts, Receiver):
         head, body = responses.render(error, self.request_id, prefers_json(self.head.fields.received))
         dated = [(b"Date", self.http.date(now))]
         self.server.respond(head, dated, b"" if self.head.is_head else body, True, now)
+        self._end(now)
+        self.server.finished(now)
+
+    def _redirect(self, head: ResponseHead, now: float) -> None:
+        """Send the client elsewhere."""
+        self._become(RESPONDING)
+        self.status = head.status
+        self.server.respond(self.routed.edited(head), [(b"Date", self.http.date(now))], b"", True, now)
         self._end(now)
         self.server.finished(now)
 

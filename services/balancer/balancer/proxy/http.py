@@ -6,6 +6,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.pool import DEFAULT_CLUSTER
 from balancer.balancing.retry import RetryBudget
 from balancer.proxy import responses
 from balancer.proxy.cluster import Cluster, Policy, Router
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 class HttpProxy(Protocols):
     """HTTP/1 in, HTTP/1.1 out."""
 
-    def __init__(self, settings: Settings, means: Means) -> None:
-        budget = RetryBudget(settings.retry_budget)
-        self._cluster = Cluster("default", means.pool, Policy(settings), budget, Http1Upstreams(settings, means))
-        self._service = HttpService(settings, means, Router(self._cluster))
+    def __init__(self, settings: Settings, means: Means, router: Router | None = None) -> None:
+        """`router` None: everything goes to the one cluster of the settings."""
+        if router is None:
+            budget = RetryBudget(settings.retry_budget)
+            upstreams = Http1Upstreams(settings, means)
+            router = Router(Cluster(DEFAULT_CLUSTER, means.pool, Policy(settings), budget, upstreams))
+        self.cluster = router.only
+        self._service = HttpService(settings, means, router)
         self._known = KnownBlocks(self._service)
         self._door = Door(settings, self, means.poller, means.counters)
 
@@ -60,11 +65,11 @@ class HttpProxy(Protocols):
 
     def discovered(self) -> None:
         """The first complete snapshot has come."""
-        self._cluster.discovered = True
+        self.cluster.discovered = True
 
     def endpoint_left(self, endpoint: Endpoint) -> None:
         """Close what idles at an endpoint that has left."""
-        self._cluster.upstreams.close_idle(endpoint)
+        self.cluster.upstreams.close_idle(endpoint)
 
     def drain(self) -> None:
         """From now on every response says that its connection closes; none is closed without that notice."""
@@ -93,12 +98,12 @@ class HttpProxy(Protocols):
 
     def close(self) -> None:
         """Close the connections to endpoints."""
-        self._cluster.upstreams.close()
+        self.cluster.upstreams.close()
 
     def retry_budget(self, now: float) -> float:
         """Retries that could be paid for now."""
-        return self._cluster.budget.left(now)
+        return self.cluster.budget.left(now)
 
     def idle_connections(self, endpoint: Endpoint) -> int:
         """Unused connections kept open to `endpoint`."""
-        return self._cluster.upstreams.idle_to(endpoint)
+        return self.cluster.upstreams.idle_to(endpoint)

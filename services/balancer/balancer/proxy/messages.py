@@ -90,11 +90,37 @@ class RequestFields:
         self.http2: object | None = None
         """Memo of the HTTP/2 writer."""
 
+    def with_fields(self, fields: Headers, authority: bytes) -> RequestFields:
+        """The same with other fields for the endpoint, and another host named."""
+        other = RequestFields(self.received)
+        other.fields = fields
+        other.authority = authority
+        other.client = self.client
+        other.length = self.length
+        other.expects_continue = self.expects_continue
+        other.upgrade = self.upgrade
+        other.request_id = self.request_id
+        other.explain = self.explain
+        other.trace_context = self.trace_context
+        return other
+
 
 class RequestHead:
     """A request without its body: what a request line or pseudo-fields say, and the fields."""
 
-    __slots__ = ("authority", "fields", "http1", "http2", "info", "is_head", "method", "scheme", "target", "version")
+    __slots__ = (
+        "authority",
+        "fields",
+        "http1",
+        "http2",
+        "info",
+        "is_head",
+        "method",
+        "routes",
+        "scheme",
+        "target",
+        "version",
+    )
 
     def __init__(self, method: str, scheme: bytes, target: bytes, version: int, fields: RequestFields) -> None:
         self.method = method
@@ -115,6 +141,8 @@ class RequestHead:
         """Memo of the HTTP/1 writer: the request line with its line end; empty: not made yet."""
         self.http2: object | None = None
         """Memo of the HTTP/2 writer."""
+        self.routes: object | None = None
+        """Memo of the router: what becomes of requests with this head."""
 
 
 class ResponseHead:
@@ -138,3 +166,13 @@ class ResponseHead:
         """Memo of the HTTP/1 writer: status line and field lines, each with its line end; empty: not made yet."""
         self.http2: object | None = None
         """Memo of the HTTP/2 writer."""
+
+    def with_fields(self, fields: Headers) -> ResponseHead:
+        """The same with other fields for the client."""
+        other = ResponseHead(self.status)
+        other.fields = fields
+        other.dated = any(name.lower() == b"date" for name, _ in fields)
+        other.length = self.length
+        other.retry_after = self.retry_after
+        other.upgrade = self.upgrade
+        return other

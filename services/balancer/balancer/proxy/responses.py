@@ -47,6 +47,9 @@ NOT_TLS: Final = Error(
     "This port speaks TLS: ask for https:// instead of http://.",
 )
 NO_ROUTE: Final = bad_request(404, "no route")
+NO_BACKEND: Final = Error(
+    500, "proxy_configuration_error", "no backend", "The route leads to no backend that may be used."
+)
 
 DISCOVERY_PENDING: Final = Error(
     503, "destination_unavailable", "discovery is stale", "Discovery has not found the endpoints yet.", 1

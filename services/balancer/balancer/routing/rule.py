@@ -34,15 +34,24 @@ class Edits:
     def __bool__(self) -> bool:
         return bool(self.set or self.add or self.remove)
 
+    def then(self, others: Edits) -> Edits:
+        """These changes and after them others, as one."""
+        gone = others.remove | {name for name, _ in others.set}
+        return Edits(
+            [*(each for each in self.set if each[0] not in gone), *others.set],
+            [*(each for each in self.add if each[0] not in gone), *others.add],
+            [*self.remove, *others.remove],
+        )
+
     def applied(self, fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """The fields (names in lower case) as changed: an addition to a field that is there goes into its line."""
+        """The fields (names in any case) as changed: an addition to a field that is there goes into its line."""
         gone = self.remove | {name for name, _ in self.set}
-        kept = [field for field in fields if field[0] not in gone]
+        kept = [field for field in fields if field[0].lower() not in gone]
         kept.extend(self.set)
         for name, value in self.add:
             for place, (field, present) in enumerate(kept):
-                if field == name:
-                    kept[place] = (name, b"%b,%b" % (present, value))
+                if field.lower() == name:
+                    kept[place] = (field, b"%b,%b" % (present, value))
                     break
             else:
                 kept.append((name, value))

@@ -37,7 +37,7 @@ Rule = tuple[Callable[["Settings"], bool], str, str]
 
 RULES: list[Rule] = [
     (
-        lambda s: s.discovery == "static" and not s.backends and s.backends_file is None,
+        lambda s: s.discovery == "static" and not s.backends and s.backends_file is None and not s.gateway_class,
         "discovery backends backends_file",
         "LB_DISCOVERY=static needs endpoints: set LB_BACKENDS=host:port,… (or LB_BACKENDS_FILE, or another discovery)",
     ),
@@ -60,6 +60,16 @@ RULES: list[Rule] = [
         lambda s: s.discovery == "kubernetes" and s.kubernetes_service is None,
         "discovery kubernetes_service",
         "LB_DISCOVERY=kubernetes needs LB_KUBERNETES_SERVICE, the Service whose EndpointSlices to watch",
+    ),
+    (
+        lambda s: s.gateway_class is not None and s.gateway_service is None,
+        "gateway_class gateway_service",
+        "LB_GATEWAY_CLASS needs LB_GATEWAY_SERVICE, the Service of the balancer's own pods",
+    ),
+    (
+        lambda s: s.gateway_class is not None and s.mode == "tcp",
+        "gateway_class mode",
+        "LB_GATEWAY_CLASS needs LB_MODE=http: its routes look at requests",
     ),
     (
         lambda s: (s.tls_cert is None) != (s.tls_key is None),

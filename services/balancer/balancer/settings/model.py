@@ -85,6 +85,7 @@ TLS = Group("TLS")
 ADMIN = Group("Admin port")
 CHOOSING = Group("Strategy")
 DISCOVERY = Group("Discovery")
+GATEWAY = Group("Gateway API")
 TIMEOUTS = Group("Timeouts")
 CLIENT_LIMITS = Group("Limits on clients")
 ENDPOINT_LIMITS = Group("Limits on endpoints")
@@ -159,6 +160,13 @@ class Settings(BaseSettings):
     )
     prefer_zone: Annotated[str | None, kinds.or_none(kinds.pattern(r"[0-9A-Za-z_.-]+", "a zone's name"))] = DISCOVERY(
         None, "Zone whose endpoints are used while enough of them are healthy."
+    )
+
+    gateway_class: Label = GATEWAY(
+        None, "GatewayClass whose Gateways are served, beside the endpoints of LB_DISCOVERY; none: off."
+    )
+    gateway_service: Label = GATEWAY(
+        None, "Service of the balancer's pods, in their namespace: each Gateway gets one that is made like it."
     )
 
     connect_timeout: Seconds = TIMEOUTS(2.0, "Seconds to connect to an endpoint.")

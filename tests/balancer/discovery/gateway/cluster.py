@@ -10,7 +10,7 @@ from balancer.discovery.gateway.objects import Json, Secret
 from balancer.discovery.gateway.plan import Means, Plan, plan
 from balancer.discovery.gateway.world import World
 
-CONTROLLER = "lb.example.com/lb"
+CONTROLLER = "lb/lb"
 NOW = "2026-11-29T17:00:00Z"
 PEM = b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
 

@@ -36,7 +36,7 @@ BREATH: Final = 0.004
 MERGE: Final = 0.02
 """Seconds between two plans: changes that come together make one."""
 
-CONTROLLER_DOMAIN: Final = "lb.example.com"
+CONTROLLER_DOMAIN: Final = "lb"
 
 log = structlog.get_logger()
 

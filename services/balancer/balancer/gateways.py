@@ -1,0 +1,256 @@
+"""Gateways in the data plane: ports that open and close, and clusters that come and go, as a plan asks for.
+
+The second half of the composition root, used only where LB_GATEWAY_CLASS is set. It takes nothing down that still
+serves: a port that is asked for no more drains, a cluster goes when no rule leads to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from random import Random
+from typing import Final
+
+import structlog
+
+from balancer.balancing.endpoint import Endpoint, Snapshot
+from balancer.balancing.pool import Pool
+from balancer.balancing.retry import RetryBudget
+from balancer.discovery.gateway.backends import ClusterSpec
+from balancer.discovery.gateway.control import Config, GatewayControl
+from balancer.discovery.gateway.objects import Secret
+from balancer.discovery.gateway.plan import PortPlan
+from balancer.proxy.cluster import Cluster, Policy
+from balancer.proxy.http import HttpProxy
+from balancer.proxy.http1.upstreams import Http1Upstreams
+from balancer.proxy.routes import SiteRouter
+from balancer.proxy.service import Means
+from balancer.proxy.sni import Certificates, fault_of
+from balancer.settings import Settings
+from balancer.tracing import Tracer
+
+FEATURES: Final = (
+    "Gateway",
+    "GatewayHTTPListenerIsolation",
+    "GatewayPort8080",
+    "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteDestinationPortMatching",
+    "HTTPRouteHostRewrite",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteRequestTimeout",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteSchemeRedirect",
+    "ReferenceGrant",
+)
+"""What of the Gateway API is served, by the names that its conformance tests know."""
+
+log = structlog.get_logger()
+
+
+class Fleet:
+    """A cluster and its pool; told by the pool what happens to endpoints."""
+
+    def __init__(self, cluster: Cluster, spec: ClusterSpec | None) -> None:
+        self.cluster = cluster
+        self.spec = spec
+
+    def left(self, endpoint: Endpoint) -> None:
+        """An endpoint is gone: so are the connections that idle there."""
+        self.cluster.upstreams.close_idle(endpoint)
+
+    def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
+        """Something happened to an endpoint, or to the pool."""
+        level = log.warning if event in {"ejected", "unhealthy", "panic"} else log.info
+        told = {"endpoint": endpoint.address if endpoint else "", "detail": detail}
+        level(event, cluster=self.cluster.name, **{name: value for name, value in told.items() if value})
+
+
+class OpenPort:
+    """One port of a Gateway, listening."""
+
+    def __init__(self, plan: PortPlan, proxy: HttpProxy, router: SiteRouter, certificates: Certificates | None) -> None:
+        self.plan = plan
+        self.proxy = proxy
+        self.router = router
+        self.certificates = certificates
+
+    def serves(self, plan: PortPlan) -> bool:
+        """Whether it can go on for another plan without being opened anew."""
+        return (plan.gateway, plan.port, plan.tls) == (self.plan.gateway, self.plan.port, self.plan.tls)
+
+
+class Gateways:
+    """Every open port and every cluster of the Gateways."""
+
+    def __init__(
+        self, settings: Settings, means: Means, new_pool: Callable[[str], Pool], nowhere: Cluster, tracer: Tracer | None
+    ) -> None:
+        """`new_pool` makes the pool of a cluster; `nowhere` is the cluster of requests that go to none."""
+        self.settings = settings
+        self.means = means
+        self._new_pool = new_pool
+        self._nowhere = nowhere
+        self._tracer = tracer
+        self.ports: dict[int, OpenPort] = {}
+        self.fleets: dict[str, Fleet] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._clusters: dict[str, Cluster] = {}
+
+    # As a plan asks (discovery.gateway.control.Applies).
+
+    def add_clusters(self, specs: Sequence[ClusterSpec]) -> None:
+        """Have these clusters, beside those that are there."""
+        for spec in specs:
+            before = self.fleets.get(spec.name)
+            pool = self._new_pool(spec.name)
+            settings, means = self.settings, self.means
+            upstreams = Http1Upstreams(settings, means)
+            cluster = Cluster(spec.name, pool, Policy(settings), RetryBudget(settings.retry_budget), upstreams)
+            fleet = Fleet(cluster, spec)
+            pool.subscribe(fleet)
+            self.fleets[spec.name] = fleet
+            if before is not None:
+                self._retire(before)
+            log.info("cluster added", cluster=spec.name)
+        self._clusters = {name: fleet.cluster for name, fleet in self.fleets.items()}
+
+    def remove_clusters(self, names: Sequence[str]) -> None:
+        """No route leads to these any more."""
+        for name in names:
+            self._retire(self.fleets.pop(name))
+            log.info("cluster removed", cluster=name)
+        self._clusters = {name: fleet.cluster for name, fleet in self.fleets.items()}
+
+    def endpoints(self, cluster: str, snapshot: Snapshot) -> None:
+        """All endpoints of a cluster."""
+        fleet = self.fleets.get(cluster)
+        if fleet is not None:
+            fleet.cluster.pool.replace(snapshot, self.means.clock())
+            fleet.cluster.discovered = True
+
+    async def listen(self, ports: Mapping[int, PortPlan]) -> None:
+        """Listen at these ports, and by these rules, and at no others."""
+        if self._draining:
+            return
+        for ours in [ours for ours, port in self.ports.items() if ours not in ports or not port.serves(ports[ours])]:
+            self._close(ours)
+        for ours, plan in ports.items():
+            port = self.ports.get(ours)
+            try:
+                if port is None:
+                    port = self._open(plan)
+                if port.certificates is not None:
+                    port.certificates.use([(host, _pairs(secrets)) for host, secrets in plan.certificates])
+            except OSError as error:
+                log.warning("gateway port not served", gateway=plan.gateway, port=plan.port, error=str(error))
+                continue
+            port.plan = plan
+            port.router.use(plan.site, self._clusters)
+
+    def _open(self, plan: PortPlan) -> OpenPort:
+        settings = self.settings.model_copy(update={"port": plan.ours, "upstream_tls": False})
+        router = SiteRouter(self._nowhere, plan.port)
+        proxy = HttpProxy(settings, self.means, router)
+        if self._tracer is not None:
+            proxy.trace(self._tracer)
+        certificates = Certificates(["http/1.1"]) if plan.tls else None
+        proxy.start(certificates.context if certificates else None)
+        port = self.ports[plan.ours] = OpenPort(plan, proxy, router, certificates)
+        log.info("gateway port opened", gateway=plan.gateway, port=plan.port, ours=plan.ours, tls=plan.tls)
+        return port
+
+    def _close(self, ours: int) -> None:
+        """Accept no more at a port, and let what is in flight end."""
+        port = self.ports.pop(ours)
+        port.proxy.drain()
+        port.proxy.stop_listening()
+        log.info("gateway port closed", gateway=port.plan.gateway, port=port.plan.port)
+        task = asyncio.get_running_loop().create_task(self._ended(port.proxy))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _ended(self, proxy: HttpProxy) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(proxy.all_closed(), self.settings.drain_timeout)
+        proxy.cut()
+
+    def _retire(self, fleet: Fleet) -> None:
+        """What is in flight there ends; nothing new comes."""
+        fleet.cluster.upstreams.close()
+
+    # As the composition root asks.
+
+    def pools(self) -> Iterator[Pool]:
+        """The pools of all clusters."""
+        for fleet in self.fleets.values():
+            yield fleet.cluster.pool
+
+    def idle_connections(self, endpoint: Endpoint) -> int:
+        """Unused connections kept open to `endpoint`."""
+        fleet = self.fleets.get(endpoint.cluster)
+        return fleet.cluster.upstreams.idle_to(endpoint) if fleet is not None else 0
+
+    def drain(self) -> None:
+        """From now on every response says that its connection closes."""
+        self._draining = True
+        for port in self.ports.values():
+            port.proxy.drain()
+
+    def stop_listening(self) -> None:
+        """Accept no more, and close what idles."""
+        for port in self.ports.values():
+            port.proxy.stop_listening()
+
+    async def all_closed(self) -> None:
+        """Wait, once stopped, until no connection is open any more."""
+        for port in self.ports.values():
+            await port.proxy.all_closed()
+
+    def cut(self) -> int:
+        """Cut whatever is still open; how many requests that were."""
+        return sum(port.proxy.cut() for port in self.ports.values())
+
+    def close(self) -> None:
+        """Close the connections to endpoints."""
+        for task in self._leaving:
+            task.cancel()
+        for fleet in self.fleets.values():
+            fleet.cluster.upstreams.close()
+
+
+def control(gateways: Gateways, gateway_class: str, replica: str, random: Random) -> GatewayControl:
+    """What watches the cluster, and makes it so in `gateways`."""
+    settings, clock = gateways.settings, gateways.means.clock
+    config = Config(
+        gateway_class=gateway_class,
+        front=settings.gateway_service or "",
+        identity=replica,
+        protocols=frozenset({"http1"}),
+        features=FEATURES,
+        usable=usable,
+    )
+    return GatewayControl(config, gateways, random, clock)
+
+
+def usable(secret: Secret) -> str:
+    """What is wrong with a Secret's certificate; empty: nothing."""
+    if secret.certificate is None or secret.key is None:
+        return "there is none"
+    return fault_of(secret.certificate, secret.key)
+
+
+def _pairs(secrets: Sequence[Secret]) -> list[tuple[bytes, bytes]]:
+    return [(each.certificate, each.key) for each in secrets if each.certificate is not None and each.key is not None]

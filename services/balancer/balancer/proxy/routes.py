@@ -1,0 +1,130 @@
+"""The router of a Gateway's port: rules by the request's head, and what a rule changes, worked out once for each head.
+
+A client repeats its heads, and one that repeats is one object: what was found for it is kept there, so that all but the
+first of them cost one comparison. A new set of rules is a new Site, which no memo was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from balancer.proxy.cluster import Cluster, Routed, Router
+from balancer.proxy.messages import RequestHead, ResponseHead
+from balancer.proxy.responses import NO_BACKEND, NO_ROUTE, Error
+from balancer.routing.match import Asked
+from balancer.routing.rule import Backend, Rule
+from balancer.routing.site import Site
+
+_NOWHERE: Final = Rule("")
+
+
+class _Memo:
+    """What was found for one head."""
+
+    __slots__ = ("one", "routed", "rule", "site")
+
+    def __init__(self, site: Site, rule: Rule) -> None:
+        self.site = site
+        self.rule = rule
+        self.one: Routed | None = None
+        """Where there is only one way."""
+        self.routed: dict[Backend, Routed] = {}
+
+
+class SiteRouter(Router):
+    """Routes by the rules of a site, which may be replaced at any time."""
+
+    __slots__ = ("_clusters", "_port", "_site")
+
+    def __init__(self, nowhere: Cluster, port: int) -> None:
+        """`nowhere` is the cluster of what goes to none; `port` the Gateway's, for redirects."""
+        super().__init__(nowhere)
+        self._port = port
+        self._site = Site({})
+        self._clusters: Mapping[str, Cluster] = {}
+
+    def use(self, site: Site, clusters: Mapping[str, Cluster]) -> None:
+        """Route by these rules from now on, to clusters by name."""
+        self._site = site
+        self._clusters = clusters
+
+    def route(self, head: RequestHead) -> Routed:
+        memo = head.routes
+        if not isinstance(memo, _Memo) or memo.site is not self._site:
+            memo = head.routes = self._find(head)
+        if memo.one is not None:
+            return memo.one
+        backend = memo.rule.choose()
+        if backend is None:
+            return self._answer(memo.rule, NO_BACKEND)
+        routed = memo.routed.get(backend)
+        if routed is None:
+            routed = memo.routed[backend] = self._to(head, memo.rule, backend)
+        return routed
+
+    def _find(self, head: RequestHead) -> _Memo:
+        path, _, query = head.target.partition(b"?")
+        fields = [(name.lower(), value) for name, value in head.fields.received]
+        asked = Asked(host_of(head.authority).lower(), path, head.method.encode(), query, fields)
+        rule = self._site.route(asked)
+        memo = _Memo(self._site, rule or _NOWHERE)
+        if rule is None:
+            memo.one = self._answer(_NOWHERE, NO_ROUTE)
+        elif rule.redirect is not None:
+            memo.one = routed = Routed(self.only, rule.name)
+            host = host_of(head.authority)
+            location = rule.redirect.location(head.scheme, host, self._port, path, query)
+            routed.redirect = redirect = ResponseHead(rule.redirect.status)
+            redirect.fields = [(b"Location", location), (b"Content-Length", b"0")]
+            redirect.length = 0
+            routed.response = rule.response
+        elif len(rule.backends) == 1:
+            only = rule.choose()
+            memo.one = self._answer(rule, NO_BACKEND) if only is None else self._to(head, rule, only)
+        return memo
+
+    def _answer(self, rule: Rule, error: Error) -> Routed:
+        routed = Routed(self.only, rule.name)
+        routed.error = error
+        return routed
+
+    def _to(self, head: RequestHead, rule: Rule, backend: Backend) -> Routed:
+        cluster = self._clusters.get(backend.cluster)
+        if cluster is None:
+            return self._answer(rule, NO_BACKEND)
+        routed = Routed(cluster, rule.name)
+        routed.head = _changed(head, rule, backend)
+        routed.response = rule.response
+        if backend.response is not None:
+            routed.response = rule.response.then(backend.response) if rule.response is not None else backend.response
+        if rule.timeout is not None:
+            routed.timeout = rule.timeout
+        return routed
+
+
+def _changed(head: RequestHead, rule: Rule, backend: Backend) -> RequestHead | None:
+    """What the endpoint is sent, where that is not what the client has sent."""
+    if rule.request is None and backend.request is None and rule.host is None and rule.path is None:
+        return None
+    fields = head.fields.fields
+    for edits in (rule.request, backend.request):
+        if edits is not None:
+            fields = edits.applied(fields)
+    authority = head.authority
+    if rule.host is not None:
+        authority = rule.host
+        fields = [(name, rule.host if name.lower() == b"host" else value) for name, value in fields]
+    target = head.target
+    if rule.path is not None:
+        path, mark, query = target.partition(b"?")
+        target = rule.path.applied(path) + mark + query
+    return RequestHead(head.method, head.scheme, target, head.version, head.fields.with_fields(fields, authority))
+
+
+def host_of(authority: bytes) -> bytes:
+    """The host of an authority, without its port."""
+    if authority.endswith(b"]"):
+        return authority
+    host, colon, _ = authority.rpartition(b":")
+    return host if colon else authority

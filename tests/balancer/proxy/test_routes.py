@@ -1,0 +1,116 @@
+"""A Gateway's port: requests find their cluster, changed as a rule says, or an answer of our own."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import cast
+
+from balancer.balancing.pool import Policy as PoolPolicy
+from balancer.balancing.pool import Pool
+from balancer.balancing.retry import RetryBudget
+from balancer.balancing.strategies import load
+from balancer.proxy.cluster import Cluster, Policy
+from balancer.proxy.interfaces import Upstreams
+from balancer.proxy.messages import HTTP_1_1, RequestFields, RequestHead, ResponseHead
+from balancer.proxy.routes import SiteRouter, host_of
+from balancer.routing.match import EXACT, Match
+from balancer.routing.rule import Backend, Edits, PathChange, Redirect, Rule
+from balancer.routing.site import Site
+from balancer.routing.table import Entry, Table
+from balancer.settings import Settings
+
+
+def cluster(name: str) -> Cluster:
+    pool = Pool(load("round-robin", Random(1)), "round-robin", PoolPolicy(), Random(1), name)
+    settings = Settings(gateway_class="lb", gateway_service="lb")
+    return Cluster(name, pool, Policy(settings), RetryBudget(0.2), cast("Upstreams", None))
+
+
+NOWHERE, WEB, API = cluster("default"), cluster("shop/web:80"), cluster("shop/api:80")
+
+
+def router(*entries: Entry) -> SiteRouter:
+    made = SiteRouter(NOWHERE, 8080)
+    made.use(Site({b"": Table(entries)}), {each.name: each for each in (WEB, API)})
+    return made
+
+
+def request(target: bytes = b"/", host: bytes = b"shop.example.com:8080") -> RequestHead:
+    received = [(b"Host", host), (b"X-Team", b"a")]
+    fields = RequestFields(received)
+    fields.fields = list(received)
+    fields.authority = host
+    return RequestHead("GET", b"http", target, HTTP_1_1, fields)
+
+
+def test_a_request_goes_to_the_cluster_of_its_rule() -> None:
+    routes = router(
+        Entry(b"shop.example.com", Match(b"/"), Rule("web", [Backend(WEB.name)])),
+        Entry(b"", Match(b"/api"), Rule("api", [Backend(API.name)])),
+    )
+    routed = routes.route(request())
+    assert (routed.cluster, routed.route, routed.head, routed.error) == (WEB, "web", None, None)
+    assert routes.route(request(b"/api/x?y=1", b"other.org")).cluster is API
+
+
+def test_without_a_rule_the_answer_is_404_and_without_a_backend_500() -> None:
+    routes = router(
+        Entry(b"", Match(b"/none"), Rule("none")),
+        Entry(b"", Match(b"/bad"), Rule("bad", [Backend("")])),
+        Entry(b"", Match(b"/zero"), Rule("zero", [Backend(WEB.name, 0), Backend(API.name, 0)])),
+        Entry(b"", Match(b"/half"), Rule("half", [Backend(WEB.name), Backend("")])),
+    )
+    for path, status in ((b"/", 404), (b"/none", 500), (b"/bad", 500), (b"/zero", 500)):
+        error = routes.route(request(path)).error
+        assert error is not None
+        assert error.status == status
+    answered = [routes.route(request(b"/half")).error is None for _ in range(100)]
+    assert answered.count(True) == 50
+
+
+def test_a_repeated_head_is_routed_once_and_again_when_the_rules_change() -> None:
+    routes = router(Entry(b"", Match(b"/"), Rule("web", [Backend(WEB.name)])))
+    head = request()
+    assert routes.route(head) is routes.route(head)
+    routes.use(Site({b"": Table([Entry(b"", Match(b"/"), Rule("api", [Backend(API.name)]))])}), {API.name: API})
+    assert routes.route(head).cluster is API
+
+
+def test_what_a_rule_changes_is_changed_for_the_endpoint_alone() -> None:
+    rule = Rule(
+        "web",
+        [Backend(WEB.name, 1, Edits(set=[(b"x-team", b"b")]), Edits(remove=[b"server"]))],
+        Edits(add=[(b"x-new", b"1")]),
+        Edits(set=[(b"x-by", b"lb")]),
+        host=b"inside.example.com",
+        path=PathChange(b"/v2", b"/v1"),
+        timeout=3.0,
+    )
+    head = request(b"/v1/x?y=1")
+    routed = router(Entry(b"", Match(b"/v1"), rule)).route(head)
+    sent = routed.head
+    assert sent is not None
+    assert sent.target == b"/v2/x?y=1"
+    assert sent.authority == b"inside.example.com"
+    assert sorted(sent.fields.fields) == [(b"Host", b"inside.example.com"), (b"x-new", b"1"), (b"x-team", b"b")]
+    assert head.fields.fields == [(b"Host", b"shop.example.com:8080"), (b"X-Team", b"a")]
+    assert routed.timeout == 3.0
+    answer = ResponseHead(200)
+    answer.fields = [(b"Server", b"x"), (b"Date", b"now")]
+    assert routed.edited(answer).fields == [(b"Date", b"now"), (b"x-by", b"lb")]
+    assert routed.edited(answer) is routed.edited(answer)
+
+
+def test_a_redirect_names_the_gateways_port_and_not_ours() -> None:
+    rule = Rule("old", redirect=Redirect(301, host=b"new.example.com"))
+    routed = router(Entry(b"", Match(b"/x", EXACT), rule)).route(request(b"/x?y=1"))
+    assert routed.redirect is not None
+    assert routed.redirect.status == 301
+    assert (b"Location", b"http://new.example.com:8080/x?y=1") in routed.redirect.fields
+
+
+def test_the_host_of_an_authority_is_told_from_its_port() -> None:
+    assert host_of(b"a.com:80") == b"a.com"
+    assert host_of(b"a.com") == b"a.com"
+    assert host_of(b"[::1]:80") == b"[::1]"
+    assert host_of(b"[::1]") == b"[::1]"
