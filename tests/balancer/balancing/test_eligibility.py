@@ -168,6 +168,19 @@ class TestSuccessRate:
         assert self.rates(0.0, 1, 1, 1) == []
 
 
+class TestTheShareOfEjection:
+    def test_counts_neither_the_draining_nor_those_drained_by_hand(self) -> None:
+        fleet = Fleet(names="a b c d e f")
+        for name in "ab":
+            fleet.end(name, BAD, times=5)
+        fleet.add("a", "b", draining=True)
+        fleet.end("c", BAD, times=5)
+        fleet.end("d", BAD, times=5)
+        assert fleet.events.count(("c", "ejected")) + fleet.events.count(("d", "ejected")) == 2
+        fleet.end("e", BAD, times=5)
+        assert ("e", "ejected") not in fleet.events, "half of the four that are ready are out"
+
+
 class TestSaturation:
     def test_leaves_an_endpoint_alone_for_as_long_as_it_asked(self) -> None:
         fleet = Fleet(names="a b")
@@ -178,10 +191,62 @@ class TestSaturation:
         fleet.wait(3)
         assert fleet.share() == {"a": 0.5, "b": 0.5}
 
-    def test_is_429_too(self) -> None:
+    def test_is_not_429_which_is_meant_for_one_client(self) -> None:
         fleet = Fleet(names="a b")
         fleet.end("a", Outcome.answered(429, 3))
-        assert fleet.share() == {"b": 1.0}
+        assert fleet.share() == {"a": 0.5, "b": 0.5}
+        assert fleet["a"].failures_in_row == 0
+
+    def test_with_retry_after_0_is_a_failure(self) -> None:
+        fleet = Fleet(names="a b")
+        fleet.end("a", saturated(0), times=5)
+        assert fleet.why_out("a") == "ejected for 10 s more"
+
+    def test_leaves_no_more_alone_than_the_largest_share(self) -> None:
+        fleet = Fleet(names="a b c d")
+        for name in "abcd":
+            fleet.end(name, saturated(3))
+        assert fleet.events.count(("a", "left_alone")) == 1
+        assert fleet.share() == {"c": 0.5, "d": 0.5}
+
+    def test_and_ejection_share_one_bound(self) -> None:
+        fleet = Fleet(names="a b c d")
+        fleet.end("a", BAD, times=5)
+        fleet.end("b", saturated(3))
+        fleet.end("c", saturated(3))
+        assert fleet.share() == {"c": 0.5, "d": 0.5}
+
+    def test_ends_when_a_later_request_is_answered_well(self) -> None:
+        fleet = Fleet(names="a b")
+        early = fleet.lease("b")
+        fleet.wait(0.1)
+        fleet.end("a", saturated(30))
+        fleet.wait(0.1)
+        early.close(Outcome.answered(200), fleet.now)
+        assert fleet.why_out("a") is not None, "that request was there before it was full"
+        fleet.pool.hold(fleet["b"], True, fleet.now)
+        fleet.end("a", Outcome.answered(200))
+        fleet.pool.hold(fleet["b"], False, fleet.now)
+        assert fleet.share() == {"a": 0.5, "b": 0.5}
+
+    @pytest.mark.parametrize("status", [429, 501, 505, 508, 510])
+    def test_an_answer_that_speaks_of_the_request_is_neither_failure_nor_success(self, status: int) -> None:
+        fleet = Fleet(names="a b")
+        fleet.measure(a=0.2)
+        fleet.end("a", BAD, times=4)
+        average = fleet["a"].latency.average(fleet.now)
+        lease = fleet.lease("b")
+        lease.sent(fleet.now)
+        lease.first_byte(fleet.now)
+        lease.close(Outcome.answered(status), fleet.now)
+        assert fleet["a"].failures_in_row == 4
+        assert fleet["a"].latency.average(fleet.now) == average
+
+    @pytest.mark.parametrize("kind", [Kind.LOCAL, Kind.CLIENT_SLOW, Kind.CLIENT_LEFT, Kind.STALLED, Kind.UNUSED])
+    def test_what_is_not_the_endpoints_fault_is_not_charged(self, kind: Kind) -> None:
+        fleet = Fleet(names="a b")
+        fleet.end("a", Outcome.failed(kind), times=20)
+        assert fleet.share() == {"a": 0.5, "b": 0.5}
 
     def test_lasts_thirty_seconds_at_most(self) -> None:
         fleet = Fleet(names="a b")
@@ -210,10 +275,10 @@ class TestSaturation:
 
     def test_of_all_means_that_all_are_used(self) -> None:
         for panic_share in (0.3, 0.0):
-            fleet = Fleet(names="a b", panic_share=panic_share)
+            fleet = Fleet(names="a b", panic_share=panic_share, eject_max_share=1.0)
             fleet.end("a", saturated(5))
             fleet.end("b", saturated(5))
-            assert fleet.share() == {"a": 0.5, "b": 0.5}
+            assert fleet.chosen(4, saturated(5)) == ["a", "b"] * 2
 
 
 class TestPanic:

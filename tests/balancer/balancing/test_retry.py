@@ -15,6 +15,10 @@ TABLE = [
     # how it ended, idempotent: new connection, reused; not idempotent: new connection, reused
     (Kind.REFUSED, 0, ELSEWHERE, ELSEWHERE, ELSEWHERE, ELSEWHERE),
     (Kind.CONNECT_TIMEOUT, 0, ELSEWHERE, ELSEWHERE, ELSEWHERE, ELSEWHERE),
+    (Kind.CERTIFICATE, 0, ELSEWHERE, ELSEWHERE, ELSEWHERE, ELSEWHERE),
+    (Kind.LOCAL, 0, ELSEWHERE, ELSEWHERE, ELSEWHERE, ELSEWHERE),
+    (Kind.STALLED, 0, NO, NO, NO, NO),
+    (Kind.CLIENT_SLOW, 0, NO, NO, NO, NO),
     (Kind.RESET, 0, ELSEWHERE, FRESH, NO, NO),
     (Kind.UNUSED, 0, NO, FRESH, NO, NO),
     (Kind.TIMED_OUT, 0, ELSEWHERE, ELSEWHERE, NO, NO),

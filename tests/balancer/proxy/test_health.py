@@ -133,12 +133,13 @@ async def test_at_most_the_share_is_ejected(start: Start) -> None:
         await endpoint.stop()
 
 
-@pytest.mark.parametrize("status", [400, 404, 429])
-async def test_what_clients_caused_never_counts(status: int, start: Start) -> None:
+@pytest.mark.parametrize("status", ["400", "404", "429", "429 No\r\nRetry-After: 30", "501", "505"])
+async def test_what_clients_caused_never_counts(status: str, start: Start) -> None:
     balancer = start(endpoints=2, fresh=True, eject_after=2)
-    refuses = always(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n")
-    async with Endpoint(balancer.endpoints[0], refuses), Endpoint(balancer.endpoints[1]):
+    refuses = always(f"HTTP/1.1 {status}{'' if 'No' in status else ' No'}\r\nContent-Length: 0\r\n\r\n")
+    async with Endpoint(balancer.endpoints[0], refuses) as endpoint, Endpoint(balancer.endpoints[1]):
         await ask(balancer, 20)
+        assert len(endpoint.requests) == 10, "it keeps its share"
     assert balancer.metric("lb_endpoints", state="ejected") == 0
 
 
@@ -165,6 +166,15 @@ async def test_an_endpoint_that_asks_for_it_is_left_alone_that_long(start: Start
         assert set(await ask(balancer, 20)) == {200}
         assert len(left_alone.requests) == 1
     assert balancer.metric("lb_endpoints", state="ejected") == 0, "saturation is no failure"
+
+
+async def test_retry_after_of_zero_seconds_is_a_failure(start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, eject_after=2, retries=0)
+    busy = always("HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n")
+    async with Endpoint(balancer.endpoints[0], busy) as endpoint, Endpoint(balancer.endpoints[1]):
+        await ask(balancer, 20)
+        assert len(endpoint.requests) == 2
+    assert balancer.metric("lb_endpoints", state="ejected") == 1
 
 
 async def test_when_all_ask_to_be_left_alone_all_are_used(start: Start) -> None:

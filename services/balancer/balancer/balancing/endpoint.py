@@ -77,6 +77,7 @@ class Endpoint:
         "held",
         "in_flight",
         "latency",
+        "left_alone_from",
         "left_alone_until",
         "listed",
         "member",
@@ -139,7 +140,9 @@ class Endpoint:
         """When its last ejection ended (s)."""
         self.recent_failures = 0
         self.left_alone_until = 0.0
-        """Time (s) until which it asked to be left alone (503 or 429 with Retry-After); 0 when it did not."""
+        """Time (s) until which it asked to be left alone (503 with Retry-After); 0 when it did not."""
+        self.left_alone_from = 0.0
+        """When it asked last (s): a good answer to a later request ends it."""
         self.slow_start_from: float | None = None
         """When its slow start began (s); None when it is past."""
 

@@ -102,6 +102,8 @@ class Lease:
                 endpoint.answered_2xx += 1
             else:
                 endpoint.answered_other[min(outcome.status // 100, 5)] += 1
+            if endpoint.left_alone_until > 0.0 and self.opened_at >= endpoint.left_alone_from:
+                self.pool.answers_again(endpoint, now)
         else:
             self._close_otherwise(outcome, verdict, now)
         self.pool.give_back(endpoint, now)
@@ -133,8 +135,9 @@ class Lease:
             endpoint.recent_failures += 1
             endpoint.failures_in_row += 1
             self.pool.failed(endpoint, now)
-        elif verdict == SATURATION:
+        elif outcome.kind is Kind.ANSWERED:  # Turned away: how fast it did that is no measure of how fast it works.
             latency = endpoint.latency
             if self.first_byte_at is not None and latency.measured_at == self.first_byte_at:
                 latency.restore(self._average_before, self._average_at, self._had_average)
-            self.pool.leave_alone(endpoint, outcome.retry_after or 0.0, now)
+            if verdict == SATURATION:
+                self.pool.leave_alone(endpoint, outcome.retry_after or 0.0, now)

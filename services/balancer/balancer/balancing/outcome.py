@@ -1,9 +1,22 @@
-"""How a lease ended, and what that says of the endpoint: a table, so that no caller decides for itself."""
+"""Who is charged: how a lease ended, and what that says of the endpoint. The one rule, as a table.
+
+An endpoint is charged only when it was what was being waited for, had been given what it needs, and the fault cannot
+be ours, the client's or the request's own. The data plane reports what happened, as a `Kind`, and decides nothing.
+"""
 
 from __future__ import annotations
 
 import enum
+import errno
 from typing import Final
+
+NOTHING: Final = 0
+"""It says nothing of the endpoint, for good or ill."""
+SUCCESS: Final = 1
+FAILURE: Final = 2
+"""Counts towards ejection, and as a penalty in the latency average."""
+SATURATION: Final = 3
+"""The endpoint asked us to back off: no failure."""
 
 
 class Kind(enum.Enum):
@@ -12,31 +25,71 @@ class Kind(enum.Enum):
     ANSWERED = "answered"
     REFUSED = "connection refused"
     CONNECT_TIMEOUT = "connection timed out"
+    CERTIFICATE = "certificate not trusted"
+    """Its certificate does not verify, or it does not accept ours."""
     RESET = "connection closed"
-    """Closed or reset before the response was whole."""
+    """Closed or reset before the response was whole, with the request sent whole or the connection still wanted."""
     TIMED_OUT = "response timed out"
+    """The endpoint had the whole request, and its response did not begin in time."""
     BAD_RESPONSE = "bad response"
     """What came back was no response we may pass on."""
+    STALLED = "response stalled"
+    """A response that had begun well went quiet: a stream of events may."""
+    CLIENT_SLOW = "client too slow"
+    """LB_TOTAL_TIMEOUT ended it while we waited for the client: its upload, or its reading."""
     CLIENT_LEFT = "client left"
+    LOCAL = "out of local resources"
+    """We had no descriptor, port or buffer to connect with: see LOCAL_ERRORS."""
     UNUSED = "unused"
-    """Given back with nothing learned: a reused connection that turned out closed, a client's own fault."""
+    """Given back with nothing learned: a reused connection that turned out closed, a stream the endpoint never saw."""
 
 
-FAILURES = frozenset({Kind.REFUSED, Kind.CONNECT_TIMEOUT, Kind.RESET, Kind.TIMED_OUT, Kind.BAD_RESPONSE})
+VERDICTS: Final = {
+    # how it ended             waited for the endpoint   it had what it needs   whose fault it can be
+    Kind.REFUSED: FAILURE,  # yes                        yes                    the endpoint's
+    Kind.CONNECT_TIMEOUT: FAILURE,  # yes                yes                    the endpoint's
+    Kind.CERTIFICATE: FAILURE,  # yes                    yes                    the endpoint's
+    Kind.RESET: FAILURE,  # yes                          yes                    the endpoint's
+    Kind.TIMED_OUT: FAILURE,  # yes                      yes                    the endpoint's
+    Kind.BAD_RESPONSE: FAILURE,  # yes                   yes                    the endpoint's
+    Kind.STALLED: NOTHING,  # yes                        yes                    nobody's: it may have nothing to say
+    Kind.CLIENT_SLOW: NOTHING,  # no                     no                     the client's
+    Kind.CLIENT_LEFT: NOTHING,  # yes                    perhaps                the client's
+    Kind.LOCAL: NOTHING,  # no                           no                     ours
+    Kind.UNUSED: NOTHING,  # no                          no                     nobody's
+}
+"""What each kind says of the endpoint. Of ANSWERED, the status says it: see `of_status`."""
+
+FAILURES: Final = frozenset(kind for kind, verdict in VERDICTS.items() if verdict == FAILURE)
 """What counts against an endpoint, beside an answer with a status of 500 or more."""
 
-SATURATED = frozenset({429, 503})
-"""Statuses that, with Retry-After, ask to be left alone and are no failure."""
+LOCAL_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""Errors (errno) of connecting that tell of this machine and nothing of the endpoint."""
+
+OF_THE_REQUEST: Final = frozenset({501, 505, 508, 510})
+"""Statuses of 500 and more that speak of the request: another endpoint would answer the same."""
+
+_RATE_LIMITED: Final = 429
+"""Meant for one client: says nothing of the endpoint."""
+_UNAVAILABLE: Final = 503
 
 
-NOTHING: Final = 0
-SUCCESS: Final = 1
-FAILURE: Final = 2
-SATURATION: Final = 3
+def of_status(status: int, retry_after: float | None) -> int:
+    """The verdict on an answer; `retry_after` is what its Retry-After asks for (s), None without one."""
+    if status == _RATE_LIMITED or status in OF_THE_REQUEST:
+        return NOTHING
+    if status == _UNAVAILABLE and retry_after is not None and retry_after > 0.0:
+        return SATURATION
+    return FAILURE if status >= 500 else SUCCESS
+
+
+def of_connect_error(number: int | None) -> Kind:
+    """How an attempt ended whose connecting failed with the errno `number`, if it had one."""
+    return Kind.LOCAL if number in LOCAL_ERRORS else Kind.REFUSED
 
 
 class Outcome:
-    """The end of one lease: its kind, for an answer the status, and for how long it asked to be left alone (s)."""
+    """The end of one lease: its kind, for an answer the status, and for how long it asked us to back off (s)."""
 
     __slots__ = ("kind", "retry_after", "status", "verdict")
 
@@ -44,7 +97,7 @@ class Outcome:
         self.kind = kind
         self.status = status
         self.retry_after = retry_after
-        self.verdict = _verdict(kind, status, retry_after)
+        self.verdict = of_status(status, retry_after) if kind is Kind.ANSWERED else VERDICTS[kind]
         """What it says of the endpoint: NOTHING, SUCCESS, FAILURE or SATURATION."""
 
     @staticmethod
@@ -56,12 +109,12 @@ class Outcome:
 
     @staticmethod
     def failed(kind: Kind) -> Outcome:
-        """The attempt came to nothing, as one of FAILURES says."""
-        return _FAILED[kind]
+        """The attempt came to nothing, as `kind` says; any kind but ANSWERED."""
+        return _ENDED[kind]
 
     @property
     def is_saturation(self) -> bool:
-        """The endpoint asked to be left alone: no failure (DESIGN, rule 8)."""
+        """The endpoint asked us to back off: no failure."""
         return self.verdict == SATURATION
 
     @property
@@ -70,22 +123,16 @@ class Outcome:
         return self.verdict == FAILURE
 
 
-def _verdict(kind: Kind, status: int, retry_after: float | None) -> int:
-    if kind in FAILURES:
-        return FAILURE
-    if kind is not Kind.ANSWERED:
-        return NOTHING
-    if status in SATURATED and retry_after is not None:
-        return SATURATION
-    return FAILURE if status >= 500 else SUCCESS
-
-
 _ANSWERED = [Outcome(Kind.ANSWERED, status) for status in range(600)]
-_FAILED = {kind: Outcome(kind) for kind in FAILURES}
-REFUSED = Outcome.failed(Kind.REFUSED)
-CONNECT_TIMEOUT = Outcome.failed(Kind.CONNECT_TIMEOUT)
-RESET = Outcome.failed(Kind.RESET)
-TIMED_OUT = Outcome.failed(Kind.TIMED_OUT)
-BAD_RESPONSE = Outcome.failed(Kind.BAD_RESPONSE)
-CLIENT_LEFT = Outcome(Kind.CLIENT_LEFT)
-UNUSED = Outcome(Kind.UNUSED)
+_ENDED = {kind: Outcome(kind) for kind in VERDICTS}
+REFUSED = _ENDED[Kind.REFUSED]
+CONNECT_TIMEOUT = _ENDED[Kind.CONNECT_TIMEOUT]
+CERTIFICATE = _ENDED[Kind.CERTIFICATE]
+RESET = _ENDED[Kind.RESET]
+TIMED_OUT = _ENDED[Kind.TIMED_OUT]
+BAD_RESPONSE = _ENDED[Kind.BAD_RESPONSE]
+STALLED = _ENDED[Kind.STALLED]
+CLIENT_SLOW = _ENDED[Kind.CLIENT_SLOW]
+CLIENT_LEFT = _ENDED[Kind.CLIENT_LEFT]
+LOCAL = _ENDED[Kind.LOCAL]
+UNUSED = _ENDED[Kind.UNUSED]

@@ -350,6 +350,10 @@ class Pool:
         """`endpoint` asked to be left alone for some seconds."""
         self._recovery.leave_alone(endpoint, seconds, now)
 
+    def answers_again(self, endpoint: Endpoint, now: float) -> None:
+        """`endpoint`, which asked to be left alone, has answered a later request well."""
+        self._recovery.answers_again(endpoint, now)
+
     def tick(self, now: float) -> None:
         """Let time pass: ejections end, slow starts go on. Called every 100 ms."""
         self._recovery.tick(now)
@@ -359,9 +363,9 @@ class Pool:
             self._settle(now)
         self._admission.serve(now)
 
-    def may_eject_another(self, ejected: int) -> bool:
-        """Whether the rules leave room for one ejection more than `ejected`."""
-        return ejection.may_eject(ejected, self._eligibility.ready, self.policy.eject_max_share)
+    def may_leave_out_another(self, out: int) -> bool:
+        """Whether the rules leave room for leaving out one more than the `out` that are ready and left out."""
+        return ejection.may_eject(out, self._eligibility.ready, self.policy.eject_max_share)
 
     def reweighed(self, endpoint: Endpoint) -> None:
         """The weight in force of `endpoint` or its place in the order has changed: tell the strategy, if it cares."""

@@ -20,6 +20,11 @@ def is_good(endpoint: Endpoint) -> bool:
     return endpoint.healthy and endpoint.ejected_until == 0.0 and endpoint.left_alone_until == 0.0
 
 
+def _counts(endpoint: Endpoint) -> bool:
+    """Whether it is one of those that the share is of: neither draining nor drained by hand."""
+    return not endpoint.spec.draining and not endpoint.held
+
+
 class Recovery:
     """The endpoints of a pool that are ejected, left alone or in slow start, and no others: a tick looks at these."""
 
@@ -41,7 +46,9 @@ class Recovery:
             self._eject(endpoint, f"{endpoint.failures_in_row} failures in a row", now)
 
     def _eject(self, endpoint: Endpoint, why: str, now: float) -> None:
-        if endpoint.ejected_until > 0.0 or not endpoint.member or not self._pool.may_eject_another(len(self._ejected)):
+        if endpoint.ejected_until > 0.0 or not endpoint.member:
+            return
+        if not self._pool.may_leave_out_another(sum(map(_counts, self._ejected))):
             return
         seconds = ejection.eject(endpoint, self._policy.eject_time, now)
         self._ejected[endpoint] = None
@@ -50,15 +57,27 @@ class Recovery:
 
     def leave_alone(self, endpoint: Endpoint, seconds: float, now: float) -> None:
         """`endpoint` asked to be left alone for some seconds."""
-        seconds = min(seconds, LONGEST_LEFT_ALONE)
-        if seconds <= 0.0:
+        if endpoint.left_alone_until == 0.0 and not self._may_leave_out(endpoint):
             return
+        seconds = min(seconds, LONGEST_LEFT_ALONE)
         if endpoint.left_alone_until == 0.0:
             self._pool.tell(endpoint, "left_alone", f"for {seconds:g} s")
         endpoint.left_alone_until = max(endpoint.left_alone_until, now + seconds)
+        endpoint.left_alone_from = now
         if endpoint.member:
             self._left_alone[endpoint] = None
         self._pool.judge(endpoint, now)
+
+    def answers_again(self, endpoint: Endpoint, now: float) -> None:
+        """`endpoint` has answered well a request made since it asked to be left alone: that is over."""
+        self._left_alone.pop(endpoint, None)
+        endpoint.left_alone_until = 0.0
+        self._pool.judge(endpoint, now)
+
+    def _may_leave_out(self, endpoint: Endpoint) -> bool:
+        """Whether `endpoint` may be left alone beside those that are out already: the rest carry their load."""
+        out = sum(_counts(each) for each in self._left_alone | self._ejected if each is not endpoint)
+        return endpoint.member and self._pool.may_leave_out_another(out)
 
     def start_slowly(self, endpoint: Endpoint, now: float) -> None:
         """`endpoint` is new, or is back: begin its slow start, where that is wanted."""

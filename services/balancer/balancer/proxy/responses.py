@@ -76,6 +76,12 @@ _NO_ENDPOINT: Final[list[tuple[type[NoEndpoint], str]]] = [
 _FAILED_ATTEMPT: Final = {
     Kind.REFUSED: Error(502, "connection_refused", Kind.REFUSED.value, "No endpoint accepted a connection."),
     Kind.CONNECT_TIMEOUT: Error(504, "connection_timeout", Kind.CONNECT_TIMEOUT.value, "Connecting took too long."),
+    Kind.CERTIFICATE: Error(
+        502, "tls_certificate_error", Kind.CERTIFICATE.value, "The endpoint's TLS certificate does not verify."
+    ),
+    Kind.LOCAL: Error(
+        503, "proxy_internal_error", Kind.LOCAL.value, "The balancer has no descriptor or port left to connect with.", 1
+    ),
     Kind.RESET: Error(
         502, "connection_terminated", Kind.RESET.value, "The endpoint closed the connection before its response."
     ),
