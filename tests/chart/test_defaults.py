@@ -77,7 +77,8 @@ def test_the_balancer_may_read_endpointslices_of_its_namespace_and_nothing_else(
     assert not rendered.all("ClusterRole")
     (role,) = rendered.all("Role").values()
     assert role["rules"] == [
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["services"], "resourceNames": ["lb-pi"], "verbs": ["get"]},
     ]
     (binding,) = rendered.all("RoleBinding").values()
     assert binding["roleRef"]["name"] == role["metadata"]["name"]

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -232,8 +233,9 @@ class Balancer:
             await asyncio.sleep(RELOAD_EVERY)
             self._certificate.reload_if_changed()
 
-    def _apply(self, snapshot: Snapshot) -> None:
-        self._pool.replace(snapshot, self._clock())
+    def _apply(self, snapshot: Snapshot) -> Iterator[None]:
+        yield from self._pool.replacing(snapshot, self._clock())
+        self._pool.tick(self._clock())
         self._proxy.discovered()
 
     def switch_strategy(self, name: str) -> None:
@@ -305,6 +307,6 @@ def _policy(settings: Settings) -> Policy:
         eject_max_share=settings.eject_max_share,
         panic_share=settings.panic_share,
         slow_start=settings.slow_start,
-        prefer_zone=settings.prefer_zone,
+        prefer_zone=None if settings.prefer_zone == "auto" else settings.prefer_zone,
         hash_key=settings.hash_key,
     )

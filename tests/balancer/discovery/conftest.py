@@ -43,6 +43,10 @@ class FakeApi:
         """What to answer instead, by verb, for as long as it is there."""
         self.silent = False
         """Accept watches and send nothing, not even their end: a half-open connection."""
+        self.bookmarks = True
+        """Send a bookmark before the end of a watch, as a server does that has reached the watch's version."""
+        self.services: dict[str, Json] = {}
+        """The Services that there are, by name."""
         self.token = "first"
         self._watchers: set[asyncio.Queue[Json | None]] = set()
         self._first = asyncio.Event()
@@ -52,6 +56,7 @@ class FakeApi:
     async def start(self) -> None:
         app = web.Application()
         app.router.add_get("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices", self._answer)
+        app.router.add_get("/api/v1/namespaces/{namespace}/services/{name}", self._service)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
@@ -103,6 +108,12 @@ class FakeApi:
         self.oldest = self.version
         self.events.clear()
 
+    def fall_back(self, version: int) -> None:
+        """An older state is restored, as of `version`: watches from later ones are answered, and silent for ever."""
+        self.break_watches()
+        self.version, self.oldest = version, 0
+        self.events.clear()
+
     def break_watches(self) -> None:
         for watcher in self._watchers:
             watcher.put_nowait(None)
@@ -139,6 +150,12 @@ class FakeApi:
             return web.Response(status=answer.status, text=answer.text, headers=answer.headers)
         return await (self._watch(request) if verb == "watch" else self._list(request))
 
+    async def _service(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if "get" in self.refusals:
+            return refusal(403, "cannot get resource")
+        return web.json_response(self.services[name]) if name in self.services else refusal(404, f"{name} not found")
+
     async def _list(self, request: web.Request) -> web.Response:
         wanted = request.query["labelSelector"].partition("=")[2]
         items = [each for each in self.slices.values() if wanted in each["metadata"]["labels"].values()]
@@ -158,6 +175,11 @@ class FakeApi:
         self._first.set()
         try:
             await self._stream(mine, response, request)
+            if self.bookmarks and not self.silent and since <= self.version:
+                event = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self.version)}}}
+                await response.write(json.dumps(event).encode() + b"\n")
+        except ConnectionError:
+            pass
         finally:
             self._watchers.discard(mine)
         return response
@@ -165,10 +187,12 @@ class FakeApi:
     async def _stream(
         self, mine: asyncio.Queue[Json | None], response: web.StreamResponse, request: web.Request
     ) -> None:
+        since = int(request.query["resourceVersion"])
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(None if self.silent else float(request.query["timeoutSeconds"])):
                 while (event := await mine.get()) is not None:
-                    if not self.silent:
+                    ahead = int(event["object"].get("metadata", {}).get("resourceVersion", 1 << 60)) <= since
+                    if not self.silent and not ahead:
                         await response.write(json.dumps(event).encode() + b"\n")
                 if request.transport is not None:
                     request.transport.abort()

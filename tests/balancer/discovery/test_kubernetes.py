@@ -13,7 +13,7 @@ import certifi
 import pytest
 from aiohttp import web
 
-from balancer.discovery import Status, kubeapi
+from balancer.discovery import Status, kubeapi, kubernetes
 from balancer.discovery.kubernetes import KubernetesDiscovery
 
 Json = dict[str, Any]
@@ -358,3 +358,130 @@ async def test_a_malformed_kubeconfig_is_told_and_read_again(
     assert "KUBECONFIG" in reader.status.error
     file.write_bytes(api.kubeconfig.read_bytes())
     await reader.until(lambda: api.watching)
+
+
+async def test_a_server_whose_versions_fell_back_is_listed_again(
+    api: Any, watch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "SILENCE", 0.5)
+    api.put(slice_of("pi-1", A))
+    reader = watch(seconds=1)
+    await reader.until(lambda: api.watching)
+    api.fall_back(7)  # etcd was restored: the watch from a version ahead gets 200, and nothing ever
+    api.put(slice_of("pi-1", A, B))
+    await reader.until(lambda: len(reader.last) == 2)
+    await reader.until(lambda: api.watching)
+    api.put(slice_of("pi-1", A, B, C))
+    await reader.until(lambda: len(reader.last) == 3)
+    assert reader.status.events["silent_watch"] >= 1
+    assert not reader.status.stale
+
+
+async def test_everything_is_listed_again_at_long_intervals(api: Any, watch: Callable[..., Any]) -> None:
+    api.put(slice_of("pi-1", A))
+    reader = watch(seconds=1)
+    reader.discovery.list_again = 0.5
+    await reader.until(lambda: api.watching)
+    # A change that no watch tells of.
+    api.slices["pi-1"]["endpoints"].append(B)
+    await reader.until(lambda: len(reader.last) == 2)
+    assert "silent_watch" not in reader.status.events
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        (None, ["nor the Service itself", "backend.service"]),
+        ({"type": "ExternalName", "externalName": "db.example.org"},
+         ["type ExternalName", "LB_DISCOVERY=dns", "LB_DNS_NAME=db.example.org", "balancer.settings.discovery=dns"]),
+        ({"type": "ClusterIP"}, ["has no selector", "kubernetes.io/service-name: pi"]),
+        ({"type": "ClusterIP", "selector": {"app": "pi"}}, ["yet, though it has a selector"]),
+        ("forbidden", ["no EndpointSlice", "ExternalName", 'the verb "get"']),
+    ],
+)  # fmt: skip
+async def test_why_there_is_no_slice_is_told_with_the_remedy_and_the_start_is_not_ready(
+    api: Any, watch: Callable[..., Any], service: Any, words: list[str]
+) -> None:
+    if service == "forbidden":
+        api.refusals["get"] = refuse_get
+    elif service:
+        api.services["pi"] = {"spec": service}
+    reader = watch()
+    await reader.until(lambda: api.watching)
+    for word in words:
+        assert word in reader.status.error
+    assert reader.status.fresh_at is None, "not ready"
+    api.put(slice_of("pi-1", A))
+    await reader.until(lambda: reader.last == ["10.0.0.1:8000"])
+    assert reader.status.fresh_at is not None
+    api.delete("pi-1")
+    await reader.until(lambda: reader.last == [])
+    assert reader.status.fresh_at is not None, "once ready, always ready"
+
+
+refuse_get = web.Response(status=403)
+
+
+async def test_a_start_with_a_port_that_is_not_there_is_not_ready(api: Any, watch: Callable[..., Any]) -> None:
+    api.put(slice_of("pi-1", A))
+    reader = watch(port="htpp", seconds=1)
+    await reader.until(lambda: api.count("watch") == 2)
+    assert reader.status.fresh_at is None
+    assert "no port htpp: its EndpointSlices have http (8000)" in reader.status.error
+    ports = [{"name": "htpp", "port": 8000}]
+    api.put(slice_of("pi-1", A, ports=ports))
+    await reader.until(lambda: reader.status.fresh_at is not None)
+    api.put(slice_of("pi-1", A))
+    await reader.until(lambda: not reader.last)
+    assert reader.status.fresh_at is not None
+
+
+async def test_a_service_scaled_to_nothing_is_ready_at_the_start(api: Any, watch: Callable[..., Any]) -> None:
+    api.put(slice_of("pi-1", ports=[]))
+    reader = watch(port="http")
+    await reader.until(lambda: reader.status.fresh_at is not None)
+    assert reader.snapshots == [()]
+
+
+async def test_an_address_that_is_none_is_left_out_and_told_with_its_slice(
+    api: Any, watch: Callable[..., Any], logs: list[Json]
+) -> None:
+    api.put(slice_of("pi-1", A, endpoint("010.0.0.2", "octal")))
+    reader = watch()
+    await reader.until(lambda: reader.status.fresh_at is not None)
+    assert reader.last == ["10.0.0.1:8000"]
+    assert "'010.0.0.2' in EndpointSlice pi-1" in reader.status.error
+    assert reader.status.events["bad_address"] == 1
+    api.put(slice_of("pi-1", A, B))
+    await reader.until(lambda: len(reader.last) == 2)
+    assert reader.status.error is None
+
+
+async def test_a_pod_that_moves_to_another_slice_is_never_missing(api: Any, watch: Callable[..., Any]) -> None:
+    api.put(slice_of("pi-1", A, B), slice_of("pi-2", C))
+    reader = watch()
+    await reader.until(lambda: api.watching)
+    for number in range(20):
+        there, gone = ("pi-2", "pi-1") if number % 2 else ("pi-1", "pi-2")
+        api.put(slice_of(there, *([A] if there == "pi-1" else [C])))
+        await asyncio.sleep(0.005)
+        api.put(slice_of(gone, *([A, B] if gone == "pi-1" else [C, B])))
+        await asyncio.sleep(0.06)
+    assert all("10.0.0.2:8000" in [spec.address for spec in snapshot] for snapshot in reader.snapshots)
+    api.delete("pi-2")
+    await reader.until(lambda: "10.0.0.3:8000" not in reader.last)
+
+
+async def test_a_second_port_leaves_the_first_in_use_and_is_told(api: Any, watch: Callable[..., Any]) -> None:
+    api.put(slice_of("pi-1", A))
+    reader = watch()
+    await reader.until(lambda: api.watching)
+    metrics = [{"name": "metrics", "port": 9100}]
+    api.put(slice_of("pi-2", B, ports=metrics))
+    await reader.until(lambda: reader.status.error)
+    assert "http (8000), metrics (9100)" in reader.status.error
+    assert reader.last == ["10.0.0.1:8000"]
+    late = watch()
+    await late.until(lambda: late.status.error)
+    assert late.last == []
+    assert late.status.fresh_at is None, "which is meant, nobody knows at a start"

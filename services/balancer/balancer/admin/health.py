@@ -15,10 +15,11 @@ async def healthz(_request: web.Request) -> web.Response:
 
 
 def readiness(running: Running, draining: bool) -> tuple[int, dict[str, object]]:
-    """The status and body of /readyz: 200 from the first complete snapshot until SIGTERM.
+    """The status and body of /readyz: 200 from the first snapshot that can be served until SIGTERM.
 
-    An empty fleet or a stale discovery is a detail in the body and no failure: this replica would then do no better by
-    being taken out, and taking all of them out would turn a fault of the discovery into an outage.
+    A start that finds no such Service or port is not ready, so that a rollout stops at it. Later an empty fleet or a
+    stale discovery is a detail in the body and no failure: this replica would then do no better by being taken out, and
+    taking all of them out would turn a fault of the discovery into an outage.
     """
     now, discovery = running.clock(), running.discovery
     endpoints = list(running.pool.endpoints)
@@ -43,7 +44,7 @@ def _notes(running: Running, draining: bool, total: int, eligible: int) -> list[
     if draining:
         notes.append("Stopping: requests are served on through LB_DRAIN_DELAY and those in flight finished.")
     if running.discovery.fresh_at is None:
-        notes.append("Discovery has not yet told a complete set of endpoints.")
+        notes.append("Discovery has not yet told a set of endpoints that could be served: see its error.")
     elif total == 0:
         notes.append("Discovery has found no endpoint: every request gets 503.")
     elif eligible == 0:

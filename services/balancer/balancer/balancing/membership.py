@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from balancer.balancing.endpoint import Endpoint, EndpointSpec, Snapshot
@@ -14,16 +14,26 @@ REMEMBERED: Final = 60.0
 """An endpoint that leaves and returns within this time (s) finds its state again."""
 
 
+_LAST: Final = 1 << 30
+"""The place of an endpoint that has not been put in order yet."""
+
+
+_PIECE: Final = 200
+"""Endpoints looked at in one go."""
+
+
 class Changes:
     """What a snapshot says that the one before did not."""
 
-    __slots__ = ("joined", "left", "respecified")
+    __slots__ = ("joining", "leaving", "respecified", "total")
 
     def __init__(self) -> None:
-        self.joined: list[Endpoint] = []
-        self.left: list[Endpoint] = []
+        self.joining: list[tuple[_Key, EndpointSpec]] = []
+        self.leaving: list[tuple[_Key, Endpoint]] = []
         self.respecified: list[tuple[Endpoint, EndpointSpec]] = []
         """Members of which something new is said, and what; they have the old spec still."""
+        self.total = 0
+        """Endpoints that the snapshot names."""
 
 
 class Membership:
@@ -40,33 +50,58 @@ class Membership:
 
     @property
     def endpoints(self) -> Collection[Endpoint]:
-        """All of them, in the snapshot's order."""
+        """All of them, in the snapshot's order once it is applied."""
         return self._members.values()
 
-    def replace(self, snapshot: Snapshot, now: float) -> Changes:
-        """Make `snapshot` the membership. Of two specs of the same endpoint the first counts."""
-        changes = Changes()
-        before = dict(self._members)  # Whoever is reading the old membership goes on reading it unharmed.
-        members: dict[_Key, Endpoint] = {}
-        for spec in snapshot:
+    def compare(self, snapshot: Snapshot, changes: Changes) -> Iterator[None]:
+        """Find out what makes `snapshot` the membership, in pieces. Of two specs of one endpoint the first counts."""
+        before = dict(self._members)
+        seen: set[_Key] = set()
+        for number, spec in enumerate(snapshot):
+            if number % _PIECE == _PIECE - 1:
+                yield
             key = (spec.host, spec.port, spec.uid)  # What `spec.key` says, without making a text of it.
-            if key in members:
+            if key in seen:
                 continue
+            seen.add(key)
             endpoint = before.pop(key, None)
             if endpoint is None:
-                endpoint = self._recall(key, spec, now)
-                endpoint.member = True
-                changes.joined.append(endpoint)
+                changes.joining.append((key, spec))
             elif spec is not endpoint.spec and _differ(spec, endpoint.spec):
                 changes.respecified.append((endpoint, spec))
-            members[key] = endpoint
-        self._members = members
+        changes.leaving.extend(before.items())
+        changes.total = len(seen)
+
+    def join(self, key: _Key, spec: EndpointSpec, now: float) -> Endpoint:
+        """Take in a new one, or one that left lately."""
+        endpoint = self._recall(key, spec, now)
+        endpoint.member = True
+        endpoint.order = _LAST
+        self._change(key, endpoint)
+        return endpoint
+
+    def leave(self, key: _Key, endpoint: Endpoint, now: float) -> None:
+        """Let one go, and remember it for a while."""
+        endpoint.member = False
+        self._change(key, None)
+        self._gone[key] = (endpoint, now + REMEMBERED)
+
+    def _change(self, key: _Key, endpoint: Endpoint | None) -> None:
         self._by_address = None
-        for key, endpoint in before.items():
-            endpoint.member = False
-            self._gone[key] = (endpoint, now + REMEMBERED)
-            changes.left.append(endpoint)
-        return changes
+        if endpoint is None:
+            del self._members[key]
+        else:
+            self._members[key] = endpoint
+
+    def arrange(self, snapshot: Snapshot) -> Iterator[None]:
+        """Put the members into the order of `snapshot`, which is what they are, in pieces."""
+        members: dict[_Key, Endpoint] = {}
+        for number, spec in enumerate(snapshot):
+            if number % _PIECE == _PIECE - 1:
+                yield
+            key = (spec.host, spec.port, spec.uid)
+            members[key] = self._members[key]
+        self._members = members
 
     def _recall(self, key: _Key, spec: EndpointSpec, now: float) -> Endpoint:
         remembered = self._gone.pop(key, None)

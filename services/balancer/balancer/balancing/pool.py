@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, Protocol
 
 from balancer.balancing import ejection
@@ -14,7 +14,7 @@ from balancer.balancing.endpoint import Endpoint, EndpointSpec, Snapshot
 from balancer.balancing.errors import AllAtLimit, AllEjected, AllTried, NoEndpoint
 from balancer.balancing.explain import Explainer, View
 from balancer.balancing.lease import Lease
-from balancer.balancing.membership import Membership
+from balancer.balancing.membership import Changes, Membership
 from balancer.balancing.policy import Policy
 from balancer.balancing.queue import Granted, Refused, Ticket
 from balancer.balancing.recovery import Recovery, is_good
@@ -221,29 +221,49 @@ class Pool:
 
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Make `snapshot` the membership; endpoints in both keep all their state."""
-        changes = self._members.replace(snapshot, now)
-        for endpoint in changes.joined:
-            self._join(endpoint, now)
-        for endpoint, spec in changes.respecified:
-            self._respecify(endpoint, spec, now)
-        for endpoint in changes.left:
-            self._leave(endpoint)
-        if self.policy.slow_start > 0 and len(changes.joined) < len(self._members.endpoints):
-            for endpoint in changes.joined:
-                self._recovery.start_slowly(endpoint, now)
-        for endpoint in self._members.reorder():
-            self.reweighed(endpoint)
-        self._decide()
-        self._apply_all()
+        for _ in self.replacing(snapshot, now):
+            pass
         self._admission.serve(now)
 
-    def _join(self, endpoint: Endpoint, now: float) -> None:
+    def replacing(self, snapshot: Snapshot, now: float) -> Iterator[None]:
+        """The same in pieces: it is done when this is exhausted, and nothing else may replace the membership before.
+
+        Between two pieces the pool is whole, with some of the changes made, and serves on: those who come come first,
+        those who go go last. Who waits in the queue is served by the next `tick`.
+        """
+        changes = Changes()
+        yield from self._members.compare(snapshot, changes)
+        slowly = self.policy.slow_start > 0 and len(changes.joining) < changes.total
+        yield
+        for key, spec in changes.joining:
+            self._join(self._members.join(key, spec, now), slowly, now)
+            yield
+        for endpoint, spec in changes.respecified:
+            self._respecify(endpoint, spec, now)
+            yield
+        for key, endpoint in changes.leaving:
+            self._members.leave(key, endpoint, now)
+            self._leave(endpoint)
+            yield
+        yield from self._members.arrange(snapshot)
+        for endpoint in self._members.reorder():
+            self.reweighed(endpoint)
+            yield
+        if self._decide():
+            for endpoint in list(self._members.endpoints):
+                self._apply(endpoint)
+                yield
+
+    def _join(self, endpoint: Endpoint, slowly: bool, now: float) -> None:
         endpoint.cluster = self.cluster
         self._recovery.resume(endpoint, now)
         self._eligibility.count(endpoint, 1)
         self.tell(endpoint, "joined", "")
         if endpoint.spec.draining:
             self.tell(endpoint, "draining", "")
+        if slowly:
+            self._recovery.start_slowly(endpoint, now)
+        self._apply(endpoint)
 
     def _leave(self, endpoint: Endpoint) -> None:
         self._eligibility.count(endpoint, -1)
@@ -262,6 +282,7 @@ class Pool:
         self._recovery.weigh(endpoint, now)
         if drains:
             self.tell(endpoint, "draining", "")
+        self._apply(endpoint)
 
     # Eligibility: the rules are in eligibility.py, here they are applied
 

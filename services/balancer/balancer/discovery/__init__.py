@@ -44,13 +44,18 @@ def create(
     status = Status(settings.discovery, events, clock)
     if settings.discovery == "kubernetes":
         from balancer.discovery.kubernetes import KubernetesDiscovery
+        from balancer.discovery.place import Whereabouts
 
+        by_hints = settings.prefer_zone == "auto"
         return KubernetesDiscovery(
             service=settings.kubernetes_service or "",
             namespace=settings.kubernetes_namespace,
             port=settings.kubernetes_port,
             status=status,
             random=random.Random(),
+            whereabouts=Whereabouts(settings.node_name or "", settings.zone or "", settings.own_service or "")
+            if by_hints
+            else None,
         )
     if settings.discovery == "dns":
         from balancer.discovery.dns import DnsDiscovery

@@ -1,4 +1,4 @@
-"""The two calls that we make to the Kubernetes API, and what can go wrong with them, told apart.
+"""The few calls that we make to the Kubernetes API, and what can go wrong with them, told apart.
 
 The official client loads configuration, authenticates, verifies and speaks HTTP; what it brings is plain JSON. Its
 models and its watch are left out: the models of a slice cost 4 MB and most of the time of an event, and the watch
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from kubernetes.aio.config import ConfigException
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 from kubernetes.aio.config.kube_config import load_kube_config
 
+from balancer.discovery.pieces import read_list
+
 SECRETS = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its ServiceAccount's token, namespace and the API's authority."""
 
@@ -31,7 +33,8 @@ LIST_TIMEOUT = 15.0
 GRACE = 5.0
 """Seconds beyond a watch's own end after which silence means that the connection is dead."""
 
-_PATH = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+_SLICES = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+_SERVICE = "/api/v1/namespaces/{namespace}/services/{name}"
 
 
 class ApiError(Exception):
@@ -83,18 +86,34 @@ class SliceApi:
                 "be mounted (automountServiceAccountToken); elsewhere KUBECONFIG must name a valid file.",
             ) from error
 
-    async def list_all(self, namespace: str, service: str) -> dict[str, Any]:
-        """Every slice of the service, from the store and not from a cache. Raises ApiError."""
-        response = await self._get("list", namespace, {"labelSelector": _selector(service)}, LIST_TIMEOUT)
+    async def list_all(self, namespace: str, service: str, take: Callable[[Any], None]) -> str:
+        """Every slice of the service to `take`, from the store and not from a cache; the version. Raises ApiError."""
+        query = {"labelSelector": _selector(service)}
         try:
-            listed = json.loads(await response.read())
+            listed = await self._read("list", namespace, query, take)
+            return str(listed["metadata"]["resourceVersion"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ApiError("garbled", f"The API server's list is not one of EndpointSlices: {error!r}.") from error
+
+    async def service(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """The Service itself, or None if there is none. Raises ApiError."""
+        try:
+            return await self._read("get", namespace, {}, lambda _: None, name)
+        except ApiError as error:
+            if error.kind == "absent":
+                return None
+            raise
+
+    async def _read(
+        self, verb: str, namespace: str, query: dict[str, str], take: Callable[[Any], None], service: str = ""
+    ) -> dict[str, Any]:
+        response = await self._get(verb, namespace, query, LIST_TIMEOUT, service)
+        try:
+            return await read_list(await response.read(), take)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         except ValueError as error:
-            raise ApiError("garbled", f"The answer of {self.server} is not JSON: {error}") from error
-        if not isinstance(listed, dict):
-            raise ApiError("garbled", f"The answer of {self.server} is not a list of EndpointSlices.")
-        return listed
+            raise ApiError("garbled", f"The answer of {self.server} is no JSON of ours: {error}") from error
 
     async def watch(
         self, namespace: str, service: str, version: str, seconds: float
@@ -131,12 +150,15 @@ class SliceApi:
         """Close the connections."""
         await self.client.close()  # type: ignore[no-untyped-call]
 
-    async def _get(self, verb: str, namespace: str, query: dict[str, str], silence: float) -> aiohttp.ClientResponse:
+    async def _get(
+        self, verb: str, namespace: str, query: dict[str, str], silence: float, service: str = ""
+    ) -> aiohttp.ClientResponse:
+        """The answer, once it is 200: of the slices, or of the Service that is named. Raises ApiError."""
         try:
             method, url, headers, _, _ = await self.client.param_serialize(
                 "GET",
-                _PATH,
-                path_params={"namespace": namespace},
+                _SERVICE if service else _SLICES,
+                path_params={"namespace": namespace, "name": service} if service else {"namespace": namespace},
                 query_params=list(query.items()),
                 header_params={"Accept": "application/json"},
                 auth_settings=["BearerToken"],
@@ -147,7 +169,7 @@ class SliceApi:
             if response.status == 200:
                 return response
             message = _message(await response.text(errors="replace"))
-            raise _refusal(verb, namespace, response, message)
+            raise _refusal(verb, namespace, response, message, "services" if service else "endpointslices")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         except ConfigException as error:  # the rotated token's file is empty or gone
@@ -167,7 +189,8 @@ def event_error(status: Mapping[str, Any]) -> ApiError:
     return ApiError("refused", f"The API server ended the watch with an error ({code}): {message}.")
 
 
-def _refusal(verb: str, namespace: str, response: aiohttp.ClientResponse, message: str) -> ApiError:
+def _refusal(verb: str, namespace: str, response: aiohttp.ClientResponse, message: str, resource: str) -> ApiError:
+    group, what = ("", "Services") if resource == "services" else ("discovery.k8s.io", "EndpointSlices")
     if response.status == 410:
         return event_error({"code": 410, "message": message})
     if response.status == 401:
@@ -179,17 +202,19 @@ def _refusal(verb: str, namespace: str, response: aiohttp.ClientResponse, messag
     if response.status == 403:
         return ApiError(
             f"forbidden_{verb}",
-            f"We may not {verb} EndpointSlices in namespace {namespace} (403): {message}. The Role in {namespace} "
-            f'needs the verb "{verb}" for the resource "endpointslices" of the API group "discovery.k8s.io", and a '
-            "RoleBinding to our ServiceAccount.",
+            f"We may not {verb} {what} in namespace {namespace} (403): {message}. The Role in {namespace} "
+            f'needs the verb "{verb}" for the resource "{resource}" of the API group "{group}", and a '
+            "RoleBinding to our ServiceAccount (the chart's rbac.create makes both).",
         )
+    if response.status == 404 and resource == "services":
+        return ApiError("absent", message)
     if response.status == 404:
         return ApiError(
             "refused", "The API server has no discovery.k8s.io/v1 (404): Kubernetes 1.21 or later is needed."
         )
     seconds = response.headers.get("Retry-After", "")
     wait = float(seconds) if seconds.isdecimal() else 0.0
-    return ApiError("refused", f"The API server refused to {verb} EndpointSlices ({response.status}): {message}.", wait)
+    return ApiError("refused", f"The API server refused to {verb} {what} ({response.status}): {message}.", wait)
 
 
 def _message(body: str) -> str:

@@ -28,12 +28,14 @@ class Status:
         self.events = {} if events is None else events
         """Snapshots and faults so far, by kind."""
         self.fresh_at: float | None = None
-        """When the endpoints were last known to be all there are (s, by the clock); None before the first snapshot."""
+        """When the endpoints were last known to be all there are (s, by the clock); None before the first snapshot that
+        can be served, be it empty."""
         self._clock = clock
         self._fault = ""
         self._fault_words = ""
         self._notice = ""
         self._notice_words = ""
+        self._hopeless = False
 
     @property
     def error(self) -> str | None:
@@ -55,7 +57,8 @@ class Status:
 
     def touch(self) -> None:
         """The endpoints are all there are at this moment, whether or not the source goes on telling."""
-        self.fresh_at = self._clock()
+        if self.fresh_at is not None or not self._hopeless:
+            self.fresh_at = self._clock()
 
     def fresh(self) -> None:
         """The source works: it was read, or has just said that nothing changed."""
@@ -71,12 +74,18 @@ class Status:
             _log.warning("discovery_failing", source=self.source, kind=kind, error=words)
         self._fault, self._fault_words = kind, words
 
-    def notice(self, kind: str, words: str) -> None:
-        """The source was read and something is wrong with what it says; `kind` "" when nothing is."""
+    def notice(self, kind: str, words: str, *, hopeless: bool = False) -> None:
+        """The source was read and something is wrong with what it says; `kind` "" when nothing is.
+
+        `hopeless` if nothing can be served before somebody mends it: a start waits for that, and is not ready.
+        """
         if kind != self._notice:
             if kind:
                 self.count(kind)
                 _log.warning("discovery_incomplete", source=self.source, kind=kind, error=words)
             else:
                 _log.info("discovery_complete", source=self.source, after=self._notice)
+        was_hopeless, self._hopeless = self._hopeless, hopeless
         self._notice, self._notice_words = kind, words
+        if was_hopeless and not hopeless:
+            self.touch()

@@ -62,6 +62,7 @@ PathOrNone = Annotated[Path | None, kinds.or_none(kinds.path())]
 HostName = Annotated[
     str | None, kinds.or_none(kinds.pattern(r"[0-9A-Za-z_]([0-9A-Za-z_.-]*[0-9A-Za-z_])?\.?", "a DNS name"))
 ]
+Place = Annotated[str | None, kinds.or_none(kinds.pattern(r"[0-9A-Za-z_.-]*", "the name of a node or zone"))]
 Label = Annotated[
     str | None, kinds.or_none(kinds.pattern(DNS_LABEL, "a name of lower-case letters, digits and hyphens"))
 ]
@@ -159,7 +160,14 @@ class Settings(BaseSettings):
         None, "Port of the EndpointSlices to use; none: their only one."
     )
     prefer_zone: Annotated[str | None, kinds.or_none(kinds.pattern(r"[0-9A-Za-z_.-]+", "a zone's name"))] = DISCOVERY(
-        None, "Zone whose endpoints are used while enough of them are healthy."
+        None,
+        "Zone whose endpoints are used while enough of them are healthy; `auto`: those that the Service's hints and "
+        "internalTrafficPolicy mean for our node, for `kubernetes`.",
+    )
+    node_name: Place = DISCOVERY(None, "Our node, for `auto` as the preferred zone: the pod's spec.nodeName.")
+    zone: Place = DISCOVERY(None, "Our node's zone, for `auto` as the preferred zone; none: as EndpointSlices tell it.")
+    own_service: Label = DISCOVERY(
+        None, "Our own Service, whose EndpointSlices tell our zone where those of the balanced one do not."
     )
 
     gateway_class: Label = GATEWAY(
