@@ -33,7 +33,7 @@ from balancer.proxy.http1.upstreams import Http1Upstreams
 from balancer.proxy.http_service import HttpService
 from balancer.proxy.place import Place
 from balancer.proxy.poller import Poller
-from balancer.proxy.service import Means
+from balancer.proxy.service import Context
 from balancer.proxy.timers import TimerWheel
 from balancer.proxy.transport import Transport
 from balancer.settings import load as load_settings
@@ -73,10 +73,10 @@ def proxy(endpoints: int) -> list[ServerConnection]:
     pool = Pool(load("round-robin", random), "round-robin", PoolPolicy(), random)
     wheel = TimerWheel(time.monotonic())
     poller = Poller(wheel, time.monotonic, Buffers(1 << 30))
-    means = Means(pool, counters, wheel, poller, time.monotonic, None)
-    upstreams = Http1Upstreams(settings, means)
+    context = Context(pool, counters, wheel, poller, time.monotonic, None)
+    upstreams = Http1Upstreams(settings, context)
     cluster = Cluster("default", pool, Policy(settings), RetryBudget(settings.retry_budget), upstreams)
-    service = HttpService(settings, means, Router(cluster))
+    service = HttpService(settings, context, Router(cluster))
     known = KnownBlocks(service)
     door = Door(settings, Protocols(), poller, counters)
     pool.replace([EndpointSpec("127.0.0.1", 9000 + number) for number in range(endpoints)], time.monotonic())

@@ -301,7 +301,7 @@ def test_top_never_cuts_an_address(columns: int, monkeypatch: pytest.MonkeyPatch
         "answered": {"5xx": 12},
         "failed": {"timeout": 3},
         "weight_in_force": 1.0,
-        "why_out": "health checks fail: connection refused by the endpoint",
+        "ineligible_reason": "health checks fail: connection refused by the endpoint",
     }
     endpoints = [endpoint | {"address": address, "pod": f"shop-7d9c5b6f4-{address[-4:]}"} for address in addresses]
     answers: dict[str, Any] = {"/api/endpoints": {"endpoints": endpoints}, "/api/strategy": {"strategy": "n-to-one"}}

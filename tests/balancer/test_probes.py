@@ -209,7 +209,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def health(pool: Pool) -> dict[str, bool]:
-    return {endpoint.address: endpoint.healthy for endpoint in pool.endpoints}
+    return {endpoint.address: endpoint.passing_probes for endpoint in pool.endpoints}
 
 
 async def test_an_endpoint_falls_and_rises_as_its_answers_change() -> None:
@@ -279,7 +279,7 @@ async def test_the_verdict_on_an_endpoint_that_left_meanwhile_is_dropped() -> No
             pool.replace([other], time.monotonic())
             leave.set()
             await until(lambda: health(pool) == {other.address: False})
-        assert endpoint.healthy
+        assert endpoint.passing_probes
         assert told.count("unhealthy") == 1
 
 

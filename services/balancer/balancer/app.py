@@ -32,7 +32,7 @@ from balancer.proxy.buffers import Buffers, default_limit
 from balancer.proxy.certificates import ServerCertificate
 from balancer.proxy.http import HttpProxy
 from balancer.proxy.poller import Poller
-from balancer.proxy.service import Means
+from balancer.proxy.service import Context
 from balancer.proxy.tcp import TcpProxy
 from balancer.proxy.timers import TICK, TimerWheel
 from balancer.settings import Settings
@@ -92,8 +92,8 @@ class Balancer:
             else None
         )
         proxy = HttpProxy if settings.mode == "http" else TcpProxy
-        means = Means(self._pool, self._counters, self._wheel, self._poller, self._clock, access_log)
-        self._proxy = proxy(settings, means)
+        context = Context(self._pool, self._counters, self._wheel, self._poller, self._clock, access_log)
+        self._proxy = proxy(settings, context)
         self._tracer: tracing.Tracer | None = None
         if isinstance(self._proxy, HttpProxy) and (tracer := tracing.create()) is not None:
             self._proxy.trace(tracer)
@@ -109,7 +109,7 @@ class Balancer:
             # Imported only here: who does not ask for Gateways pays nothing for them.
             from balancer import gateways
 
-            self._gateways = gateways.Gateways(settings, means, self._new_fleet, self._proxy.cluster, self._tracer)
+            self._gateways = gateways.Gateways(settings, context, self._new_fleet, self._proxy.cluster, self._tracer)
             self._control = gateways.control(self._gateways, settings.gateway_class, self.replica, self._random)
         self._discovery = discovery.create(settings, self._counters.discovery_events, self._clock)
         self._admin = Admin(

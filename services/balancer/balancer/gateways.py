@@ -25,7 +25,7 @@ from balancer.proxy.cluster import Cluster, Policy
 from balancer.proxy.http import HttpProxy
 from balancer.proxy.http1.upstreams import Http1Upstreams
 from balancer.proxy.routes import SiteRouter
-from balancer.proxy.service import Means
+from balancer.proxy.service import Context
 from balancer.proxy.sni import Certificates, fault_of
 from balancer.settings import Settings
 from balancer.tracing import Tracer
@@ -95,11 +95,16 @@ class Gateways:
     """Every open port and every cluster of the Gateways."""
 
     def __init__(
-        self, settings: Settings, means: Means, new_pool: Callable[[str], Pool], nowhere: Cluster, tracer: Tracer | None
+        self,
+        settings: Settings,
+        context: Context,
+        new_pool: Callable[[str], Pool],
+        nowhere: Cluster,
+        tracer: Tracer | None,
     ) -> None:
         """`new_pool` makes the pool of a cluster; `nowhere` is the cluster of requests that go to none."""
         self.settings = settings
-        self.means = means
+        self.context = context
         self._new_pool = new_pool
         self._nowhere = nowhere
         self._tracer = tracer
@@ -116,8 +121,8 @@ class Gateways:
         for spec in specs:
             before = self.fleets.get(spec.name)
             pool = self._new_pool(spec.name)
-            settings, means = self.settings, self.means
-            upstreams = Http1Upstreams(settings, means)
+            settings, context = self.settings, self.context
+            upstreams = Http1Upstreams(settings, context)
             cluster = Cluster(spec.name, pool, Policy(settings), RetryBudget(settings.retry_budget), upstreams)
             fleet = Fleet(cluster, spec)
             pool.subscribe(fleet)
@@ -138,7 +143,7 @@ class Gateways:
         """All endpoints of a cluster."""
         fleet = self.fleets.get(cluster)
         if fleet is not None:
-            fleet.cluster.pool.replace(snapshot, self.means.clock())
+            fleet.cluster.pool.replace(snapshot, self.context.clock())
             fleet.cluster.discovered = True
 
     async def listen(self, ports: Mapping[int, PortPlan]) -> None:
@@ -163,7 +168,7 @@ class Gateways:
     def _open(self, plan: PortPlan) -> OpenPort:
         settings = self.settings.model_copy(update={"port": plan.ours, "upstream_tls": False})
         router = SiteRouter(self._nowhere, plan.port)
-        proxy = HttpProxy(settings, self.means, router)
+        proxy = HttpProxy(settings, self.context, router)
         if self._tracer is not None:
             proxy.trace(self._tracer)
         certificates = Certificates(["http/1.1"]) if plan.tls else None
@@ -233,7 +238,7 @@ class Gateways:
 
 def control(gateways: Gateways, gateway_class: str, replica: str, random: Random) -> GatewayControl:
     """What watches the cluster, and makes it so in `gateways`."""
-    settings, clock = gateways.settings, gateways.means.clock
+    settings, clock = gateways.settings, gateways.context.clock
     config = Config(
         gateway_class=gateway_class,
         front=settings.gateway_service or "",

@@ -177,7 +177,7 @@ class Probes:
             return
         streak = self._streaks.get(endpoint)
         if streak is None:
-            streak = self._streaks[endpoint] = Streak(self._rise, self._fall, endpoint.healthy)
+            streak = self._streaks[endpoint] = Streak(self._rise, self._fall, endpoint.passing_probes)
         if streak.heard(why is None):
             if why is not None:
                 log.warning("health checks fail", endpoint=endpoint.address, why=why)

@@ -69,7 +69,7 @@ async def test_an_endpoint_drained_by_hand_gets_no_request_until_it_is_taken_bac
     world: World, operator: ClientSession
 ) -> None:
     async with operator.post("/api/endpoints/10.0.0.1:8000/drain") as response:
-        assert (await response.json())["state"] == "held"
+        assert (await response.json())["state"] == "drained"
     assert {world.request().address for _ in range(10)} == {"10.0.0.2:8000"}
     async with operator.post("/api/endpoints/10.0.0.1%3A8000/undrain") as response:
         assert (await response.json())["state"] == "ready"
@@ -112,11 +112,11 @@ async def test_endpoints_are_told_with_their_state_and_why(world: World, client:
     told = (await get(client, "/api/endpoints"))["endpoints"]
     ejected = [view for view in told if view["state"] == "ejected"]
     assert len(ejected) == 1
-    assert ejected[0]["why_out"]
+    assert ejected[0]["ineligible_reason"]
     assert 0 < ejected[0]["ejected_for"] <= 10
     assert ejected[0]["answered"] == {"5xx": 3}
     ready = next(view for view in told if view["state"] == "ready")
-    assert (ready["eligible"], ready["why_out"], ready["ejected_for"]) == (True, None, None)
+    assert (ready["eligible"], ready["ineligible_reason"], ready["ejected_for"]) == (True, None, None)
 
 
 async def test_a_big_fleet_is_told_whole(world: World, client: ClientSession) -> None:

@@ -55,9 +55,9 @@ async def test_transitions_and_switches_are_told_at_once(
     async with client.get("/api/events") as response:
         stream = follow(response)
         await first(stream, "decisions")
-        world.pool.hold(world.endpoint(2), True, world.now)
+        world.pool.drain(world.endpoint(2), True, world.now)
         told = await first(stream, "transition")
-        assert (told["endpoint"], told["event"]) == ("10.0.0.2:8000", "held")
+        assert (told["endpoint"], told["event"]) == ("10.0.0.2:8000", "drained")
         async with operator.put("/api/strategy", json={"strategy": "n-to-one"}) as switched:
             assert switched.status == 200
         told = await first(stream, "strategy")
@@ -102,7 +102,7 @@ async def test_too_many_listeners_are_refused_and_a_place_is_free_when_one_leave
             assert (refused.status, "Retry-After" in refused.headers) == (503, True)
     async with asyncio.timeout(5):
         while world.admin._feed.hub:
-            world.admin._feed.hub.tell("second", {})
+            world.admin._feed.hub.publish("second", {})
             await asyncio.sleep(0.01)
     async with client.get("/api/events") as response:
         assert response.status == 200
@@ -111,7 +111,7 @@ async def test_too_many_listeners_are_refused_and_a_place_is_free_when_one_leave
 async def test_what_a_slow_listener_misses_is_counted_and_not_kept() -> None:
     listener = Listener()
     for number in range(events.BACKLOG + 30):
-        listener.tell(encode("second", {"n": number}))
+        listener.publish(encode("second", {"n": number}))
     told = await listener.take() or b""
     assert told.count(b"event: second") == events.BACKLOG
     assert told.endswith(encode("missed", {"count": 30}))
@@ -128,6 +128,6 @@ async def test_a_listener_that_takes_nothing_is_dropped(world: World, monkeypatc
         while not hub:  # noqa: ASYNC110 - the hub does not tell who comes
             await asyncio.sleep(0.01)
         while hub:  # It never reads: the socket's buffers fill, then its backlog, then it is dropped.
-            hub.tell("second", {"filler": "x" * 500_000})
+            hub.publish("second", {"filler": "x" * 500_000})
             await asyncio.sleep(0.01)
     writer.transport.abort()

@@ -57,6 +57,6 @@ async def test_what_taking_this_replica_out_would_not_mend_is_a_detail_and_no_fa
 
 
 async def test_readiness_tells_how_many_endpoints_can_be_chosen(world: World, client: ClientSession) -> None:
-    world.pool.hold(world.endpoint(1), True, world.now)
+    world.pool.drain(world.endpoint(1), True, world.now)
     async with client.get("/readyz") as response:
         assert (await response.json())["endpoints"] == {"total": 2, "eligible": 1}

@@ -103,12 +103,12 @@ def test_the_percentiles_of_the_dashboard_are_within_a_tenth_of_the_truth() -> N
 
 
 async def test_states_and_transitions_are_counted(world: World, client: ClientSession) -> None:
-    world.pool.hold(world.endpoint(2), True, world.now)
+    world.pool.drain(world.endpoint(2), True, world.now)
     text = await scrape(client)
-    assert value(text, "lb_endpoints", state="held") == 1
+    assert value(text, "lb_endpoints", state="drained") == 1
     assert value(text, "lb_endpoints", state="ready") == 1
     assert value(text, "lb_endpoint_eligible", endpoint="10.0.0.2:8000") == 0
-    assert value(text, "lb_transitions_total", event="held") == 1
+    assert value(text, "lb_transitions_total", event="drained") == 1
     assert value(text, "lb_transitions_total", event="joined") == 2
 
 

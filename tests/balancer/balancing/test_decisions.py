@@ -40,9 +40,9 @@ def test_a_lease_tells_why_when_it_is_asked_to() -> None:
     assert told["fast:80"].in_flight == 1
     assert told["slow:80"].score == pytest.approx(0.4)
     assert told["slow:80"].latency == pytest.approx(0.4)
-    assert told["gone:80"].why_not == "ejected for 10 s more"
+    assert told["gone:80"].ineligible_reason == "ejected for 10 s more"
     assert told["gone:80"].score is None
-    assert told["tried:80"].why_not == "this request has tried it"
+    assert told["tried:80"].ineligible_reason == "this request has tried it"
 
 
 def test_not_asked_it_tells_nothing() -> None:
@@ -118,22 +118,22 @@ def test_an_explanation_foretells_the_next_choice(name: str) -> None:
 def test_of_many_sixteen_are_shown_the_best_first_and_some_of_those_that_are_out() -> None:
     fleet = Fleet("least-connections", names=" ".join(f"e{i}" for i in range(40)))
     for i in range(30, 40):
-        fleet.pool.hold(fleet[f"e{i}"], True, fleet.now)
+        fleet.pool.drain(fleet[f"e{i}"], True, fleet.now)
     decision = decision_of(fleet)
     assert len(decision.candidates) == 16
     assert decision.candidates[0].address == decision.chosen
-    assert [candidate.why_not for candidate in decision.candidates] == [None] * 12 + ["drained by hand"] * 4
+    assert [candidate.ineligible_reason for candidate in decision.candidates] == [None] * 12 + ["drained by hand"] * 4
 
 
 def test_no_endpoint_is_a_decision_too() -> None:
     fleet = Fleet(names="a")
-    fleet.pool.hold(fleet["a"], True, fleet.now)
+    fleet.pool.drain(fleet["a"], True, fleet.now)
     with pytest.raises(AllEjected):
         fleet.lease()
     (decision,) = fleet.pool.decisions
     assert decision.chosen is None
     assert decision.by == "all ejected"
-    assert decision.candidates[0].why_not == "drained by hand"
+    assert decision.candidates[0].ineligible_reason == "drained by hand"
     assert fleet.pool.explain(REQUEST, fleet.now).by == "all ejected"
     with pytest.raises(NoEndpoint):
         Fleet().lease()
@@ -190,8 +190,8 @@ def test_every_transition_has_a_name_in_the_list() -> None:
     fleet.wait(20)
     for name in "abchi":
         fleet.pool.set_health(fleet[name], True, fleet.now)
-        fleet.pool.hold(fleet[name], True, fleet.now)
-        fleet.pool.hold(fleet[name], False, fleet.now)
+        fleet.pool.drain(fleet[name], True, fleet.now)
+        fleet.pool.drain(fleet[name], False, fleet.now)
     fleet.add("a", draining=True)
     fleet.remove("a")
     assert {event for _, event in fleet.events} == set(EVENTS) - {"strategy"}

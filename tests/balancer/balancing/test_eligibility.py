@@ -29,9 +29,9 @@ class TestConsecutiveFailures:
     def test_eject(self, failure: Outcome) -> None:
         fleet = Fleet(names="a b c")
         fleet.end("a", failure, times=4)
-        assert fleet.why_out("a") is None
+        assert fleet.ineligible_reason("a") is None
         fleet.end("a", failure)
-        assert fleet.why_out("a") == "ejected for 10 s more"
+        assert fleet.ineligible_reason("a") == "ejected for 10 s more"
         assert fleet.share() == {"b": 0.5, "c": 0.5}
         assert fleet.events[-1] == ("a", "ejected")
 
@@ -45,7 +45,7 @@ class TestConsecutiveFailures:
         fleet.end("a", harmless, times=1)
         fleet.wait(2)
         fleet.end("a", harmless, times=20) if harmless.retry_after is None else None
-        assert fleet.why_out("a") is None
+        assert fleet.ineligible_reason("a") is None
         assert fleet["a"].ejections == 0
 
     def test_are_forgotten_at_the_first_success(self) -> None:
@@ -68,13 +68,13 @@ class TestConsecutiveFailures:
         for lease in leases:
             lease.close(BAD, fleet.now)
         assert fleet["a"].ejections == 1
-        assert fleet.why_out("a") == "ejected for 10 s more"
+        assert fleet.ineligible_reason("a") == "ejected for 10 s more"
 
     def test_never_eject_an_endpoint_alone(self) -> None:
         fleet = Fleet(names="a", eject_max_share=1.0)
         fleet.end("a", BAD, times=50)
         assert fleet["a"].ejections == 0
-        assert fleet.why_out("a") is None
+        assert fleet.ineligible_reason("a") is None
 
     def test_can_be_switched_off(self) -> None:
         fleet = Fleet(names="a b", eject_after=0)
@@ -98,12 +98,12 @@ class TestAnEjection:
         fleet = Fleet(names="a b")
         fleet.end("a", BAD, times=5)
         fleet.wait(9.9)
-        assert fleet.why_out("a") is not None
+        assert fleet.ineligible_reason("a") is not None
         fleet.wait(0.1)
-        assert fleet.why_out("a") is None
+        assert fleet.ineligible_reason("a") is None
         assert fleet.events[-1] == ("a", "returned")
         fleet.end("a", BAD)
-        assert fleet.why_out("a") == "ejected for 20 s more"
+        assert fleet.ineligible_reason("a") == "ejected for 20 s more"
 
     def test_is_probation_no_more_after_a_success(self) -> None:
         fleet = Fleet(names="a b")
@@ -111,7 +111,7 @@ class TestAnEjection:
         fleet.wait(10)
         fleet.end("a", OK)
         fleet.end("a", BAD, times=4)
-        assert fleet.why_out("a") is None
+        assert fleet.ineligible_reason("a") is None
 
     def test_grows_with_repetition_and_decays_with_time(self) -> None:
         endpoint = Endpoint(EndpointSpec("a", 80))
@@ -153,7 +153,7 @@ class TestSuccessRate:
             fleet.end("a", BAD)
         assert fleet["a"].ejections == 0
         fleet.wait(10)
-        assert fleet.why_out("a") == "ejected for 10 s more"
+        assert fleet.ineligible_reason("a") == "ejected for 10 s more"
         assert [fleet[name].ejections for name in "bcde"] == [0, 0, 0, 0]
 
     def test_compares_with_the_fleet(self) -> None:
@@ -185,7 +185,7 @@ class TestSaturation:
     def test_leaves_an_endpoint_alone_for_as_long_as_it_asked(self) -> None:
         fleet = Fleet(names="a b")
         fleet.end("a", saturated(3))
-        assert fleet.why_out("a") == "asked to be left alone for 3 s more"
+        assert fleet.ineligible_reason("a") == "asked us to back off for 3 s more"
         assert fleet.share() == {"b": 1.0}
         assert fleet["a"].failures_in_row == 0
         fleet.wait(3)
@@ -200,13 +200,13 @@ class TestSaturation:
     def test_with_retry_after_0_is_a_failure(self) -> None:
         fleet = Fleet(names="a b")
         fleet.end("a", saturated(0), times=5)
-        assert fleet.why_out("a") == "ejected for 10 s more"
+        assert fleet.ineligible_reason("a") == "ejected for 10 s more"
 
     def test_leaves_no_more_alone_than_the_largest_share(self) -> None:
         fleet = Fleet(names="a b c d")
         for name in "abcd":
             fleet.end(name, saturated(3))
-        assert fleet.events.count(("a", "left_alone")) == 1
+        assert fleet.events.count(("a", "backoff")) == 1
         assert fleet.share() == {"c": 0.5, "d": 0.5}
 
     def test_and_ejection_share_one_bound(self) -> None:
@@ -223,10 +223,10 @@ class TestSaturation:
         fleet.end("a", saturated(30))
         fleet.wait(0.1)
         early.close(Outcome.answered(200), fleet.now)
-        assert fleet.why_out("a") is not None, "that request was there before it was full"
-        fleet.pool.hold(fleet["b"], True, fleet.now)
+        assert fleet.ineligible_reason("a") is not None, "that request was there before it was full"
+        fleet.pool.drain(fleet["b"], True, fleet.now)
         fleet.end("a", Outcome.answered(200))
-        fleet.pool.hold(fleet["b"], False, fleet.now)
+        fleet.pool.drain(fleet["b"], False, fleet.now)
         assert fleet.share() == {"a": 0.5, "b": 0.5}
 
     @pytest.mark.parametrize("status", [429, 501, 505, 508, 510])
@@ -252,7 +252,7 @@ class TestSaturation:
         fleet = Fleet(names="a b")
         fleet.end("a", saturated(3600))
         fleet.wait(30)
-        assert fleet.why_out("a") is None
+        assert fleet.ineligible_reason("a") is None
 
     def test_leaves_the_average_untouched(self) -> None:
         fleet = Fleet("least-response-time", names="a b")
@@ -310,7 +310,7 @@ class TestPanic:
 
     def test_never_uses_one_that_is_drained_by_hand(self) -> None:
         fleet = Fleet(names="a b c")
-        fleet.pool.hold(fleet["a"], True, fleet.now)
+        fleet.pool.drain(fleet["a"], True, fleet.now)
         for name in "bc":
             fleet.pool.set_health(fleet[name], False, fleet.now)
         assert fleet.share() == {"b": 0.5, "c": 0.5}
@@ -320,7 +320,7 @@ class TestDraining:
     def test_is_used_only_when_nobody_better_is_left(self) -> None:
         fleet = Fleet(names="a b")
         fleet.add("b", draining=True)
-        assert fleet.why_out("b") == "draining"
+        assert fleet.ineligible_reason("b") == "draining"
         assert fleet.share() == {"a": 1.0}
         fleet.add("a", draining=True)
         assert fleet.share() == {"a": 0.5, "b": 0.5}
@@ -350,7 +350,7 @@ class TestZone:
 
     def test_is_kept_to_while_enough_of_it_is_good(self, fleet: Fleet) -> None:
         assert fleet.share() == dict.fromkeys("abcd", 0.25)
-        assert fleet.why_out("x") == "not in zone here"
+        assert fleet.ineligible_reason("x") == "not in zone here"
         fleet.pool.set_health(fleet["a"], False, fleet.now)
         assert fleet.share(99) == pytest.approx(dict.fromkeys("bcd", 1 / 3))
 
@@ -367,7 +367,7 @@ class TestZone:
         fleet.add("a", "b", near=True)
         fleet.add("x", "y")
         assert fleet.share() == {"a": 0.5, "b": 0.5}
-        assert fleet.why_out("x") == "its hints say that it is for others"
+        assert fleet.ineligible_reason("x") == "its hints say that it is for others"
         fleet.add("y", near=True)
         fleet.add("a")
         assert fleet.share() == {"b": 0.5, "y": 0.5}

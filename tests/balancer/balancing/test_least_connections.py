@@ -30,7 +30,7 @@ class Traffic:
         self.now = 1.0
 
     def begin(self, tried: int = 0) -> None:
-        eligible = [endpoint for endpoint in self.pool.endpoints if endpoint.listed]
+        eligible = [endpoint for endpoint in self.pool.endpoints if endpoint.eligible]
         excluded = self.random.sample(eligible, min(tried, len(eligible)))
         expected = min((_place(endpoint) for endpoint in eligible if endpoint not in excluded), default=None)
         try:

@@ -60,11 +60,11 @@ def test_one_that_is_tried_and_one_at_its_limit_leave_the_request_to_wait() -> N
 def test_all_drained_by_hand_is_no_panic() -> None:
     fleet = Fleet(names="a b")
     for name in "ab":
-        fleet.pool.hold(fleet[name], True, fleet.now)
-    assert fleet.why_out("a") == "drained by hand"
+        fleet.pool.drain(fleet[name], True, fleet.now)
+    assert fleet.ineligible_reason("a") == "drained by hand"
     with pytest.raises(AllEjected):
         fleet.lease()
-    fleet.pool.hold(fleet["a"], False, fleet.now)
+    fleet.pool.drain(fleet["a"], False, fleet.now)
     assert fleet.share() == {"a": 1.0}
 
 
@@ -123,9 +123,9 @@ def test_one_that_returns_while_ejected_serves_the_rest_of_its_time() -> None:
     fleet.remove("a")
     fleet.wait(4)
     fleet.add("a")
-    assert fleet.why_out("a") == "ejected for 6 s more"
+    assert fleet.ineligible_reason("a") == "ejected for 6 s more"
     fleet.wait(6)
-    assert fleet.why_out("a") is None
+    assert fleet.ineligible_reason("a") is None
 
 
 def test_one_whose_ejection_ended_while_it_was_away_is_eligible_at_once() -> None:
@@ -135,8 +135,8 @@ def test_one_whose_ejection_ended_while_it_was_away_is_eligible_at_once() -> Non
     fleet.remove("a", "b")
     fleet.wait(20)
     fleet.add("a", "b")
-    assert fleet.why_out("a") is None
-    assert fleet.why_out("b") is None
+    assert fleet.ineligible_reason("a") is None
+    assert fleet.ineligible_reason("b") is None
 
 
 def test_the_same_endpoint_named_twice_is_one() -> None:
@@ -186,23 +186,23 @@ def test_outcomes_are_counted_by_class_and_reason() -> None:
 
 def test_subscribers_hear_of_transitions_in_order() -> None:
     fleet = Fleet(names="a b")
-    fleet.pool.hold(fleet["a"], True, fleet.now)
+    fleet.pool.drain(fleet["a"], True, fleet.now)
     fleet.pool.set_health(fleet["b"], False, fleet.now)
     fleet.pool.set_health(fleet["b"], False, fleet.now)
     fleet.pool.set_health(fleet["b"], True, fleet.now)
-    fleet.pool.hold(fleet["a"], False, fleet.now)
+    fleet.pool.drain(fleet["a"], False, fleet.now)
     fleet.add("b", draining=True)
     fleet.remove("b")
     fleet.pool.use(load("n-to-one", Random(1)), "n-to-one", fleet.now)
     assert fleet.events == [
         ("a", "joined"),
         ("b", "joined"),
-        ("a", "held"),
+        ("a", "drained"),
         ("b", "unhealthy"),
         ("pool", "panic"),
         ("b", "healthy"),
         ("pool", "calm"),
-        ("a", "released"),
+        ("a", "undrained"),
         ("b", "draining"),
         ("b", "left"),
         ("pool", "strategy"),
@@ -231,10 +231,10 @@ class PoolMachine(RuleBasedStateMachine):
         if name in self.fleet.specs:
             self.fleet.remove(name)
 
-    @rule(name=draw.sampled_from("abcd"), held=draw.booleans())
-    def hold(self, name: str, held: bool) -> None:
+    @rule(name=draw.sampled_from("abcd"), drained=draw.booleans())
+    def hold(self, name: str, drained: bool) -> None:
         if name in self.fleet.specs:
-            self.fleet.pool.hold(self.fleet[name], held, self.fleet.now)
+            self.fleet.pool.drain(self.fleet[name], drained, self.fleet.now)
 
     @rule(name=draw.sampled_from("abcd"), healthy=draw.booleans())
     def health(self, name: str, healthy: bool) -> None:
@@ -335,7 +335,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_for_what_is_free(self) -> None:
-        free = {endpoint for endpoint in self.fleet.pool.endpoints if endpoint.listed}
+        free = {endpoint for endpoint in self.fleet.pool.endpoints if endpoint.eligible}
         assert self.fleet.pool.queued == len(self.waiting)
         for tried in self.waiting.values():
             assert free <= set(tried), f"{free} are free, and one who has tried {tried} waits"
@@ -343,8 +343,8 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def the_listed_ones_are_those_with_no_reason_to_be_out(self) -> None:
         for endpoint in self.fleet.pool.endpoints:
-            if not endpoint.listed:
-                assert self.fleet.pool.why_out(endpoint, self.fleet.now) is not None
+            if not endpoint.eligible:
+                assert self.fleet.pool.ineligible_reason(endpoint, self.fleet.now) is not None
 
 
 TestPool = PoolMachine.TestCase

@@ -139,7 +139,7 @@ def test_one_that_has_tried_all_there_is_gets_the_same_again(full: Fleet) -> Non
 @pytest.mark.parametrize("relief", ["join", "tick", "release"])
 def test_whatever_makes_room_serves(full: Fleet, relief: str) -> None:
     full.add("b")
-    full.pool.hold(full["b"], relief == "release", full.now)
+    full.pool.drain(full["b"], relief == "release", full.now)
     if relief == "tick":
         full.end("b", Outcome.answered(503, 2.0))
     full.lease("b")
@@ -152,7 +152,7 @@ def test_whatever_makes_room_serves(full: Fleet, relief: str) -> None:
     elif relief == "tick":
         full.wait(2.0)
     else:
-        full.pool.hold(full["b"], False, full.now)
+        full.pool.drain(full["b"], False, full.now)
     assert waiters.served == ["x"]
 
 
@@ -167,7 +167,7 @@ def test_those_who_wait_learn_at_once_that_nobody_is_left(full: Fleet) -> None:
 def test_they_learn_why(full: Fleet) -> None:
     full.lease()
     waiters = Waiters(full, "x")
-    full.pool.hold(full["a"], True, full.now)
+    full.pool.drain(full["a"], True, full.now)
     assert waiters.refused == [("x", AllEjected)]
 
 

@@ -68,8 +68,8 @@ def test_a_membership_change_loses_nobodys_turn(steps: list[tuple[str, int]]) ->
 def test_one_that_returns_goes_to_its_place_not_to_the_front_of_those_that_waited_longer() -> None:
     fleet = Fleet(names="a b c d")
     fleet.chosen(2)
-    fleet.pool.hold(fleet["b"], True, fleet.now)
-    fleet.pool.hold(fleet["b"], False, fleet.now)
+    fleet.pool.drain(fleet["b"], True, fleet.now)
+    fleet.pool.drain(fleet["b"], False, fleet.now)
     assert fleet.chosen(4) == ["c", "d", "a", "b"]
 
 

@@ -92,8 +92,8 @@ class Fleet:
             self.now = min(self.now + 0.1, end)
             self.pool.tick(self.now)
 
-    def why_out(self, name: str) -> str | None:
-        return self.pool.why_out(self[name], self.now)
+    def ineligible_reason(self, name: str) -> str | None:
+        return self.pool.ineligible_reason(self[name], self.now)
 
 
 @dataclass

@@ -100,7 +100,7 @@ async def test_5000_endpoints_that_change_at_once_hold_the_loop_for_less_than_50
         if longest[-1] < LONGEST:
             break
     assert min(longest) < LONGEST, longest
-    assert all(endpoint.spec.near and endpoint.listed for endpoint in pool.endpoints)
+    assert all(endpoint.spec.near and endpoint.eligible for endpoint in pool.endpoints)
 
 
 async def replaced(pool: Pool, generation: int) -> float:

@@ -162,9 +162,9 @@ async def test_clients_that_leave_never_count(start: Start) -> None:
 async def test_an_endpoint_that_asks_for_it_is_left_alone_that_long(start: Start) -> None:
     balancer = start(endpoints=2, fresh=True, eject_after=2)
     busy = always("HTTP/1.1 503 Busy\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n")
-    async with Endpoint(balancer.endpoints[0], busy) as left_alone, Endpoint(balancer.endpoints[1]):
+    async with Endpoint(balancer.endpoints[0], busy) as asked_to_back_off, Endpoint(balancer.endpoints[1]):
         assert set(await ask(balancer, 20)) == {200}
-        assert len(left_alone.requests) == 1
+        assert len(asked_to_back_off.requests) == 1
     assert balancer.metric("lb_endpoints", state="ejected") == 0, "saturation is no failure"
 
 

@@ -75,11 +75,11 @@ class Api:
 
     async def drain(self, request: web.Request) -> web.Response:
         """POST: give the endpoint no new request; those in flight end as they would."""
-        return self._hold(request, True)
+        return self._drain(request, True)
 
     async def undrain(self, request: web.Request) -> web.Response:
         """POST: take the endpoint back."""
-        return self._hold(request, False)
+        return self._drain(request, False)
 
     async def strategy(self, _request: web.Request) -> web.Response:
         """GET: the strategy in force and those there are."""
@@ -124,12 +124,12 @@ class Api:
                 return endpoint
         raise Refusal(404, "There is no endpoint of that address: /api/endpoints lists them.")
 
-    def _hold(self, request: web.Request, held: bool) -> web.Response:
+    def _drain(self, request: web.Request, drained: bool) -> web.Response:
         self._auth.require(request)
         endpoint = self._find(request)
-        self._running.pool_of(endpoint).hold(endpoint, held, self._running.clock())
+        self._running.pool_of(endpoint).drain(endpoint, drained, self._running.clock())
         log.info(
-            "endpoint drained by hand" if held else "endpoint taken back", endpoint=endpoint.address, **who(request)
+            "endpoint drained by hand" if drained else "endpoint taken back", endpoint=endpoint.address, **who(request)
         )
         return self._told(endpoint)
 

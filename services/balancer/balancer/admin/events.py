@@ -34,7 +34,7 @@ class Listener:
         self._missed = 0
         self.over = False
 
-    def tell(self, event: bytes) -> None:
+    def publish(self, event: bytes) -> None:
         """Keep `event` for the stream, or count it as missed when its backlog is full."""
         if len(self._backlog) < BACKLOG:
             self._backlog.append(event)
@@ -74,12 +74,12 @@ class Hub:
     def __bool__(self) -> bool:
         return bool(self._listeners)
 
-    def tell(self, event: str, data: object) -> None:
+    def publish(self, event: str, data: object) -> None:
         """Tell everybody; `data` is made into JSON once."""
         if self._listeners:
             piece = encode(event, data)
             for listener in self._listeners:
-                listener.tell(piece)
+                listener.publish(piece)
 
     def end(self) -> None:
         """Every stream ends."""

@@ -58,13 +58,13 @@ class Feed:
             "detail": detail,
         }
         self._happened.append(told)
-        self.hub.tell("transition", told)
+        self.hub.publish("transition", told)
 
     def switched(self, before: str) -> None:
         """The strategy is another than `before` from now on."""
         told: View = {"at": round(time.time(), 3), "before": before, **self.choices.view()}
         self._happened.append({"at": told["at"], "endpoint": None, "event": "strategy", "detail": told["strategy"]})
-        self.hub.tell("strategy", told)
+        self.hub.publish("strategy", told)
 
     def start(self) -> None:
         """Feed from now on."""
@@ -111,9 +111,9 @@ class Feed:
         if not self.hub:
             self.meter.forget_endpoints()
             return
-        self.hub.tell("second", second)
-        self.hub.tell("endpoints", await self.meter.endpoints())
+        self.hub.publish("second", second)
+        self.hub.publish("endpoints", await self.meter.endpoints())
         fresh = self.choices.latest(DECISIONS, after=self._told)
         if fresh:
             self._told = fresh[0].at
-            self.hub.tell("decisions", self.choices.views(fresh))
+            self.hub.publish("decisions", self.choices.views(fresh))

@@ -23,7 +23,7 @@ def readiness(running: Running, draining: bool) -> tuple[int, dict[str, object]]
     """
     now, discovery = running.clock(), running.discovery
     endpoints = list(running.pool.endpoints)
-    eligible = sum(endpoint.listed for endpoint in endpoints)
+    eligible = sum(endpoint.eligible for endpoint in endpoints)
     ready = discovery.fresh_at is not None and not draining
     return 200 if ready else 503, {
         "status": "draining" if draining else "ready" if ready else "waiting for the first snapshot",

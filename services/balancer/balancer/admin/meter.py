@@ -109,7 +109,7 @@ class Meter:
 def _foremost(everyone: list[Endpoint], done: dict[Endpoint, tuple[int, int]]) -> list[Endpoint]:
     if len(everyone) <= SHOWN:
         return everyone
-    foremost = set(nsmallest(SHOWN, everyone, key=lambda endpoint: (endpoint.listed, -done[endpoint][0])))
+    foremost = set(nsmallest(SHOWN, everyone, key=lambda endpoint: (endpoint.eligible, -done[endpoint][0])))
     return [endpoint for endpoint in everyone if endpoint in foremost]
 
 

@@ -93,7 +93,7 @@ def _latency(running: Running) -> Iterator[Reading]:
 
 def _eligible(running: Running) -> Iterator[Reading]:
     for endpoint in _endpoints(running):
-        yield _of(endpoint), float(endpoint.listed)
+        yield _of(endpoint), float(endpoint.eligible)
 
 
 def _states(running: Running) -> Iterator[Reading]:

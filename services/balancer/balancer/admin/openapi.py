@@ -42,15 +42,15 @@ SCHEMAS: dict[str, Schema] = {
         address=TEXT, pod=TEXT, zone=TEXT, node=TEXT,
         state={"enum": list(STATES), "description": "; ".join(f"{state}: {text}" for state, text in STATES.items())},
         eligible={**FLAG, "description": "Whether it may be chosen now."},
-        why_out={**MAYBE_TEXT, "description": "Why it may not be chosen, in words."},
+        ineligible_reason={**MAYBE_TEXT, "description": "Why it may not be chosen, in words."},
         in_flight={**COUNT, "description": "Requests that it works on, connecting ones included."},
         latency={**SECONDS, "description": "Peak EWMA of its latency (s); null while not measured."},
         weight=NUMBER,
         weight_in_force={**NUMBER, "description": "Less than the weight while in slow start."},
-        ejected_for=SECONDS, left_alone_for=SECONDS, slow_start_for=SECONDS,
+        ejected_for=SECONDS, backoff_for=SECONDS, slow_start_for=SECONDS,
         ejections=COUNT, failures_in_row=COUNT,
         healthy={**FLAG, "description": "What the active probes say; true without probes."},
-        held={**FLAG, "description": "Drained by hand."},
+        drained={**FLAG, "description": "Drained by hand."},
         answered={**COUNTS, "description": "Responses by class of their status."},
         failed={**COUNTS, "description": "Requests that ended without a whole response, by reason."},
         connections=record(open=COUNT, idle=COUNT, opened=COUNT, reused=COUNT),
@@ -60,7 +60,7 @@ SCHEMAS: dict[str, Schema] = {
     "Candidate": record(
         address=TEXT,
         score={"type": ["number", "null"], "description": "The strategy's score: the lowest wins."},
-        why_not={**MAYBE_TEXT, "description": "Why it was no candidate; null if it was one."},
+        ineligible_reason={**MAYBE_TEXT, "description": "Why it was no candidate; null if it was one."},
         in_flight=COUNT, latency=SECONDS, weight=NUMBER,
     ),
     "Decision": record(
@@ -131,7 +131,7 @@ Response = tuple[str, str | None]
 WRONG_TOKEN: Response = ("The token is missing or wrong.", "Error")
 NO_TOKEN: Response = ("LB_ADMIN_TOKEN is not set, or another site's page asks.", "Error")
 NO_ENDPOINT: Response = ("There is no endpoint of that address.", "Error")
-HELD: dict[str, Response] = {
+DRAINED: dict[str, Response] = {
     "200": ("The endpoint.", "Endpoint"),
     "401": WRONG_TOKEN,
     "403": NO_TOKEN,
@@ -169,8 +169,8 @@ def _paths() -> Schema:
     }
     limit = {"name": "limit", "in": "query", "schema": {**COUNT, "minimum": 1, "maximum": 1000, "default": 100}}
     body = {"required": True, "content": {"application/json": {"schema": ref("StrategyName")}}}
-    drain = _operation("drain", "Give it no new request; those in flight end as they would.", HELD, security=BEARER)
-    undrain = _operation("undrain", "Take it back.", HELD, security=BEARER)
+    drain = _operation("drain", "Give it no new request; those in flight end as they would.", DRAINED, security=BEARER)
+    undrain = _operation("undrain", "Take it back.", DRAINED, security=BEARER)
     latest: dict[str, Response] = {
         "200": ("Them.", "Decisions"),
         "400": ("limit is no number from 1 to 1000.", "Error"),

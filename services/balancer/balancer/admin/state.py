@@ -9,10 +9,10 @@ STATES = {
     "slow-start": "new or returned, and takes less than its share for a while",
     "standby": "in another zone than LB_PREFER_ZONE, which has enough",
     "at-limit": "has as many requests as LB_ENDPOINT_MAX_REQUESTS allows",
-    "left-alone": "answered 503 or 429 with Retry-After, and is left alone that long",
+    "backoff": "answered 503 or 429 with Retry-After, and is backed off from that long",
     "ejected": "failed too often, and is tried again when its ejection ends",
     "unhealthy": "fails the active probes",
-    "held": "drained by hand, through the API",
+    "drained": "drained by hand, through the API",
     "draining": "terminating in Kubernetes, but still serving",
 }
 """Each state and what it means, from the best to the worst."""
@@ -22,14 +22,14 @@ def state_of(endpoint: Endpoint, now: float) -> str:
     """One of STATES. In panic an ejected endpoint is used all the same: its state stays `ejected`."""
     if endpoint.spec.draining:
         return "draining"
-    if endpoint.held:
-        return "held"
-    if not endpoint.healthy:
+    if endpoint.drained:
+        return "drained"
+    if not endpoint.passing_probes:
         return "unhealthy"
     if endpoint.ejected_until > now:
         return "ejected"
-    if endpoint.left_alone_until > now:
-        return "left-alone"
-    if not endpoint.listed:
-        return "at-limit" if endpoint.used else "standby"
+    if endpoint.backoff_until > now:
+        return "backoff"
+    if not endpoint.eligible:
+        return "at-limit" if endpoint.in_rotation else "standby"
     return "ready" if endpoint.slow_start_from is None else "slow-start"

@@ -15,7 +15,7 @@ View = dict[str, object]
 def endpoint_view(endpoint: Endpoint, running: Running, now: float) -> View:
     """One endpoint: what it is, its state and why, its load, and what it has answered. Durations in seconds."""
     pool = running.pool_of(endpoint)
-    why_out = pool.why_out(endpoint, now)
+    ineligible_reason = pool.ineligible_reason(endpoint, now)
     spec = endpoint.spec
     return {
         "cluster": endpoint.cluster,
@@ -24,19 +24,19 @@ def endpoint_view(endpoint: Endpoint, running: Running, now: float) -> View:
         "zone": spec.zone,
         "node": spec.node,
         "state": state_of(endpoint, now),
-        "eligible": why_out is None,
-        "why_out": why_out,
+        "eligible": ineligible_reason is None,
+        "ineligible_reason": ineligible_reason,
         "in_flight": endpoint.in_flight,
         "latency": rounded(endpoint.latency.average(now)),
         "weight": spec.weight,
         "weight_in_force": rounded(endpoint.weight),
         "ejected_for": rounded(left(endpoint.ejected_until, now)),
-        "left_alone_for": rounded(left(endpoint.left_alone_until, now)),
+        "backoff_for": rounded(left(endpoint.backoff_until, now)),
         "slow_start_for": rounded(slow_start_left(endpoint, running.settings.slow_start, now)),
         "ejections": endpoint.ejections,
         "failures_in_row": endpoint.failures_in_row,
-        "healthy": endpoint.healthy,
-        "held": endpoint.held,
+        "healthy": endpoint.passing_probes,
+        "drained": endpoint.drained,
         "answered": {f"{digit}xx": count for digit, count in enumerate(endpoint.answered) if count and digit},
         "failed": dict(endpoint.failed),
         "connections": {
@@ -79,7 +79,7 @@ def _candidate_view(candidate: Candidate) -> View:
     return {
         "address": candidate.address,
         "score": rounded(candidate.score),
-        "why_not": candidate.why_not,
+        "ineligible_reason": candidate.ineligible_reason,
         "in_flight": candidate.in_flight,
         "latency": rounded(candidate.latency),
         "weight": rounded(candidate.weight),

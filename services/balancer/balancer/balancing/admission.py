@@ -16,53 +16,53 @@ Grant = Callable[[Ticket, float], bool]
 class Admission:
     """Counts the used endpoints and the requests they can take, and hands their capacity to those who wait."""
 
-    __slots__ = ("_freed", "_grant", "_serving", "limit", "limited", "queue", "room", "used")
+    __slots__ = ("_dispatching", "_freed", "_grant", "capacity", "in_rotation", "limit", "limited", "queue")
 
     def __init__(self, limit: int | None, queue_size: int, grant: Grant) -> None:
         self.limited = limit is not None
         self.limit = sys.maxsize if limit is None else limit
         """Requests in flight that each endpoint may have."""
-        self.used = 0
+        self.in_rotation = 0
         """Endpoints that may be chosen whenever they are below it."""
-        self.room = 0
+        self.capacity = 0
         """Requests that they can take until all are at their limit; kept only where there is one."""
         self.queue = Queue(queue_size)
         self._grant = grant
-        self._serving = False
+        self._dispatching = False
         self._freed = False
         """Whether capacity came up while those who wait were being served."""
 
     def count(self, endpoint: Endpoint, step: int) -> None:
-        """Add (1) or take away (-1) an endpoint with what it can take; `serve` is to follow."""
-        self.used += step
+        """Add (1) or take away (-1) an endpoint with what it can take; `dispatch` is to follow."""
+        self.in_rotation += step
         self._freed = True
         if self.limited:
-            self.room += step * (self.limit - endpoint.in_flight)
+            self.capacity += step * (self.limit - endpoint.in_flight)
 
     def admit(self) -> None:
         """Nobody overtakes those who are being served. Raises AllAtLimit.
 
         At any other time what is free is of no use to those who wait: they have tried it.
         """
-        if self._serving and self.used and self.queue.waiting:
+        if self._dispatching and self.in_rotation and self.queue.waiting:
             raise AllAtLimit
 
     def free(self, now: float) -> None:
         """A used endpoint can take one request more."""
-        self.room += 1
+        self.capacity += 1
         self._freed = True
         if self.queue.waiting:
-            self.serve(now)
+            self.dispatch(now)
 
-    def serve(self, now: float) -> None:
+    def dispatch(self, now: float) -> None:
         """Serve those who wait as far as there is capacity; refuse all of them when no endpoint is left.
 
         Who is served may lease, close, leave or join the queue at once. The loop goes on with what comes of that. It
         ends: another round takes capacity that came up, which takes a lease that ended.
         """
-        if self._serving:
+        if self._dispatching:
             return
-        self._serving = True
+        self._dispatching = True
         passed: list[Ticket] = []
         try:
             self._freed = True
@@ -70,7 +70,7 @@ class Admission:
                 self._freed = False
                 self.queue.put_back(passed)
                 passed = []
-                while self.room > 0 or not self.used:
+                while self.capacity > 0 or not self.in_rotation:
                     ticket = self.queue.next()
                     if ticket is None:
                         break
@@ -78,4 +78,4 @@ class Admission:
                         passed.append(ticket)
         finally:
             self.queue.put_back(passed)
-            self._serving = False
+            self._dispatching = False

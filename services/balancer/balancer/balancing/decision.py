@@ -13,11 +13,11 @@ EVENTS: Final = (
     "draining",
     "ejected",
     "returned",
-    "left_alone",
+    "backoff",
     "unhealthy",
     "healthy",
-    "held",
-    "released",
+    "drained",
+    "undrained",
     "panic",
     "calm",
     "zone_left",
@@ -34,7 +34,7 @@ class Candidate:
     address: str
     score: float | None
     """The strategy's score, lower wins; None for an endpoint that was out."""
-    why_not: str | None
+    ineligible_reason: str | None
     """Why it was no candidate; None if it was one."""
     in_flight: int
     latency: float | None

@@ -1,13 +1,13 @@
 """Which endpoints may be used: one set of rules, applied once for all strategies.
 
-An endpoint is good when it is healthy, not ejected and not left alone. The good ones among those that are ready are
-used; the exceptions, in the order of their strength:
+An endpoint is healthy when its probes pass, it is not ejected, and we do not back off from it. The healthy ones among
+those that are ready are used; the exceptions, in the order of their strength:
 
 - Drained by hand: never used.
-- Panic: when none is good, or fewer than the panic share, all that are ready are used. A panic share of 0 switches
-  this off, except that saturation is no failure: when none is good, those that asked to be left alone are used.
-- Draining (terminating, but still serving): used when no endpoint that is ready is good.
-- Zone: while at least `ENOUGH` of the preferred zone's endpoints, or of those that hints mean for us, are good, only
+- Panic: when none is healthy, or fewer than the panic share, all that are ready are used. A panic share of 0 switches
+  this off, except that saturation is no failure: when none is healthy, those that asked us to back off are used.
+- Draining (terminating, but still serving): used when no endpoint that is ready is healthy.
+- Zone: while at least `ENOUGH` of the preferred zone's endpoints, or of those that hints mean for us, are healthy, only
   they are used.
 
 Sources: Envoy's panic threshold, and its overprovisioning factor of 1.4 for priority levels (here the zone);
@@ -32,16 +32,16 @@ class Eligibility:
 
     __slots__ = (
         "_draining",
-        "_draining_good",
+        "_draining_healthy",
         "_panic_share",
         "_prefer_zone",
-        "_zone_good",
+        "_zone_healthy",
         "_zone_ready",
-        "full_zone",
-        "good",
-        "none_good",
+        "healthy",
+        "none_healthy",
         "panic",
         "ready",
+        "zone_exhausted",
         "zone_only",
     )
 
@@ -50,74 +50,76 @@ class Eligibility:
         self._prefer_zone = prefer_zone or ""
         self.ready = 0
         """Endpoints neither draining nor drained by hand."""
-        self.good = 0
-        """Of these, the good ones."""
+        self.healthy = 0
+        """Of these, the healthy ones."""
         self._zone_ready = 0
-        self._zone_good = 0
+        self._zone_healthy = 0
         self._draining = 0
-        self._draining_good = 0
-        self.full_zone = False
+        self._draining_healthy = 0
+        self.zone_exhausted = False
         """The preferred zone had nobody for a request, all being tried or at their limit: use the others as well."""
 
         # What was decided.
         self.panic = False
-        self.none_good = True
+        self.none_healthy = True
         self.zone_only = False
 
     def count(self, endpoint: Endpoint, step: int) -> None:
         """Add (1) or take away (-1) `endpoint` as it stands now."""
-        if endpoint.held:
+        if endpoint.drained:
             return
-        good = step if endpoint.good else 0
+        healthy = step if endpoint.healthy else 0
         if endpoint.spec.draining:
             self._draining += step
-            self._draining_good += good
+            self._draining_healthy += healthy
             return
         self.ready += step
-        self.good += good
+        self.healthy += healthy
         if self._near(endpoint):
             self._zone_ready += step
-            self._zone_good += good
+            self._zone_healthy += healthy
 
     def decide(self) -> bool:
         """Apply the rules to the counts; True when another set of endpoints is to be used than before."""
-        none_good = self.good == 0
-        too_few = self.ready > 0 and (none_good or self.good < self._panic_share * self.ready)
+        none_healthy = self.healthy == 0
+        too_few = self.ready > 0 and (none_healthy or self.healthy < self._panic_share * self.ready)
         panic = too_few and self._panic_share > 0
-        enough = self._zone_good > 0 and self._zone_good >= ENOUGH * self._zone_ready
-        zone_only = enough and not panic and not self.full_zone
-        # Without a good one among those ready, who else is used depends on the draining ones too: look at all again.
-        changed = panic != self.panic or none_good or none_good != self.none_good or zone_only != self.zone_only
+        enough = self._zone_healthy > 0 and self._zone_healthy >= ENOUGH * self._zone_ready
+        zone_only = enough and not panic and not self.zone_exhausted
+        # Without a healthy one among those ready, who else is used depends on the draining ones too: look at all again.
+        changed = (
+            panic != self.panic or none_healthy or none_healthy != self.none_healthy or zone_only != self.zone_only
+        )
         self.panic = panic
-        self.none_good = none_good
+        self.none_healthy = none_healthy
         self.zone_only = zone_only
         return changed
 
     def admits(self, endpoint: Endpoint) -> bool:
         """Whether the rules let `endpoint` be used."""
-        if endpoint.held:
+        if endpoint.drained:
             return False
         if endpoint.spec.draining:
-            nothing_else = self.ready == 0 and self._draining_good == 0
-            return self.none_good and (endpoint.good or nothing_else)
+            nothing_else = self.ready == 0 and self._draining_healthy == 0
+            return self.none_healthy and (endpoint.healthy or nothing_else)
         if self.panic:
             return True
-        if self.none_good:
-            return endpoint.healthy and endpoint.ejected_until == 0.0
-        return endpoint.good and not (self.zone_only and not self._near(endpoint))
+        if self.none_healthy:
+            return endpoint.passing_probes and endpoint.ejected_until == 0.0
+        return endpoint.healthy and not (self.zone_only and not self._near(endpoint))
 
-    def why_not(self, endpoint: Endpoint, limit: int, now: float) -> str:
+    def ineligible_reason(self, endpoint: Endpoint, limit: int, now: float) -> str:
         """Why `endpoint`, which is not eligible, is not, in a few words: `ejected for 7 s more`."""
-        if not endpoint.member:
+        if not endpoint.discovered:
             return "gone"
-        if endpoint.held:
+        if endpoint.drained:
             return "drained by hand"
-        if not endpoint.healthy:
+        if not endpoint.passing_probes:
             return "its health checks fail"
         if endpoint.ejected_until > 0.0:
             return f"ejected for {max(endpoint.ejected_until - now, 0.0):.0f} s more"
-        if endpoint.left_alone_until > 0.0:
-            return f"asked to be left alone for {max(endpoint.left_alone_until - now, 0.0):.0f} s more"
+        if endpoint.backoff_until > 0.0:
+            return f"asked us to back off for {max(endpoint.backoff_until - now, 0.0):.0f} s more"
         if endpoint.spec.draining:
             return "draining"
         if endpoint.in_flight >= limit:

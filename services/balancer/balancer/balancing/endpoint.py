@@ -59,6 +59,8 @@ class Endpoint:
         "address",
         "answered_2xx",
         "answered_other",
+        "backoff_from",
+        "backoff_until",
         "bytes_received",
         "bytes_sent",
         "chosen_at",
@@ -66,30 +68,28 @@ class Endpoint:
         "connections_open",
         "connections_opened",
         "connections_reused",
+        "discovered",
+        "drained",
         "ejected_until",
         "ejection_level",
         "ejections",
+        "eligible",
         "elsewhere",
         "failed",
         "failures_in_row",
-        "good",
         "healthy",
-        "held",
         "in_flight",
+        "in_rotation",
         "latency",
-        "left_alone_from",
-        "left_alone_until",
-        "listed",
-        "member",
         "newest",
         "oldest",
         "order",
+        "passing_probes",
         "recent",
         "recent_failures",
         "returned_at",
         "slow_start_from",
         "spec",
-        "used",
         "weight",
     )
 
@@ -103,9 +103,9 @@ class Endpoint:
         """The weight in force: the spec's, less while in slow start."""
         self.chosen_at = 0
         """Number of the pool's choice that took it last: ties go to the smallest."""
-        self.listed = False
+        self.eligible = False
         """Eligible: used, below its limit, and the strategy knows."""
-        self.used = False
+        self.in_rotation = False
         """May be chosen whenever it is below its limit."""
         self.failures_in_row = 0
         self.recent = 0
@@ -122,13 +122,13 @@ class Endpoint:
         self.address = spec.address
         self.order = 0
         """Its place in the order in which `n-to-one` prefers the endpoints; the smallest is the first."""
-        self.member = False
+        self.discovered = False
         """The last snapshot names it."""
-        self.good = True
-        """Healthy, not ejected, not left alone."""
         self.healthy = True
+        """Healthy, not ejected, not backed off from."""
+        self.passing_probes = True
         """What the active probes say."""
-        self.held = False
+        self.drained = False
         """Drained by hand, through the API."""
         self.ejected_until = 0.0
         """Time (s) until which it is ejected; 0 when it is not."""
@@ -139,9 +139,9 @@ class Endpoint:
         self.returned_at = 0.0
         """When its last ejection ended (s)."""
         self.recent_failures = 0
-        self.left_alone_until = 0.0
-        """Time (s) until which it asked to be left alone (503 with Retry-After); 0 when it did not."""
-        self.left_alone_from = 0.0
+        self.backoff_until = 0.0
+        """Time (s) until which it asked us to back off (503 with Retry-After); 0 when it did not."""
+        self.backoff_from = 0.0
         """When it asked last (s): a good answer to a later request ends it."""
         self.slow_start_from: float | None = None
         """When its slow start began (s); None when it is past."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final
 
-from balancer.balancing.chance import Random
 from balancer.balancing.decision import Candidate, Decision
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.rng import Random
 from balancer.balancing.strategies import STRATEGIES, load
 from balancer.balancing.strategies.strategy import Strategy, turn
 
@@ -65,10 +65,12 @@ class Explainer:
     that is not enough to say what one would choose, it is said.
     """
 
-    __slots__ = ("_name", "_others", "_strategy", "_why_out", "cluster")
+    __slots__ = ("_ineligible_reason", "_name", "_others", "_strategy", "cluster")
 
-    def __init__(self, random: Random, hash_key: str, why_out: Callable[[Endpoint, float], str | None]) -> None:
-        self._why_out = why_out
+    def __init__(
+        self, random: Random, hash_key: str, ineligible_reason: Callable[[Endpoint, float], str | None]
+    ) -> None:
+        self._ineligible_reason = ineligible_reason
         self._others: dict[str, Strategy] = {name: load(name, random, hash_key) for name in STRATEGIES}
         self._strategy: Strategy = self._others["round-robin"]
         self._name = ""
@@ -79,19 +81,19 @@ class Explainer:
         self._strategy = strategy
         self._name = name
 
-    def look(self, endpoints: Collection[Endpoint], view: View, asked: bool) -> View:
+    def survey(self, endpoints: Collection[Endpoint], view: View, asked: bool) -> View:
         """Score the endpoints as they stand now, for a view that is still empty; `asked`: somebody waits for it."""
         request = view.request
         excluded = view.excluded
         now = view.at
         eligible: list[Endpoint] = []
         for endpoint in endpoints:
-            if endpoint.listed and endpoint not in excluded:
+            if endpoint.eligible and endpoint not in excluded:
                 eligible.append(endpoint)
             elif len(view.out) < SHOWN:
                 view.out.append(endpoint)
         view.eligible = len(eligible)
-        eligible = self._part(eligible, SCORED_IF_ASKED if asked else SCORED, now)
+        eligible = self._sample(eligible, SCORED_IF_ASKED if asked else SCORED, now)
         for endpoint in eligible:
             score = self._strategy.score(endpoint, request, now)
             view.scored.append((score, turn(endpoint), endpoint.order, endpoint))
@@ -120,7 +122,7 @@ class Explainer:
             cluster=self.cluster,
         )
 
-    def _part(self, eligible: list[Endpoint], size: int, now: float) -> list[Endpoint]:
+    def _sample(self, eligible: list[Endpoint], size: int, now: float) -> list[Endpoint]:
         if len(eligible) <= size:
             return eligible
         start = int(now) * size % len(eligible)  # The same for a second: what a score remembers is used again.
@@ -163,14 +165,14 @@ class Explainer:
             if len(shown) == SHOWN:
                 break
             if endpoint is not chosen:
-                why_not = self._why_out(endpoint, view.at) or "this request has tried it"
-                shown.append(_candidate(endpoint, None, why_not, view.at))
+                ineligible_reason = self._ineligible_reason(endpoint, view.at) or "this request has tried it"
+                shown.append(_candidate(endpoint, None, ineligible_reason, view.at))
         return tuple(shown)
 
 
-def _candidate(endpoint: Endpoint, score: float | None, why_not: str | None, now: float) -> Candidate:
+def _candidate(endpoint: Endpoint, score: float | None, ineligible_reason: str | None, now: float) -> Candidate:
     latency = endpoint.latency.average(now)
-    return Candidate(endpoint.address, score, why_not, endpoint.in_flight, latency, endpoint.weight)
+    return Candidate(endpoint.address, score, ineligible_reason, endpoint.in_flight, latency, endpoint.weight)
 
 
 def _choice(name: str, strategy: Strategy, eligible: list[Endpoint], request: RequestInfo, now: float) -> str:

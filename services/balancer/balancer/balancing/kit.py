@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from balancer.balancing import outcome
-from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.errors import NoEndpoint
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.pool import Lease, Policy, Pool
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.rng import Random
 from balancer.balancing.strategies.strategy import Strategy, turn
 
 _CLOSE: Final = 1e-9
@@ -190,7 +190,7 @@ class _World:
             lease.close(_OUTCOMES[who % len(_OUTCOMES)], self._now)
 
     def _lease(self, request: RequestInfo, tried: int) -> None:
-        eligible = [e for e in self._pool.endpoints if self._pool.why_out(e, self._now) is None]
+        eligible = [e for e in self._pool.endpoints if self._pool.ineligible_reason(e, self._now) is None]
         excluded = eligible[:tried]
         candidates = eligible[tried:]
         scores = self._scores(candidates, request)

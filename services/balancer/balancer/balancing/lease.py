@@ -102,7 +102,7 @@ class Lease:
                 endpoint.answered_2xx += 1
             else:
                 endpoint.answered_other[min(outcome.status // 100, 5)] += 1
-            if endpoint.left_alone_until > 0.0 and self.opened_at >= endpoint.left_alone_from:
+            if endpoint.backoff_until > 0.0 and self.opened_at >= endpoint.backoff_from:
                 self.pool.answers_again(endpoint, now)
         else:
             self._close_otherwise(outcome, verdict, now)
@@ -140,4 +140,4 @@ class Lease:
             if self.first_byte_at is not None and latency.measured_at == self.first_byte_at:
                 latency.restore(self._average_before, self._average_at, self._had_average)
             if verdict == SATURATION:
-                self.pool.leave_alone(endpoint, outcome.retry_after or 0.0, now)
+                self.pool.back_off(endpoint, outcome.retry_after or 0.0, now)

@@ -75,14 +75,14 @@ class Membership:
     def join(self, key: _Key, spec: EndpointSpec, now: float) -> Endpoint:
         """Take in a new one, or one that left lately."""
         endpoint = self._recall(key, spec, now)
-        endpoint.member = True
+        endpoint.discovered = True
         endpoint.order = _LAST
         self._change(key, endpoint)
         return endpoint
 
     def leave(self, key: _Key, endpoint: Endpoint, now: float) -> None:
         """Let one go, and remember it for a while."""
-        endpoint.member = False
+        endpoint.discovered = False
         self._change(key, None)
         self._gone[key] = (endpoint, now + REMEMBERED)
 

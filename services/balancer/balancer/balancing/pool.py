@@ -7,7 +7,6 @@ from typing import Final, Protocol
 
 from balancer.balancing import ejection
 from balancer.balancing.admission import Admission
-from balancer.balancing.chance import Random
 from balancer.balancing.decision import Decision, DecisionLog
 from balancer.balancing.eligibility import Eligibility
 from balancer.balancing.endpoint import Endpoint, EndpointSpec, Snapshot
@@ -15,10 +14,11 @@ from balancer.balancing.errors import AllAtLimit, AllEjected, AllTried, NoEndpoi
 from balancer.balancing.explain import Explainer, View
 from balancer.balancing.lease import Lease
 from balancer.balancing.membership import Changes, Membership
+from balancer.balancing.outlier_detection import OutlierDetection, is_healthy
 from balancer.balancing.policy import Policy
 from balancer.balancing.queue import Granted, Refused, Ticket
-from balancer.balancing.recovery import Recovery, is_good
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.rng import Random
 from balancer.balancing.strategies.strategy import Strategy, hears_changes, hears_load
 
 __all__ = ["Lease", "Policy", "Pool", "Subscriber"]
@@ -64,7 +64,7 @@ class Pool:
         self._strategy = strategy
         self._hears_load = hears_load(strategy)
         self._hears_changes = hears_changes(strategy)
-        self._explainer = Explainer(random, policy.hash_key, self.why_out)
+        self._explainer = Explainer(random, policy.hash_key, self.ineligible_reason)
         self._explainer.cluster = cluster
         self._explainer.use(strategy, strategy_name)
         self._subscribers: list[Subscriber] = []
@@ -76,7 +76,7 @@ class Pool:
         """Choices made by each strategy that was in force before."""
         self._choices_before = 0
 
-        self._recovery = Recovery(self, policy)
+        self._outliers = OutlierDetection(self, policy)
         self._spill_until = 0.0
 
         self._admission = Admission(policy.endpoint_max_requests, policy.queue_size, self._grant)
@@ -103,7 +103,7 @@ class Pool:
     def _lease(self, request: RequestInfo, now: float, excluded: Collection[Endpoint], explain: bool) -> Lease:
         view: View | None = None
         if explain or self.decisions.due(now):
-            view = self._explainer.look(self._members.endpoints, View(request, excluded, now), explain)
+            view = self._explainer.survey(self._members.endpoints, View(request, excluded, now), explain)
         endpoint = self._strategy.choose(request, excluded, now)
         if endpoint is None:
             endpoint = self._second_choice(request, excluded, now)
@@ -119,9 +119,9 @@ class Pool:
         in_flight = endpoint.in_flight + 1
         endpoint.in_flight = in_flight
         if self._limited:
-            self._admission.room -= 1
+            self._admission.capacity -= 1
         if in_flight >= self._limit:
-            endpoint.listed = False
+            endpoint.eligible = False
             self._strategy.removed(endpoint)
         elif self._hears_load:
             self._strategy.changed(endpoint)
@@ -137,7 +137,7 @@ class Pool:
         """No eligible endpoint is left for this request: use other zones if that helps."""
         if not self._eligibility.zone_only:
             return None
-        self._eligibility.full_zone = True
+        self._eligibility.zone_exhausted = True
         self._spill_until = now + _SPILL
         self._settle(now)
         return self._strategy.choose(request, excluded, now)
@@ -152,29 +152,29 @@ class Pool:
     def _why_none(self, excluded: Collection[Endpoint]) -> NoEndpoint:
         if not self._members.endpoints:
             return NoEndpoint()
-        if not self._admission.used:
+        if not self._admission.in_rotation:
             return AllEjected()
         tried = 0
         for endpoint in excluded:
-            if endpoint.used:
+            if endpoint.in_rotation:
                 tried += 1
-        return AllAtLimit() if self._admission.used > tried else AllTried()
+        return AllAtLimit() if self._admission.in_rotation > tried else AllTried()
 
     def changed(self, endpoint: Endpoint) -> None:
         """The load or latency of `endpoint` has changed: tell the strategy, if it wants to know."""
-        if self._hears_load and endpoint.listed:
+        if self._hears_load and endpoint.eligible:
             self._strategy.changed(endpoint)
 
     def give_back(self, endpoint: Endpoint, now: float) -> None:
         """One lease of `endpoint` has ended."""
         endpoint.in_flight -= 1
-        if endpoint.listed:
+        if endpoint.eligible:
             if self._hears_load:
                 self._strategy.changed(endpoint)
-        elif endpoint.used and endpoint.in_flight < self._limit:
-            endpoint.listed = True
+        elif endpoint.in_rotation and endpoint.in_flight < self._limit:
+            endpoint.eligible = True
             self._strategy.added(endpoint)
-        if self._limited and endpoint.used:
+        if self._limited and endpoint.in_rotation:
             self._admission.free(now)
 
     # Waiting
@@ -223,7 +223,7 @@ class Pool:
         """Make `snapshot` the membership; endpoints in both keep all their state."""
         for _ in self.replacing(snapshot, now):
             pass
-        self._admission.serve(now)
+        self._admission.dispatch(now)
 
     def replacing(self, snapshot: Snapshot, now: float) -> Iterator[None]:
         """The same in pieces: it is done when this is exhausted, and nothing else may replace the membership before.
@@ -256,22 +256,22 @@ class Pool:
 
     def _join(self, endpoint: Endpoint, slowly: bool, now: float) -> None:
         endpoint.cluster = self.cluster
-        self._recovery.resume(endpoint, now)
+        self._outliers.resume(endpoint, now)
         self._eligibility.count(endpoint, 1)
-        self.tell(endpoint, "joined", "")
+        self.notify(endpoint, "joined", "")
         if endpoint.spec.draining:
-            self.tell(endpoint, "draining", "")
+            self.notify(endpoint, "draining", "")
         if slowly:
-            self._recovery.start_slowly(endpoint, now)
+            self._outliers.start_slowly(endpoint, now)
         self._apply(endpoint)
 
     def _leave(self, endpoint: Endpoint) -> None:
         self._eligibility.count(endpoint, -1)
         self._apply(endpoint)
-        self._recovery.forget(endpoint)
+        self._outliers.forget(endpoint)
         for subscriber in self._subscribers:
             subscriber.left(endpoint)
-        self.tell(endpoint, "left", "")
+        self.notify(endpoint, "left", "")
 
     def _respecify(self, endpoint: Endpoint, spec: EndpointSpec, now: float) -> None:
         """Discovery says something new of `endpoint`: its weight, its zone, that it is draining."""
@@ -279,9 +279,9 @@ class Pool:
         drains = spec.draining and not endpoint.spec.draining
         endpoint.spec = spec
         self._eligibility.count(endpoint, 1)
-        self._recovery.weigh(endpoint, now)
+        self._outliers.weigh(endpoint, now)
         if drains:
-            self.tell(endpoint, "draining", "")
+            self.notify(endpoint, "draining", "")
         self._apply(endpoint)
 
     # Eligibility: the rules are in eligibility.py, here they are applied
@@ -294,9 +294,11 @@ class Pool:
         changed = rules.decide()
         if rules.panic != panic:
             self.panics += rules.panic
-            self.tell(None, "panic" if rules.panic else "calm", f"{rules.good} of {rules.ready} endpoints are good")
+            self.notify(
+                None, "panic" if rules.panic else "calm", f"{rules.healthy} of {rules.ready} endpoints are healthy"
+            )
         if rules.zone_only != zone_only and rules.ready:
-            self.tell(None, "zone_back" if rules.zone_only else "zone_left", self.policy.prefer_zone or "hints")
+            self.notify(None, "zone_back" if rules.zone_only else "zone_left", self.policy.prefer_zone or "hints")
         return changed
 
     def _settle(self, now: float, endpoint: Endpoint | None = None) -> None:
@@ -305,59 +307,59 @@ class Pool:
             self._apply_all()
         else:
             self._apply(endpoint)
-        self._admission.serve(now)
+        self._admission.dispatch(now)
 
     def _apply_all(self) -> None:
         for endpoint in self._members.endpoints:
             self._apply(endpoint)
 
     def _apply(self, endpoint: Endpoint) -> None:
-        used = endpoint.member and self._eligibility.admits(endpoint)
-        if used != endpoint.used:
-            endpoint.used = used
-            self._admission.count(endpoint, 1 if used else -1)
-        listed = used and endpoint.in_flight < self._limit
-        if listed != endpoint.listed:
-            endpoint.listed = listed
-            if listed:
+        in_rotation = endpoint.discovered and self._eligibility.admits(endpoint)
+        if in_rotation != endpoint.in_rotation:
+            endpoint.in_rotation = in_rotation
+            self._admission.count(endpoint, 1 if in_rotation else -1)
+        eligible = in_rotation and endpoint.in_flight < self._limit
+        if eligible != endpoint.eligible:
+            endpoint.eligible = eligible
+            if eligible:
                 self._strategy.added(endpoint)
             else:
                 self._strategy.removed(endpoint)
 
-    def judge(self, endpoint: Endpoint, now: float) -> None:
-        """Its health, ejection or being left alone has changed."""
-        good = is_good(endpoint)
-        if good == endpoint.good:
+    def update_health(self, endpoint: Endpoint, now: float) -> None:
+        """Its health, ejection or backing off has changed."""
+        healthy = is_healthy(endpoint)
+        if healthy == endpoint.healthy:
             return
-        if not endpoint.member:
-            endpoint.good = good
+        if not endpoint.discovered:
+            endpoint.healthy = healthy
             return
         self._eligibility.count(endpoint, -1)
-        endpoint.good = good
+        endpoint.healthy = healthy
         self._eligibility.count(endpoint, 1)
         self._settle(now, endpoint)
 
     def set_health(self, endpoint: Endpoint, healthy: bool, now: float) -> None:
         """What the active probes say."""
-        if endpoint.healthy == healthy:
+        if endpoint.passing_probes == healthy:
             return
-        endpoint.healthy = healthy
-        self.tell(endpoint, "healthy" if healthy else "unhealthy", "")
+        endpoint.passing_probes = healthy
+        self.notify(endpoint, "healthy" if healthy else "unhealthy", "")
         if healthy:
-            self._recovery.start_slowly(endpoint, now)
-        self.judge(endpoint, now)
+            self._outliers.start_slowly(endpoint, now)
+        self.update_health(endpoint, now)
 
-    def hold(self, endpoint: Endpoint, held: bool, now: float) -> None:
+    def drain(self, endpoint: Endpoint, drained: bool, now: float) -> None:
         """Drain an endpoint by hand, or take it back."""
-        if endpoint.held == held:
+        if endpoint.drained == drained:
             return
-        if endpoint.member:
+        if endpoint.discovered:
             self._eligibility.count(endpoint, -1)
-        endpoint.held = held
-        self.tell(endpoint, "held" if held else "released", "")
-        if not held:
-            self._recovery.start_slowly(endpoint, now)
-        if endpoint.member:
+        endpoint.drained = drained
+        self.notify(endpoint, "drained" if drained else "undrained", "")
+        if not drained:
+            self._outliers.start_slowly(endpoint, now)
+        if endpoint.discovered:
             self._eligibility.count(endpoint, 1)
             self._settle(now, endpoint)
 
@@ -365,24 +367,24 @@ class Pool:
 
     def failed(self, endpoint: Endpoint, now: float) -> None:
         """A lease of `endpoint` ended in a failure."""
-        self._recovery.failed(endpoint, now)
+        self._outliers.failed(endpoint, now)
 
-    def leave_alone(self, endpoint: Endpoint, seconds: float, now: float) -> None:
-        """`endpoint` asked to be left alone for some seconds."""
-        self._recovery.leave_alone(endpoint, seconds, now)
+    def back_off(self, endpoint: Endpoint, seconds: float, now: float) -> None:
+        """`endpoint` asked us to back off for some seconds."""
+        self._outliers.back_off(endpoint, seconds, now)
 
     def answers_again(self, endpoint: Endpoint, now: float) -> None:
-        """`endpoint`, which asked to be left alone, has answered a later request well."""
-        self._recovery.answers_again(endpoint, now)
+        """`endpoint`, which asked us to back off, has answered a later request well."""
+        self._outliers.answers_again(endpoint, now)
 
     def tick(self, now: float) -> None:
         """Let time pass: ejections end, slow starts go on. Called every 100 ms."""
-        self._recovery.tick(now)
+        self._outliers.tick(now)
         self._members.forget(now)
-        if self._eligibility.full_zone and now >= self._spill_until:
-            self._eligibility.full_zone = False
+        if self._eligibility.zone_exhausted and now >= self._spill_until:
+            self._eligibility.zone_exhausted = False
             self._settle(now)
-        self._admission.serve(now)
+        self._admission.dispatch(now)
 
     def may_leave_out_another(self, out: int) -> bool:
         """Whether the rules leave room for leaving out one more than the `out` that are ready and left out."""
@@ -390,14 +392,14 @@ class Pool:
 
     def reweighed(self, endpoint: Endpoint) -> None:
         """The weight in force of `endpoint` or its place in the order has changed: tell the strategy, if it cares."""
-        if endpoint.listed and self._hears_changes:
+        if endpoint.eligible and self._hears_changes:
             self._strategy.changed(endpoint)
 
     # Strategy
 
     def use(self, strategy: Strategy, name: str, now: float) -> None:
         """Switch the strategy: the new one's index is built, nothing of the endpoints' state is lost."""
-        for endpoint in sorted(self._listed(), key=_chosen_at):
+        for endpoint in sorted(self._eligible_ones(), key=_chosen_at):
             strategy.added(endpoint)
         before = self.strategy_name
         self._chosen_by = self.chosen_by
@@ -407,11 +409,11 @@ class Pool:
         self._hears_load = hears_load(strategy)
         self._hears_changes = hears_changes(strategy)
         self._explainer.use(strategy, name)
-        self.tell(None, "strategy", f"{before} → {name}")
+        self.notify(None, "strategy", f"{before} → {name}")
 
     def explain(self, request: RequestInfo, now: float, chosen: Endpoint | None = None) -> Decision:
         """Candidates, their scores and why the others are out; changes nothing."""
-        view = self._explainer.look(self._members.endpoints, View(request, (), now), True)
+        view = self._explainer.survey(self._members.endpoints, View(request, (), now), True)
         if chosen is None:
             chosen = view.best
         return self._explainer.decide(view, chosen, None if chosen is not None else self._why_none(()).reason)
@@ -429,7 +431,7 @@ class Pool:
         """Tell `subscriber` of endpoints that leave and of transitions."""
         self._subscribers.append(subscriber)
 
-    def tell(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
+    def notify(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
         """Tell the subscribers of a transition, of the pool itself where `endpoint` is None."""
         for subscriber in self._subscribers:
             subscriber.transition(endpoint, event, detail)
@@ -439,21 +441,21 @@ class Pool:
         """Every endpoint of the last snapshot, eligible or not, in its order."""
         return self._members.endpoints
 
-    def _listed(self) -> list[Endpoint]:
-        return [endpoint for endpoint in self._members.endpoints if endpoint.listed]
+    def _eligible_ones(self) -> list[Endpoint]:
+        return [endpoint for endpoint in self._members.endpoints if endpoint.eligible]
 
     @property
     def in_panic(self) -> bool:
-        """So few endpoints are good that all are used."""
+        """So few endpoints are healthy that all are used."""
         return self._eligibility.panic
 
     def find(self, address: str) -> Endpoint | None:
         """The endpoint at `host:port`, or None."""
         return self._members.find(address)
 
-    def why_out(self, endpoint: Endpoint, now: float) -> str | None:
+    def ineligible_reason(self, endpoint: Endpoint, now: float) -> str | None:
         """Why it is not eligible, in a few words (`ejected for 7 s more`), or None if it is."""
-        return None if endpoint.listed else self._eligibility.why_not(endpoint, self._limit, now)
+        return None if endpoint.eligible else self._eligibility.ineligible_reason(endpoint, self._limit, now)
 
 
 def _chosen_at(endpoint: Endpoint) -> int:

@@ -34,7 +34,7 @@ PIPE_WIDTH = 500
 MIN_REASON = 24
 """Columns that the reason why an endpoint is out has at least, where it is shown."""
 
-COLOURS = {"ready": "green", "slow-start": "cyan", "at-limit": "yellow", "left-alone": "yellow", "held": "blue"}
+COLOURS = {"ready": "green", "slow-start": "cyan", "at-limit": "yellow", "backoff": "yellow", "drained": "blue"}
 """By state; every other state is red."""
 
 
@@ -225,7 +225,7 @@ COLUMNS = (
     Column("5xx", lambda endpoint, _: str(endpoint["answered"].get("5xx", 0)), 7),
     Column("failed", lambda endpoint, _: str(sum(endpoint["failed"].values())), 8),
     Column("weight", lambda endpoint, _: f"{endpoint['weight_in_force']:g}", 10),
-    Column(WHY, lambda endpoint, _: str(endpoint["why_out"] or ""), 3, number=False),
+    Column(WHY, lambda endpoint, _: str(endpoint["ineligible_reason"] or ""), 3, number=False),
 )
 """From left to right."""
 
@@ -296,7 +296,7 @@ def decision_text(decision: Json) -> RenderableType:
             Text(str(candidate["in_flight"])),
             Text("" if latency is None else f"{latency * 1000:.1f}"),
             Text("" if candidate["weight"] is None else f"{candidate['weight']:g}"),
-            Text(printable(candidate["why_not"] or ""), style="dim"),
+            Text(printable(candidate["ineligible_reason"] or ""), style="dim"),
         )
     others = ", ".join(f"{name}: {address}" for name, address in sorted(decision["others"].items()))
     return Group(head, table, Text(f"  others: {printable(others)}\n" if others else "", style="dim"))

@@ -14,7 +14,9 @@ def fields(decision: Decision) -> Headers:
         ("X-LB-Reason", decision.by),
     ]
     for candidate in decision.candidates:
-        score = f"score={candidate.score:.6g}" if candidate.score is not None else f'out="{candidate.why_not}"'
+        score = (
+            f"score={candidate.score:.6g}" if candidate.score is not None else f'out="{candidate.ineligible_reason}"'
+        )
         latency = f"; latency={candidate.latency:.6f}" if candidate.latency is not None else ""
         load = f"in-flight={candidate.in_flight}; weight={candidate.weight:g}"
         told.append(("X-LB-Candidate", f"{candidate.address}; {score}; {load}{latency}"))

@@ -16,7 +16,7 @@ from balancer.proxy.http1.server import ServerConnection, refusal
 from balancer.proxy.http1.upstreams import Http1Upstreams
 from balancer.proxy.http_service import HttpService
 from balancer.proxy.place import Place
-from balancer.proxy.service import Means
+from balancer.proxy.service import Context
 from balancer.proxy.transport import Protocol
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 class HttpProxy(Protocols):
     """HTTP/1 in, HTTP/1.1 out."""
 
-    def __init__(self, settings: Settings, means: Means, router: Router | None = None) -> None:
+    def __init__(self, settings: Settings, context: Context, router: Router | None = None) -> None:
         """`router` None: everything goes to the one cluster of the settings."""
         if router is None:
             budget = RetryBudget(settings.retry_budget)
-            upstreams = Http1Upstreams(settings, means)
-            router = Router(Cluster(DEFAULT_CLUSTER, means.pool, Policy(settings), budget, upstreams))
+            upstreams = Http1Upstreams(settings, context)
+            router = Router(Cluster(DEFAULT_CLUSTER, context.pool, Policy(settings), budget, upstreams))
         self.cluster = router.only
-        self._service = HttpService(settings, means, router)
+        self._service = HttpService(settings, context, router)
         self._known = KnownBlocks(self._service)
-        self._door = Door(settings, self, means.poller, means.counters)
+        self._door = Door(settings, self, context.poller, context.counters)
 
     @property
     def port(self) -> int:

@@ -13,7 +13,7 @@ from balancer.proxy.cluster import Router
 from balancer.proxy.interfaces import Leaving
 from balancer.proxy.messages import Peer
 from balancer.proxy.responses import Error
-from balancer.proxy.service import Means, Service
+from balancer.proxy.service import Context, Service
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
@@ -52,8 +52,8 @@ class HttpService(Service):
         "tunnel_idle_timeout",
     )
 
-    def __init__(self, settings: Settings, means: Means, router: Router) -> None:
-        super().__init__(settings, means)
+    def __init__(self, settings: Settings, context: Context, router: Router) -> None:
+        super().__init__(settings, context)
         self.router = router
         self.connections: set[Leaving] = set()
         self.draining = False

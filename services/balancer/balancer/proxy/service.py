@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class Context:
     """What a proxy works with, handed to it by the composition root."""
 
     pool: Pool
@@ -35,9 +35,9 @@ class Service:
 
     __slots__ = ("access_log", "clock", "counters", "poller", "wheel")
 
-    def __init__(self, settings: Settings, means: Means) -> None:
-        self.counters = means.counters
-        self.wheel = means.wheel
-        self.clock = means.clock
-        self.access_log = means.access_log
-        self.poller = means.poller
+    def __init__(self, settings: Settings, context: Context) -> None:
+        self.counters = context.counters
+        self.wheel = context.wheel
+        self.clock = context.clock
+        self.access_log = context.access_log
+        self.poller = context.poller

@@ -25,7 +25,7 @@ from balancer.proxy.door import Door, Protocols
 from balancer.proxy.interfaces import Upstreams
 from balancer.proxy.names import Names
 from balancer.proxy.place import Addresses, Place
-from balancer.proxy.service import Means, Service
+from balancer.proxy.service import Context, Service
 from balancer.proxy.transport import Protocol, Transport
 from balancer.proxy.tunnel import Early, Tunnel
 
@@ -41,14 +41,14 @@ class TcpService(Service):
 
     __slots__ = ("cluster", "connections", "connector", "idle_timeout", "preface_version")
 
-    def __init__(self, settings: Settings, means: Means) -> None:
-        super().__init__(settings, means)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
         self.connections: set[TcpConnection] = set()
         budget = RetryBudget(settings.retry_budget)
-        self.cluster = Cluster("default", means.pool, Policy(settings), budget, Upstreams())
+        self.cluster = Cluster("default", context.pool, Policy(settings), budget, Upstreams())
         self.idle_timeout: float = settings.idle_timeout
         self.preface_version = "" if settings.upstream_proxy_protocol == "off" else settings.upstream_proxy_protocol
-        self.connector = Connector(means.poller, Names(means.clock), settings.connect_timeout)
+        self.connector = Connector(context.poller, Names(context.clock), settings.connect_timeout)
         if settings.upstream_tls:
             self.connector.context = certificates.to_endpoints(settings.upstream_tls_ca)
 
@@ -229,9 +229,9 @@ class TcpConnection(Attempts, Protocol, Opener):
 class TcpProxy(Protocols):
     """The TCP proxy as the composition root sees it."""
 
-    def __init__(self, settings: Settings, means: Means) -> None:
-        self._service = TcpService(settings, means)
-        self._door = Door(settings, self, means.poller, means.counters)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        self._service = TcpService(settings, context)
+        self._door = Door(settings, self, context.poller, context.counters)
 
     @property
     def port(self) -> int:

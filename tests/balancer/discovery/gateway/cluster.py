@@ -7,7 +7,7 @@ from typing import Any
 
 from balancer.discovery.gateway import objects
 from balancer.discovery.gateway.objects import Json, Secret
-from balancer.discovery.gateway.plan import Means, Plan, plan
+from balancer.discovery.gateway.plan import Context, Plan, plan
 from balancer.discovery.gateway.world import World
 
 CONTROLLER = "lb/lb"
@@ -102,7 +102,7 @@ def world(
 
 def planned(there: World) -> Plan:
     """The plan after the leader's Services have been written, and have got their addresses."""
-    first = plan(there, means())
+    first = plan(there, context())
     written = {}
     for write in first.services:
         body = {**write.body, "spec": {**write.body["spec"], "clusterIP": "10.96.0.10"}}
@@ -120,15 +120,15 @@ def planned(there: World) -> Plan:
         there.secrets,
         there.namespaces,
     )
-    return plan(after, means())
+    return plan(after, context())
 
 
 def usable(found: Secret) -> str:
     return "the key is another's" if found.meta.name == "bad" else ""
 
 
-def means() -> Means:
-    return Means(usable, frozenset({"http1"}), ["Gateway", "HTTPRoute"], "front", NOW)
+def context() -> Context:
+    return Context(usable, frozenset({"http1"}), ["Gateway", "HTTPRoute"], "front", NOW)
 
 
 def status(found: Plan, kind: str, name: str, namespace: str = "shop") -> Any:

@@ -64,7 +64,7 @@ const figures = FIGURES.map(([name]) => {
 const about = {};
 const token = new Token();
 const strategy = new Strategy(token, announce);
-const endpoints = new Endpoints(hold);
+const endpoints = new Endpoints(drain);
 const decisions = new Decisions();
 const span = document.getElementById("span");
 const eventList = document.getElementById("events");
@@ -73,12 +73,12 @@ let restarts = [];
 const crowds = new Map();
 const fresh = [];
 
-async function hold({ address, cluster }, held) {
-  const what = held ? `Give ${address} no new request; those in flight end as they would.` : `Take ${address} back.`;
+async function drain({ address, cluster }, drained) {
+  const what = drained ? `Give ${address} no new request; those in flight end as they would.` : `Take ${address} back.`;
   try {
-    await token.change(what, "POST", `/api/endpoints/${encodeURIComponent(address)}/${held ? "drain" : "undrain"}?cluster=${encodeURIComponent(cluster)}`);
+    await token.change(what, "POST", `/api/endpoints/${encodeURIComponent(address)}/${drained ? "drain" : "undrain"}?cluster=${encodeURIComponent(cluster)}`);
   } catch (error) {
-    happened(Date.now() / 1000, `${held ? "Draining" : "Taking back"} ${address} was refused`, error.message, "wrong");
+    happened(Date.now() / 1000, `${drained ? "Draining" : "Taking back"} ${address} was refused`, error.message, "wrong");
   }
 }
 
@@ -113,7 +113,7 @@ function happened(at, what, detail, kind = "") {
 
 // --- what is told
 
-const WORDS = { left_alone: "asks to be left alone", held: "drained by hand", released: "taken back",
+const WORDS = { backoff: "asks us to back off", drained: "drained by hand", undrained: "taken back",
   panic: "panic, all endpoints are used", calm: "panic is over", zone_left: "other zones are used too", zone_back: "only its own zone is used again" };
 
 // A whole fleet that joins or fails at once is one line, not hundreds.

@@ -81,9 +81,9 @@ function scores(decision) {
     const won = c.address === decision.chosen;
     const points = el("td", { class: "number score", text: score(c.score) });
     points.style.setProperty("--share", c.score === null ? "0" : Math.max(0.01, c.score / worst).toFixed(4));
-    return el("tr", { class: won ? "won" : c.why_not ? "out" : "" },
+    return el("tr", { class: won ? "won" : c.ineligible_reason ? "out" : "" },
       el("th", { scope: "row" }, chip(c.address), won ? el("b", { text: " won" }) : ""),
-      c.why_not ? el("td", { text: c.why_not }) : points,
+      c.ineligible_reason ? el("td", { text: c.ineligible_reason }) : points,
       el("td", { class: "number", text: String(c.in_flight) }),
       el("td", { class: "number", text: seconds(c.latency) }),
       el("td", { class: "number", text: score(c.weight) }));

@@ -3,20 +3,20 @@
 import { chip, colour, count, duration, el, nameEndpoints, percent, seconds, setAttribute, setText, shortName } from "./format.js";
 
 const MARKS = {
-  ready: "●", "slow-start": "◔", standby: "○", "at-limit": "◆", "left-alone": "◐", ejected: "✕", unhealthy: "✕", held: "❚❚", draining: "▼",
+  ready: "●", "slow-start": "◔", standby: "○", "at-limit": "◆", "backoff": "◐", ejected: "✕", unhealthy: "✕", drained: "❚❚", draining: "▼",
 };
 const WORDS = {
-  ready: "Ready", "slow-start": "Slow start", standby: "Standby", "at-limit": "At its limit", "left-alone": "Left alone", ejected: "Ejected",
-  unhealthy: "Unhealthy", held: "Drained by hand", draining: "Terminating",
+  ready: "Ready", "slow-start": "Slow start", standby: "Standby", "at-limit": "At its limit", "backoff": "Backing off", ejected: "Ejected",
+  unhealthy: "Unhealthy", drained: "Drained by hand", draining: "Terminating",
 };
-const TROUBLE = ["ejected", "unhealthy", "left-alone", "draining", "held", "at-limit", "standby", "slow-start", "ready"];
+const TROUBLE = ["ejected", "unhealthy", "backoff", "draining", "drained", "at-limit", "standby", "slow-start", "ready"];
 const CARDS_UP_TO = 24;
 const SPOKEN = 12;
 const TELLING = ["unhealthy", "at-limit", "standby"];
 
 export class Endpoints {
-  constructor(hold) {
-    this.hold = hold;
+  constructor(drain) {
+    this.drain = drain;
     this.place = document.getElementById("endpoints");
     this.filter = document.getElementById("endpoints-filter");
     this.order = document.getElementById("endpoints-order");
@@ -51,7 +51,7 @@ export class Endpoints {
     chosen.forEach((endpoint, i) => {
       let item = this.items.get(keyOf(endpoint));
       if (!item) {
-        item = kind === "cards" ? new Card(endpoint, this.hold) : new Row(endpoint, this.hold);
+        item = kind === "cards" ? new Card(endpoint, this.drain) : new Row(endpoint, this.drain);
         this.items.set(keyOf(endpoint), item);
       }
       item.show(endpoint);
@@ -131,9 +131,9 @@ const text = (e) => [clusterOf(e), e.address, e.pod, e.zone, e.node, e.state, WO
 function reason(e) {
   if (e.ejected_for !== null && e.eligible) return `Ejected, but used: panic. ${duration(e.ejected_for)} left`;
   if (e.ejected_for !== null) return `Back in ${duration(e.ejected_for)}`;
-  if (e.left_alone_for !== null) return `Asked to be left alone: ${duration(e.left_alone_for)} more`;
+  if (e.backoff_for !== null) return `Asked us to back off: ${duration(e.backoff_for)} more`;
   if (e.slow_start_for !== null) return `Full weight in ${duration(e.slow_start_for)}, now ${percent(e.weight_in_force / e.weight)}`;
-  if (e.why_out && TELLING.includes(e.state)) return e.why_out[0].toUpperCase() + e.why_out.slice(1);
+  if (e.ineligible_reason && TELLING.includes(e.state)) return e.ineligible_reason[0].toUpperCase() + e.ineligible_reason.slice(1);
   if (e.failures_in_row) return `${e.failures_in_row} failure${e.failures_in_row > 1 ? "s" : ""} in a row`;
   return "";
 }
@@ -144,28 +144,28 @@ function failures(e) {
 }
 
 class Item {
-  constructor(endpoint, hold) {
+  constructor(endpoint, drain) {
     this.state = el("span", { class: "state" });
     this.mark = el("i", { "aria-hidden": "true" });
     this.word = el("span");
     this.state.append(this.mark, this.word);
     this.button = el("button", { type: "button", class: "small" });
-    this.button.addEventListener("click", () => hold(endpoint, !this.held));
+    this.button.addEventListener("click", () => drain(endpoint, !this.drained));
   }
 
   showState(e) {
     setAttribute(this.node, "data-state", e.state);
     setText(this.mark, MARKS[e.state]);
     setText(this.word, WORDS[e.state]);
-    this.held = e.held;
-    setText(this.button, e.held ? "Take back" : "Drain");
-    setAttribute(this.button, "aria-label", `${e.held ? "Take back" : "Drain"} ${e.address}`);
+    this.drained = e.drained;
+    setText(this.button, e.drained ? "Take back" : "Drain");
+    setAttribute(this.button, "aria-label", `${e.drained ? "Take back" : "Drain"} ${e.address}`);
   }
 }
 
 class Card extends Item {
-  constructor(endpoint, hold) {
-    super(endpoint, hold);
+  constructor(endpoint, drain) {
+    super(endpoint, drain);
     this.values = {};
     const figure = (key, name) => {
       this.values[key] = el("dd", { text: "–" });
@@ -194,7 +194,7 @@ class Card extends Item {
     setText(this.values.share, percent(e.share));
     this.share.style.setProperty("--share", (e.share ?? 0).toFixed(4));
     setText(this.reason, reason(e));
-    const left = e.ejected_for ?? e.left_alone_for ?? e.slow_start_for;
+    const left = e.ejected_for ?? e.backoff_for ?? e.slow_start_for;
     this.longest = left === null ? 0 : Math.max(this.longest, left);
     this.countdown.hidden = left === null;
     this.countdown.style.setProperty("--share", left === null ? "0" : (left / this.longest).toFixed(4));
@@ -203,8 +203,8 @@ class Card extends Item {
 }
 
 class Row extends Item {
-  constructor(endpoint, hold) {
-    super(endpoint, hold);
+  constructor(endpoint, drain) {
+    super(endpoint, drain);
     this.cells = ["in_flight", "latency", "rate", "share", "failure_rate"].map(() => el("td", { class: "number" }));
     this.reason = el("span", { class: "quiet" });
     const name = el("th", { scope: "row" }, chip(endpoint.address), el("span", { class: "full", text: endpoint.address }));

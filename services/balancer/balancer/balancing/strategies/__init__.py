@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final
 
-from balancer.balancing.chance import Random
+from balancer.balancing.rng import Random
 from balancer.balancing.strategies.by_load import ByLoad
 from balancer.balancing.strategies.by_score import ByScore
 from balancer.balancing.strategies.consistent_hash import ConsistentHash

@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 from mypy_extensions import mypyc_attr
 
-from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.rng import Random
 from balancer.balancing.strategies.strategy import Strategy, turn
 
 

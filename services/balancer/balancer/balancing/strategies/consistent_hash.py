@@ -10,9 +10,9 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.rng import Random
 from balancer.balancing.strategies.strategy import Strategy
 
 POINTS: Final = 40

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from math import inf, log
 from typing import Final
 
-from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.latency import TIME_CONSTANT
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.rng import Random
 from balancer.balancing.strategies.by_load import first
 from balancer.balancing.strategies.heap import Entry, Heap, take_least
 from balancer.balancing.strategies.strategy import Strategy, load_of, turn

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.rng import Random
 from balancer.balancing.strategies.strategy import Strategy, load_of, turn
 
 

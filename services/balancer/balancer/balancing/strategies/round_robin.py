@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar
 
-from balancer.balancing.chance import Random
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.rng import Random
 from balancer.balancing.strategies.heap import Entry, Heap
 from balancer.balancing.strategies.strategy import Strategy
 

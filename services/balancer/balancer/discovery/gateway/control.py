@@ -25,7 +25,7 @@ from balancer.discovery.gateway.backends import ClusterSpec
 from balancer.discovery.gateway.lease import Leadership
 from balancer.discovery.gateway.listeners import Usable
 from balancer.discovery.gateway.objects import GROUP, Json, Key
-from balancer.discovery.gateway.plan import Means, Plan, PortPlan, steps_to_plan
+from balancer.discovery.gateway.plan import Context, Plan, PortPlan, steps_to_plan
 from balancer.discovery.gateway.secrets import wanted_secrets
 from balancer.discovery.gateway.watch import Watcher
 from balancer.discovery.gateway.world import World
@@ -170,7 +170,7 @@ class GatewayControl:
     async def _planned(self, world: World) -> Plan:
         config = self._config
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        steps = steps_to_plan(world, Means(config.usable, config.protocols, config.features, config.front, now))
+        steps = steps_to_plan(world, Context(config.usable, config.protocols, config.features, config.front, now))
         paused = perf_counter()
         while True:
             try:

@@ -24,7 +24,7 @@ from balancer.routing.table import Entry, Table
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class Context:
     """What a plan depends on beside the world."""
 
     usable: Usable
@@ -89,9 +89,9 @@ class _Draft:
     """Listeners, and the routes that they have."""
 
 
-def plan(world: World, means: Means) -> Plan:
+def plan(world: World, context: Context) -> Plan:
     """The plan, in one go."""
-    steps = steps_to_plan(world, means)
+    steps = steps_to_plan(world, context)
     while True:
         try:
             next(steps)
@@ -100,14 +100,14 @@ def plan(world: World, means: Means) -> Plan:
             return result
 
 
-def steps_to_plan(world: World, means: Means) -> Generator[None, None, Plan]:
+def steps_to_plan(world: World, context: Context) -> Generator[None, None, Plan]:
     """The plan, in small steps; it is what the generator returns."""
     result = Plan()
     gateways = world.our_gateways()
-    drafts = {each.meta.key: _Draft(each, check(world, each, means.usable), {}) for each in gateways}
+    drafts = {each.meta.key: _Draft(each, check(world, each, context.usable), {}) for each in gateways}
     yield
     for route in sorted(world.routes.values(), key=lambda each: (each.meta.created, each.meta.key)):
-        _take_route(world, means, route, drafts, result)
+        _take_route(world, context, route, drafts, result)
         yield
     accepted = {each.meta.key: _problem(each) == "" for each in gateways}
     wanted = {
@@ -116,18 +116,18 @@ def steps_to_plan(world: World, means: Means) -> Generator[None, None, Plan]:
         if accepted[key] and _ports(draft)
     }
     chosen = addresses.choose_ports(world, wanted)
-    _take_services(world, means, chosen, wanted, result)
+    _take_services(world, context, chosen, wanted, result)
     for draft in drafts.values():
-        yield from _take_gateway(world, means, draft, result)
+        yield from _take_gateway(world, context, draft, result)
     for found in world.classes.values():
         if found.controller == world.controller:
             accepts = Condition("Accepted", True, "Accepted")
             if found.has_parameters:
                 accepts = Condition("Accepted", False, "InvalidParameters", "This class takes no parameters.")
-            conditions = merged(found.status.get("conditions") or (), [accepts], found.meta.generation, means.now)
+            conditions = merged(found.status.get("conditions") or (), [accepts], found.meta.generation, context.now)
             status = {
                 "conditions": conditions,
-                "supportedFeatures": [{"name": name} for name in sorted(means.features)],
+                "supportedFeatures": [{"name": name} for name in sorted(context.features)],
             }
             _write(result, found.meta.kind, found, status)
     return result
@@ -144,12 +144,12 @@ def _ports(draft: _Draft) -> list[int]:
 
 def _take_services(
     world: World,
-    means: Means,
+    context: Context,
     chosen: dict[str, dict[int, int]],
     wanted: dict[str, tuple[Gateway, list[int]]],
     result: Plan,
 ) -> None:
-    front = world.services.get((world.home, means.front))
+    front = world.services.get((world.home, context.front))
     if front is None:
         return
     for name, (gateway, _) in wanted.items():
@@ -160,7 +160,7 @@ def _take_services(
     result.obsolete = addresses.obsolete(world, classes, wanted)
 
 
-def _take_route(world: World, means: Means, route: HttpRoute, drafts: dict[Key, _Draft], result: Plan) -> None:
+def _take_route(world: World, context: Context, route: HttpRoute, drafts: dict[Key, _Draft], result: Plan) -> None:
     gateways = {key: draft.gateway for key, draft in drafts.items()}
     named = list(parents(route, gateways))
     others = [each for each in route.status.get("parents") or () if each.get("controllerName") != world.controller]
@@ -170,7 +170,7 @@ def _take_route(world: World, means: Means, route: HttpRoute, drafts: dict[Key, 
     entries = list(others)
     if named:
         result.routes += 1
-        translated = translate(world, route, means.protocols)
+        translated = translate(world, route, context.protocols)
         result.clusters.update((spec.name, spec) for spec in translated.clusters)
         for place, parent, gateway in named:
             draft = drafts[gateway.meta.key]
@@ -179,7 +179,7 @@ def _take_route(world: World, means: Means, route: HttpRoute, drafts: dict[Key, 
                 _add(draft, each, route, translated)
             json = route.parent_json[place]
             present: Json = next((each for each in before if each.get("parentRef") == json), {})
-            conditions = merged(_kept(present), _conditions(accepts, translated), route.meta.generation, means.now)
+            conditions = merged(_kept(present), _conditions(accepts, translated), route.meta.generation, context.now)
             entries.append({"parentRef": json, "controllerName": world.controller, "conditions": conditions})
     _write(result, route.meta.kind, route, {"parents": entries})
 
@@ -221,7 +221,7 @@ def _add(draft: _Draft, checked: Checked, route: HttpRoute, translated: Translat
                 entries.append(Entry(host.encode(), match, rule, route.meta.created, name, place))
 
 
-def _take_gateway(world: World, means: Means, draft: _Draft, result: Plan) -> Generator[None, None, None]:
+def _take_gateway(world: World, context: Context, draft: _Draft, result: Plan) -> Generator[None, None, None]:
     gateway = draft.gateway
     service = world.services.get((world.home, addresses.service_name(gateway)))
     found = addresses.status_addresses(service)
@@ -243,13 +243,13 @@ def _take_gateway(world: World, means: Means, draft: _Draft, result: Plan) -> Ge
                 "name": name,
                 "supportedKinds": [{"group": group, "kind": kind} for group, kind in checked.kinds],
                 "attachedRoutes": checked.attached,
-                "conditions": merged(before.get("conditions") or (), conditions, gateway.meta.generation, means.now),
+                "conditions": merged(before.get("conditions") or (), conditions, gateway.meta.generation, context.now),
             }
         )
     conditions = _gateway_conditions(draft, problem, bool(found))
     status: dict[str, Any] = {
         "addresses": found,
-        "conditions": merged(gateway.status.get("conditions") or (), conditions, gateway.meta.generation, means.now),
+        "conditions": merged(gateway.status.get("conditions") or (), conditions, gateway.meta.generation, context.now),
         "listeners": listeners,
     }
     _write(result, gateway.meta.kind, gateway, status)

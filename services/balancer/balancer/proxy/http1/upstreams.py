@@ -13,7 +13,7 @@ from balancer.proxy.http1.client import ClientConnection, Owner
 from balancer.proxy.http1.idle import Idle
 from balancer.proxy.interfaces import NOT_PROCESSED, ClientStream, Connecting, Receiver, Upstreams
 from balancer.proxy.names import Names
-from balancer.proxy.service import Means
+from balancer.proxy.service import Context
 from balancer.proxy.timers import TimerWheel
 from balancer.proxy.transport import Transport
 
@@ -48,7 +48,7 @@ class Http1Owner(Owner):
 
     def give_back(self, connection: ClientConnection, now: float) -> None:
         endpoint = connection.endpoint
-        if self._closed or not endpoint.member:
+        if self._closed or not endpoint.discovered:
             self._close(connection)
             return
         connection.idle_since = now
@@ -121,10 +121,10 @@ class Http1Upstreams(Upstreams):
 
     __slots__ = ("connector", "counters", "owner")
 
-    def __init__(self, settings: Settings, means: Means) -> None:
-        self.counters = means.counters
-        self.owner = Http1Owner(settings, means.wheel, means.clock)
-        self.connector = Connector(means.poller, Names(means.clock), settings.connect_timeout)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        self.counters = context.counters
+        self.owner = Http1Owner(settings, context.wheel, context.clock)
+        self.connector = Connector(context.poller, Names(context.clock), settings.connect_timeout)
         if settings.upstream_tls:
             self.connector.context = certificates.to_endpoints(settings.upstream_tls_ca)
 

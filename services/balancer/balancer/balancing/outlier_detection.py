@@ -11,30 +11,30 @@ from balancer.balancing.policy import Policy
 if TYPE_CHECKING:
     from balancer.balancing.pool import Pool
 
-LONGEST_LEFT_ALONE: Final = 30.0
-"""However long an endpoint asks to be left alone, it is for no longer than this (s)."""
+LONGEST_BACKOFF: Final = 30.0
+"""However long an endpoint asks us to back off, it is for no longer than this (s)."""
 
 
-def is_good(endpoint: Endpoint) -> bool:
-    """Healthy, not ejected, not left alone."""
-    return endpoint.healthy and endpoint.ejected_until == 0.0 and endpoint.left_alone_until == 0.0
+def is_healthy(endpoint: Endpoint) -> bool:
+    """Healthy, not ejected, not backed off from."""
+    return endpoint.passing_probes and endpoint.ejected_until == 0.0 and endpoint.backoff_until == 0.0
 
 
 def _counts(endpoint: Endpoint) -> bool:
     """Whether it is one of those that the share is of: neither draining nor drained by hand."""
-    return not endpoint.spec.draining and not endpoint.held
+    return not endpoint.spec.draining and not endpoint.drained
 
 
-class Recovery:
-    """The endpoints of a pool that are ejected, left alone or in slow start, and no others: a tick looks at these."""
+class OutlierDetection:
+    """The endpoints of a pool that are ejected, backed off from or in slow start: a tick looks at no others."""
 
-    __slots__ = ("_ejected", "_left_alone", "_policy", "_pool", "_rates_at", "_starting")
+    __slots__ = ("_backing_off", "_ejected", "_policy", "_pool", "_rates_at", "_starting")
 
     def __init__(self, pool: Pool, policy: Policy) -> None:
         self._pool = pool
         self._policy = policy
         self._ejected: dict[Endpoint, None] = {}
-        self._left_alone: dict[Endpoint, None] = {}
+        self._backing_off: dict[Endpoint, None] = {}
         self._starting: dict[Endpoint, None] = {}
         self._rates_at: float | None = None
         """When success rates are compared next (s)."""
@@ -46,42 +46,42 @@ class Recovery:
             self._eject(endpoint, f"{endpoint.failures_in_row} failures in a row", now)
 
     def _eject(self, endpoint: Endpoint, why: str, now: float) -> None:
-        if endpoint.ejected_until > 0.0 or not endpoint.member:
+        if endpoint.ejected_until > 0.0 or not endpoint.discovered:
             return
         if not self._pool.may_leave_out_another(sum(map(_counts, self._ejected))):
             return
         seconds = ejection.eject(endpoint, self._policy.eject_time, now)
         self._ejected[endpoint] = None
-        self._pool.tell(endpoint, "ejected", f"{why}, for {seconds:g} s")
-        self._pool.judge(endpoint, now)
+        self._pool.notify(endpoint, "ejected", f"{why}, for {seconds:g} s")
+        self._pool.update_health(endpoint, now)
 
-    def leave_alone(self, endpoint: Endpoint, seconds: float, now: float) -> None:
-        """`endpoint` asked to be left alone for some seconds."""
-        if endpoint.left_alone_until == 0.0 and not self._may_leave_out(endpoint):
+    def back_off(self, endpoint: Endpoint, seconds: float, now: float) -> None:
+        """`endpoint` asked us to back off for some seconds."""
+        if endpoint.backoff_until == 0.0 and not self._may_leave_out(endpoint):
             return
-        seconds = min(seconds, LONGEST_LEFT_ALONE)
-        if endpoint.left_alone_until == 0.0:
-            self._pool.tell(endpoint, "left_alone", f"for {seconds:g} s")
-        endpoint.left_alone_until = max(endpoint.left_alone_until, now + seconds)
-        endpoint.left_alone_from = now
-        if endpoint.member:
-            self._left_alone[endpoint] = None
-        self._pool.judge(endpoint, now)
+        seconds = min(seconds, LONGEST_BACKOFF)
+        if endpoint.backoff_until == 0.0:
+            self._pool.notify(endpoint, "backoff", f"for {seconds:g} s")
+        endpoint.backoff_until = max(endpoint.backoff_until, now + seconds)
+        endpoint.backoff_from = now
+        if endpoint.discovered:
+            self._backing_off[endpoint] = None
+        self._pool.update_health(endpoint, now)
 
     def answers_again(self, endpoint: Endpoint, now: float) -> None:
-        """`endpoint` has answered well a request made since it asked to be left alone: that is over."""
-        self._left_alone.pop(endpoint, None)
-        endpoint.left_alone_until = 0.0
-        self._pool.judge(endpoint, now)
+        """`endpoint` has answered well a request made since it asked us to back off: that is over."""
+        self._backing_off.pop(endpoint, None)
+        endpoint.backoff_until = 0.0
+        self._pool.update_health(endpoint, now)
 
     def _may_leave_out(self, endpoint: Endpoint) -> bool:
-        """Whether `endpoint` may be left alone beside those that are out already: the rest carry their load."""
-        out = sum(_counts(each) for each in self._left_alone | self._ejected if each is not endpoint)
-        return endpoint.member and self._pool.may_leave_out_another(out)
+        """Whether `endpoint` may be backed off from beside those that are out already: the rest carry their load."""
+        out = sum(_counts(each) for each in self._backing_off | self._ejected if each is not endpoint)
+        return endpoint.discovered and self._pool.may_leave_out_another(out)
 
     def start_slowly(self, endpoint: Endpoint, now: float) -> None:
         """`endpoint` is new, or is back: begin its slow start, where that is wanted."""
-        if self._policy.slow_start > 0 and endpoint.member:
+        if self._policy.slow_start > 0 and endpoint.discovered:
             endpoint.slow_start_from = now
             self._starting[endpoint] = None
             self.weigh(endpoint, now)
@@ -105,13 +105,13 @@ class Recovery:
         for endpoint in [e for e in self._ejected if now >= e.ejected_until]:
             del self._ejected[endpoint]
             ejection.readmit(endpoint, self._policy.eject_after, now)
-            self._pool.tell(endpoint, "returned", "")
+            self._pool.notify(endpoint, "returned", "")
             self.start_slowly(endpoint, now)
-            self._pool.judge(endpoint, now)
-        for endpoint in [e for e in self._left_alone if now >= e.left_alone_until]:
-            del self._left_alone[endpoint]
-            endpoint.left_alone_until = 0.0
-            self._pool.judge(endpoint, now)
+            self._pool.update_health(endpoint, now)
+        for endpoint in [e for e in self._backing_off if now >= e.backoff_until]:
+            del self._backing_off[endpoint]
+            endpoint.backoff_until = 0.0
+            self._pool.update_health(endpoint, now)
         for endpoint in list(self._starting):
             self.weigh(endpoint, now)
         self._compare_rates(now)
@@ -128,7 +128,7 @@ class Recovery:
         """`endpoint` has left the pool."""
         self._starting.pop(endpoint, None)
         self._ejected.pop(endpoint, None)
-        self._left_alone.pop(endpoint, None)
+        self._backing_off.pop(endpoint, None)
 
     def resume(self, endpoint: Endpoint, now: float) -> None:
         """An endpoint that is remembered is back: what was to end meanwhile has ended, the rest goes on."""
@@ -136,8 +136,8 @@ class Recovery:
             self._ejected[endpoint] = None
         elif endpoint.ejected_until > 0.0:
             ejection.readmit(endpoint, self._policy.eject_after, now)
-        if endpoint.left_alone_until > now:
-            self._left_alone[endpoint] = None
+        if endpoint.backoff_until > now:
+            self._backing_off[endpoint] = None
         else:
-            endpoint.left_alone_until = 0.0
-        endpoint.good = is_good(endpoint)
+            endpoint.backoff_until = 0.0
+        endpoint.healthy = is_healthy(endpoint)
