@@ -154,6 +154,10 @@ def test_every_fault_is_told_at_once_each_on_a_line() -> None:
     assert [line.split("=")[0].split()[0] for line in lines] == ["LB_EJECTAFTER", "LB_MODE", "LB_PORT", "LB_TLS_CERT"]
 
 
+def test_primary_backup_is_another_name_of_n_to_one() -> None:
+    assert loaded(**NEEDED, LB_STRATEGY="primary-backup").strategy == "n-to-one"
+
+
 def test_a_misspelt_variable_is_told_with_the_one_that_was_meant() -> None:
     assert faults(**NEEDED, LB_EJECTAFTER="5") == ["LB_EJECTAFTER=5: no such setting; did you mean LB_EJECT_AFTER?"]
 

@@ -40,6 +40,21 @@ async def test_a_switch_is_at_once_and_forgets_nothing(world: World, operator: C
     assert (await get(operator, "/api/strategy"))["strategy"] == "least-connections"
 
 
+async def test_primary_backup_is_another_name_of_n_to_one(world: World, operator: ClientSession) -> None:
+    told = await put(operator, {"strategy": "primary-backup"}, 200)
+    assert told["strategy"] == world.pool.strategy_name == "n-to-one"
+
+
+async def test_the_old_names_of_fields_stay_for_a_release(world: World, operator: ClientSession) -> None:
+    world.pool.drain(world.endpoint(1), True, world.now)
+    for endpoint in (await get(operator, "/api/endpoints"))["endpoints"]:
+        assert (endpoint["why_out"], endpoint["held"]) == (endpoint["ineligible_reason"], endpoint["drained"])
+        assert (endpoint["left_alone_for"], endpoint["healthy"]) == (
+            endpoint["backoff_for"],
+            endpoint["passing_probes"],
+        )
+
+
 async def test_an_unknown_strategy_is_refused_with_the_names_there_are(world: World, operator: ClientSession) -> None:
     error = (await put(operator, {"strategy": "fastest"}, 422))["error"]
     assert all(name in error for name in STRATEGIES)

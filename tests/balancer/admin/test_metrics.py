@@ -109,6 +109,7 @@ async def test_states_and_transitions_are_counted(world: World, client: ClientSe
     assert value(text, "lb_endpoints", state="ready") == 1
     assert value(text, "lb_endpoint_eligible", endpoint="10.0.0.2:8000") == 0
     assert value(text, "lb_transitions_total", event="drained") == 1
+    assert value(text, "lb_transitions_total", event="held") == 1, "its old name, until 0.3"
     assert value(text, "lb_transitions_total", event="joined") == 2
 
 

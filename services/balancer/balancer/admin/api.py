@@ -18,6 +18,7 @@ from balancer.admin.slices import in_pieces
 from balancer.admin.status import Running
 from balancer.admin.views import endpoint_view, to_json
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.strategies import ALIASES
 
 BODY_LIMIT = 16_384
 """Bytes of a request's body; beyond it 413."""
@@ -89,6 +90,7 @@ class Api:
         """PUT: choose by another strategy from the next request on. Nothing known of the endpoints is lost."""
         self._auth.require(request)
         name = await wanted_strategy(request)
+        name = ALIASES.get(name, name)
         names = self._feed.choices.names
         if name not in names:
             raise Refusal(422, f"There is no strategy {name!r}. There are: {', '.join(names)}.")

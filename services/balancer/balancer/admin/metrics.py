@@ -104,6 +104,11 @@ def _states(running: Running) -> Iterator[Reading]:
     return (((state,), count) for state, count in counts.items())
 
 
+def _transitions(running: Running) -> dict[str, int]:
+    counts = running.transitions
+    return counts | {old: counts[new] for old, new in _OLD_EVENTS.items() if new in counts}
+
+
 def _discovery_age(running: Running) -> Iterator[Reading]:
     if running.discovery.fresh_at is not None:
         yield (), max(0.0, running.clock() - running.discovery.fresh_at)
@@ -115,6 +120,9 @@ def _chosen_by(running: Running) -> dict[str, int]:
         counts.update(pool.chosen_by)
     return dict(counts)
 
+
+_OLD_EVENTS = {"left_alone": "backoff", "held": "drained", "released": "undrained"}
+"""Events that were renamed: counted under both names until 0.3."""
 
 _STATES = ", ".join(f"`{state}`" for state in STATES)
 
@@ -317,9 +325,10 @@ METRICS = (
         "lb_transitions_total",
         "counter",
         "What happened to endpoints and to the pool: ejections, returns, panics and so on.",
-        table(lambda r: r.transitions),
+        table(_transitions),
         ("event",),
-        "the events of balancing/decision.py",
+        "the events of balancing/decision.py; `left_alone`, `held` and `released` are the old names of `backoff`, "
+        "`drained` and `undrained`, and go with 0.3",
     ),
     # One endpoint
     Metric(

@@ -34,6 +34,12 @@ def ref(name: str) -> Schema:
 
 
 MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+OLD_REASON: Schema = {
+    **MAYBE_TEXT,
+    "description": "The old name of `ineligible_reason`, until 0.3.",
+    "deprecated": True,
+}
+OLD_SECONDS: Schema = {**SECONDS, "description": "The old name of `backoff_for`, until 0.3.", "deprecated": True}
 
 SCHEMAS: dict[str, Schema] = {
     "Error": record(error={**TEXT, "description": "What is wrong, and what to do instead."}),
@@ -49,8 +55,11 @@ SCHEMAS: dict[str, Schema] = {
         weight_in_force={**NUMBER, "description": "Less than the weight while in slow start."},
         ejected_for=SECONDS, backoff_for=SECONDS, slow_start_for=SECONDS,
         ejections=COUNT, failures_in_row=COUNT,
-        healthy={**FLAG, "description": "What the active probes say; true without probes."},
+        passing_probes={**FLAG, "description": "What the active probes say; true without probes."},
         drained={**FLAG, "description": "Drained by hand."},
+        why_out=OLD_REASON, left_alone_for=OLD_SECONDS,
+        healthy={**FLAG, "description": "The old name of `passing_probes`, until 0.3.", "deprecated": True},
+        held={**FLAG, "description": "The old name of `drained`, until 0.3.", "deprecated": True},
         answered={**COUNTS, "description": "Responses by class of their status."},
         failed={**COUNTS, "description": "Requests that ended without a whole response, by reason."},
         connections=record(open=COUNT, idle=COUNT, opened=COUNT, reused=COUNT),
@@ -61,6 +70,7 @@ SCHEMAS: dict[str, Schema] = {
         address=TEXT,
         score={"type": ["number", "null"], "description": "The strategy's score: the lowest wins."},
         ineligible_reason={**MAYBE_TEXT, "description": "Why it was no candidate; null if it was one."},
+        why_not=OLD_REASON,
         in_flight=COUNT, latency=SECONDS, weight=NUMBER,
     ),
     "Decision": record(

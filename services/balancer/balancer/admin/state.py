@@ -9,7 +9,7 @@ STATES = {
     "slow-start": "new or returned, and takes less than its share for a while",
     "standby": "in another zone than LB_PREFER_ZONE, which has enough",
     "at-limit": "has as many requests as LB_ENDPOINT_MAX_REQUESTS allows",
-    "backoff": "answered 503 or 429 with Retry-After, and is backed off from that long",
+    "backoff": "answered 503 with Retry-After: we back off that long",
     "ejected": "failed too often, and is tried again when its ejection ends",
     "unhealthy": "fails the active probes",
     "drained": "drained by hand, through the API",

@@ -35,8 +35,13 @@ def endpoint_view(endpoint: Endpoint, running: Running, now: float) -> View:
         "slow_start_for": rounded(slow_start_left(endpoint, running.settings.slow_start, now)),
         "ejections": endpoint.ejections,
         "failures_in_row": endpoint.failures_in_row,
-        "healthy": endpoint.passing_probes,
+        "passing_probes": endpoint.passing_probes,
         "drained": endpoint.drained,
+        # The old names, until 0.3.
+        "why_out": ineligible_reason,
+        "left_alone_for": rounded(left(endpoint.backoff_until, now)),
+        "healthy": endpoint.passing_probes,
+        "held": endpoint.drained,
         "answered": {f"{digit}xx": count for digit, count in enumerate(endpoint.answered) if count and digit},
         "failed": dict(endpoint.failed),
         "connections": {
@@ -80,6 +85,7 @@ def _candidate_view(candidate: Candidate) -> View:
         "address": candidate.address,
         "score": rounded(candidate.score),
         "ineligible_reason": candidate.ineligible_reason,
+        "why_not": candidate.ineligible_reason,  # Its old name, until 0.3.
         "in_flight": candidate.in_flight,
         "latency": rounded(candidate.latency),
         "weight": rounded(candidate.weight),

@@ -14,13 +14,13 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from balancer.balancing.endpoint import EndpointSpec
-from balancer.balancing.strategies import STRATEGIES
+from balancer.balancing.strategies import ALIASES, STRATEGIES
 from balancer.settings import checks, kinds
 from balancer.settings.backends import ALLOWED, parse_backends, show_backend
 from balancer.settings.kinds import FIELD_NAME, Kind
 from balancer.settings.table import Row, rows_of
 
-STRATEGY_NAMES = tuple(STRATEGIES)
+STRATEGY_NAMES = (*STRATEGIES, *ALIASES)
 MODULE_CLASS = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 HOSTS = r"[0-9A-Za-z.:%_-]+( ?, ?[0-9A-Za-z.:%_-]+)*"
 DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -32,9 +32,10 @@ def _strategy() -> Kind:
 
     def parse(value: object) -> object:
         try:
-            return kind.parse(value)
+            name = kind.parse(value)
         except ValueError:
             raise ValueError(kinds.did_you_mean(str(value), STRATEGY_NAMES)) from None
+        return ALIASES.get(str(name), name)
 
     return Kind(parse, allowed, kind.schema)
 

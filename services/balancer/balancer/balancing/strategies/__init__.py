@@ -17,7 +17,7 @@ from balancer.balancing.strategies.random_of_two import RandomOfTwo
 from balancer.balancing.strategies.round_robin import RoundRobin
 from balancer.balancing.strategies.strategy import Strategy
 
-__all__ = ["STRATEGIES", "ByLoad", "ByScore", "Strategy", "load"]
+__all__ = ["ALIASES", "STRATEGIES", "ByLoad", "ByScore", "Strategy", "load"]
 
 STRATEGIES: Final[dict[str, Callable[[Random], Strategy]]] = {
     "n-to-one": NToOne,
@@ -29,6 +29,9 @@ STRATEGIES: Final[dict[str, Callable[[Random], Strategy]]] = {
 }
 """Name, as LB_STRATEGY says it, to class."""
 
+ALIASES: Final = {"primary-backup": "n-to-one"}
+"""Other names that the field has for some of them."""
+
 _HOOKS: Final = ("added", "removed", "changed", "choose", "score")
 
 
@@ -38,6 +41,7 @@ def load(name: str, random: Random, hash_key: str = "client-ip") -> Strategy:
     Raises ValueError, with what is allowed, for an unknown name, a module or class that cannot be had, or a class that
     is no strategy.
     """
+    name = ALIASES.get(name, name)
     if name == "consistent-hash":
         return ConsistentHash(random, hash_key)
     known = STRATEGIES.get(name)
