@@ -32,6 +32,13 @@ def unrest(balancer: Balancer) -> list[str]:
             "lb_endpoint_in_flight",
         }:
             found.append(f"{name} is {value:.0f}")
+    if not found and balancer.held_at_start is not None:
+        held = balancer.inside()
+        found += [
+            f"{number} {kind}, {balancer.held_at_start[kind]} at the start"
+            for kind, number in held.items()
+            if number > balancer.held_at_start[kind]
+        ]
     return found
 
 

@@ -16,7 +16,7 @@ from mypy_extensions import trait
 
 from balancer.proxy.buffers import LARGE
 from balancer.proxy.poller import Poller
-from balancer.proxy.transport import Transport
+from balancer.proxy.transport import NOBODY, Transport
 
 RECORD: Final = 16384
 """Bytes of the longest TLS record's content."""
@@ -107,6 +107,7 @@ class TlsTransport(Transport):
         self._asked, self._at_rest = plain._asked, plain._at_rest
         self.place, plain.place = plain.place, None
         plain.gone = plain.closing = True
+        plain.protocol = NOBODY
         self._poller.wheel.forget(plain)
         self._poller.replace(plain, self)
         self._begin(timeout, rest)

@@ -149,6 +149,9 @@ class Balancer:
                     stderr=output,
                 )
         self._wait_until(ready)
+        probed = {"LB_HEALTH_PATH", "LB_BACKENDS_FILE"} & set(environment) or environment.get("LB_DISCOVERY")
+        self.held_at_start = self.inside() if forked and not probed else None
+        """What it held before anything was asked of it; None where probes and discovery hold more at times."""
 
     def _wait_until(self, status: int) -> None:
         deadline = time.monotonic() + START_LIMIT
@@ -223,6 +226,26 @@ class Balancer:
             time.sleep(0.01)
         kinds: dict[str, int] = json.loads(told[1])
         return kinds
+
+    def inside(self) -> dict[str, int]:
+        """Tasks, timers, descriptors, bytes unsent and open files, idle connections to endpoints left out.
+
+        Of a forked balancer; what an idle connection holds is a descriptor, a timer and an open file.
+        """
+        assert isinstance(self.process, Forked)
+        file = self.log_path.parent / "inside"
+        file.unlink(missing_ok=True)
+        self.signal(signal.SIGUSR2)
+        deadline = time.monotonic() + SETTLE
+        while not file.exists():
+            assert time.monotonic() < deadline, "it does not tell what it holds"
+            time.sleep(0.001)
+        held: dict[str, int] = json.loads(file.read_text())
+        held["files"] = self.open_files()
+        idle = int(self.metric("lb_endpoint_connections_idle"))
+        for kind in ("timers", "descriptors", "files"):
+            held[kind] -= idle
+        return held
 
     def cpu(self) -> float:
         """CPU seconds used so far."""

@@ -7,6 +7,7 @@ tests. It reads one JSON object a line, and answers with one.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import gc
 import json
@@ -37,6 +38,8 @@ def start(asked: dict[str, Any]) -> dict[str, int | None]:
     if asked["open_files"]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (asked["open_files"], asked["open_files"]))
     signal.signal(signal.SIGUSR1, tell_garbage)
+    signal.signal(signal.SIGUSR2, tell_inside)
+    keep_balancers()
     sys.argv = ["balancer"]
     status = 1
     try:
@@ -66,6 +69,37 @@ def tell_garbage(*_: object) -> None:
         kind: number for kind, number in kinds.items() if kind.startswith("balancer.") and not kind.startswith(kept)
     }
     os.write(1, json.dumps({"garbage": ours}).encode() + b"\n")
+
+
+_balancers: list[Any] = []
+
+
+def keep_balancers() -> None:
+    """Let `tell_inside` find the balancer that will be made."""
+    app = sys.modules["balancer.app"]
+
+    class Kept(app.Balancer):  # type: ignore[misc, name-defined]
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            _balancers.append(self)
+
+    app.Balancer = Kept  # type: ignore[attr-defined]
+
+
+def tell_inside(*_: object) -> None:
+    """Write what a balancer holds, descriptors apart, as JSON into the file `inside`."""
+    told = {}
+    for balancer in _balancers:
+        poller, wheel = balancer._poller, balancer._wheel
+        told = {
+            "tasks": len(asyncio.all_tasks()),
+            "timers": sum(len(slot) for slot in wheel._slots.values()),
+            "descriptors": poller.open_files,
+            "unsent": poller.buffers.unsent,
+        }
+    with open("inside.new", "w") as file:
+        json.dump(told, file)
+    os.rename("inside.new", "inside")
 
 
 def poll(pid: int) -> dict[str, int | None]:
