@@ -20,7 +20,7 @@ TESTS ?= tests
 .DEFAULT_GOAL := help
 .SILENT:
 .PHONY: help setup run demo stress test test-quick test-compiled e2e soak check format lint types imports generated \
-	generate lock compiled images bench bench-quick bench-pi profile clean
+	generate lock compiled images image-sizes bench bench-quick bench-pi profile clean
 
 ##@ Use it
 
@@ -78,11 +78,18 @@ clean:  ## Remove what was made here, the environments too
 
 compiled: .venv-compiled/.ready  ## Make .venv-compiled from the wheels that the images install
 
-images:  ## Build lb-balancer and lb-pi, tagged as the chart's defaults ask
+images:  ## Build lb-balancer and lb-pi, tagged as the chart's defaults ask (BASE=python:3.14-slim@sha256:…)
 	test -n "$(VERSION)" || { echo "images: no appVersion in charts/lb/Chart.yaml" >&2; exit 1; }
 	for image in lb-balancer lb-pi; do \
-	    docker build --quiet --tag $$image:$(VERSION) services/$${image#lb-} >/dev/null && echo $$image:$(VERSION) || exit 1; \
+	    echo "images: building $$image:$(VERSION) (the first time about three minutes, later seconds)" >&2; \
+	    started=$$(date +%s); \
+	    docker build --quiet $(if $(BASE),--build-arg BASE=$(BASE)) --tag $$image:$(VERSION) services/$${image#lb-} >/dev/null || exit 1; \
+	    echo "images: built in $$(( $$(date +%s) - started )) s" >&2; \
+	    echo $$image:$(VERSION); \
 	done
+
+image-sizes: .venv/.ready  ## What each image adds to its base, by layer, beside its target
+	$(VENV)/python tools/image_sizes.py
 
 ##@ Measure it
 

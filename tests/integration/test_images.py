@@ -6,6 +6,7 @@ import docker
 import pytest
 from docker.errors import ContainerError
 from tests.integration.conftest import Images
+from tools.image_sizes import TARGETS, added
 
 
 @pytest.fixture(params=["balancer", "pi"])
@@ -55,3 +56,36 @@ def test_the_hot_modules_of_the_balancer_are_compiled(engine: docker.DockerClien
     code = "import balancer.balancing.pool as a, balancer.proxy.exchange as b; print(a.__file__, b.__file__)"
     for path in run(engine, images.balancer, "-c", code, entrypoint="python").split():
         assert path.endswith(".so")
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("service", TARGETS)
+def test_what_it_adds_to_its_base_is_within_the_target(service: str) -> None:
+    assert sum(layer.size for layer in added(service)) <= TARGETS[service] * 1_000_000
+
+
+def test_what_is_left_out_of_the_balancers_image_is_never_imported(engine: docker.DockerClient, images: Images) -> None:
+    # A refused connection to the API takes every step of discovery but the answer: the client is whole.
+    code = """
+import asyncio, pathlib, tempfile
+from balancer.discovery.kubeapi import ApiError, SliceApi
+file = pathlib.Path("/dev/shm/kubeconfig")
+file.write_text('''{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+  "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+  "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+  "users": [{"name": "u", "user": {"token": "t"}}]}''')
+async def main():
+    api = await SliceApi.connect({"KUBECONFIG": str(file)})
+    try:
+        await api.list_all("default", "shop")
+    except ApiError as error:
+        print(error.kind)
+    await api.close()
+asyncio.run(main())
+"""
+    assert run(engine, images.balancer, "-c", code, entrypoint="python").splitlines()[-1] == "unreachable"
+
+
+def test_a_traceback_is_still_shown_in_the_console_format(engine: docker.DockerClient, images: Images) -> None:
+    code = "import structlog\ntry: 1 / 0\nexcept Exception: structlog.get_logger().exception('failed')"
+    assert "ZeroDivisionError" in run(engine, images.balancer, "-c", code, entrypoint="python")

@@ -105,8 +105,10 @@ def _settings() -> Settings | None:
 
 
 def _tell(faults: Sequence[str]) -> None:
+    from balancer.log.chart_values import beside
+
     for fault in faults:
-        _print(fault, sys.stderr)
+        _print(beside(fault), sys.stderr)
     _print(f"{len(faults)} wrong: nothing was started. `python -m balancer --help` lists every setting.", sys.stderr)
 
 

@@ -30,5 +30,6 @@ def allowed_connections(wanted: int) -> int:
     if files >= 2 * wanted + RESERVED:
         return wanted
     allowed = max(1, (files - RESERVED) // 2)
-    log.warning("fewer connections than LB_MAX_CONNECTIONS", allowed=allowed, open_files=files, remedy="ulimit -n")
+    remedy = "raise the limit of open files (ulimit -n), or lower LB_MAX_CONNECTIONS"
+    log.warning("fewer connections than LB_MAX_CONNECTIONS", allowed=allowed, open_files=files, remedy=remedy)
     return allowed

@@ -1,7 +1,9 @@
 """Every setting, once: its variable is `LB_` and the field's name in capitals.
 
 Seconds are floats, sizes bytes, `none` is None. Where a value comes from (environment, `.env`) is environment.py's
-matter; a Settings made by hand reads nothing but its arguments.
+matter; a Settings made by hand reads nothing but its arguments. It is a plain pydantic model, not one of
+pydantic-settings: a misspelt `LB_…` variable must be an error, Kubernetes' service links must not, and every error
+must name its variable, in one run; that library's sources can do none of the three.
 """
 
 from __future__ import annotations
@@ -10,8 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from balancer.balancing.endpoint import EndpointSpec
 from balancer.balancing.strategies import ALIASES, STRATEGIES
@@ -98,10 +99,10 @@ DRAINING = Group("Draining")
 LOGS = Group("Logs")
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What the balancer was told to do: frozen, valid, and free of contradictions."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="LB_")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Annotated[Literal["http", "tcp"], kinds.one_of(["http", "tcp"])] = LISTENING(
         "http", "What is balanced: HTTP requests, or TCP connections of any protocol."
@@ -257,18 +258,6 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["json", "console"] | None, kinds.or_none(kinds.one_of(["json", "console"]))] = LOGS(
         None, "Form of the log messages; none: console on a terminal, json elsewhere."
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments alone: environment.py gathers the variables, so that it can name each one's fault."""
-        return (init_settings,)
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
