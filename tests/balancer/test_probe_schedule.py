@@ -115,3 +115,21 @@ def test_an_endpoint_that_left_is_checked_no_more() -> None:
     assert schedule.due(10.0) is None
     schedule.again(leaves, 0.0, 10.0)
     assert schedule.soonest() is None
+
+
+def test_an_endpoint_that_leaves_and_returns_is_checked_no_more_often_than_before() -> None:
+    [endpoint] = endpoints(1)
+    schedule = Schedule(interval=10.0, random=Random(1))
+    schedule.add(endpoint, 0.0)
+    assert schedule.due(5.0) is endpoint
+    for flap in range(4):  # while that check is under way, and after
+        schedule.remove(endpoint)
+        schedule.add(endpoint, 5.0 + flap)
+    schedule.again(endpoint, 5.0, 9.0)
+    checks, now = 0, 9.0
+    while now < 109.0:
+        while (due := schedule.due(now)) is not None:
+            checks += 1
+            schedule.again(due, now, now)
+        now += 0.1
+    assert checks <= 11

@@ -258,6 +258,9 @@ async def test_the_verdict_on_an_endpoint_that_left_meanwhile_is_dropped() -> No
     told: list[str] = []
 
     class Listening:
+        def joined(self, endpoint: Endpoint) -> None:
+            pass
+
         def left(self, endpoint: Endpoint) -> None:
             """Told by `transition` too."""
 

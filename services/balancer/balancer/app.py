@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from balancer.gateways import Gateways
 
 CANNOT_START: Final = 1
+CRASHED: Final = 70
+"""Exit status when a task that the balancer cannot do without has failed: EX_SOFTWARE of sysexits.h."""
 RELOAD_EVERY: Final = 2.0
 """Seconds between two looks at the certificate's files."""
 
@@ -65,7 +67,7 @@ async def _run(settings: Settings, messages: Output) -> int:
         await balancer.serve()
     finally:
         await balancer.stop()
-    return 0
+    return CRASHED if balancer.crashed else 0
 
 
 class Balancer:
@@ -124,6 +126,8 @@ class Balancer:
         )
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
+        self.crashed = False
+        """Whether one of the tasks has failed."""
         self._tasks: list[asyncio.Task[None]] = []
 
     # Coming, serving, leaving.
@@ -140,14 +144,14 @@ class Balancer:
         loop.add_signal_handler(signal.SIGTERM, self._leaving.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up)
-        work = [self._tick(), discovery.follow(self._discovery, self._apply)]
+        work: list[Coroutine[object, object, None]] = [self._tick(), discovery.follow(self._discovery, self._apply)]
         if self._settings.health_path:
             work.append(Probes(self._pool, self._settings, self._clock, self._random).run())
         if self._certificate:
             work.append(self._reload())
         if self._control is not None:
             work.append(self._control.run())
-        self._tasks = [loop.create_task(_told(job)) for job in work]
+        self._tasks = [loop.create_task(self._supervise(job)) for job in work]
         log.info(
             "listening",
             mode=self._settings.mode,
@@ -167,6 +171,8 @@ class Balancer:
         """Serve until told to leave; then leave in order (decision 11 of docs/architecture.md)."""
         await self._leaving.wait()
         self._admin.draining = True
+        if self.crashed:  # Without its clock, nothing here ends in time: leave at once, and be started anew.
+            return
         self._proxy.drain()
         if self._gateways is not None:
             self._gateways.drain()
@@ -217,6 +223,16 @@ class Balancer:
 
     # Tasks.
 
+    async def _supervise(self, task: Coroutine[object, object, None]) -> None:
+        """Run a task. If it fails, log why and end the process: half a balancer would look like a whole one."""
+        try:
+            await task
+        except Exception:
+            log.exception("a task failed: the process ends")
+            self.crashed = True
+            self._hurry.set()
+            self._leaving.set()
+
     async def _tick(self) -> None:
         """The only clock that runs: deadlines, ejections and slow starts all look at it."""
         while True:
@@ -260,13 +276,16 @@ class Balancer:
 
     # Told by the pool.
 
+    def joined(self, endpoint: Endpoint) -> None:
+        """Nothing to prepare: connections are made when they are needed."""
+
     def left(self, endpoint: Endpoint) -> None:
         """An endpoint is gone: so are the connections that idle there."""
         self._proxy.endpoint_left(endpoint)
 
     def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
         """Something happened to an endpoint, or to the pool."""
-        level = log.warning if event in {"ejected", "unhealthy", "panic"} else log.info
+        level = log.warning if event in {"ejected", "unhealthy", "panic", "strategy_failed"} else log.info
         told = {"endpoint": endpoint.address if endpoint else "", "detail": detail}
         level(event, **{name: value for name, value in told.items() if value})
 
@@ -287,15 +306,6 @@ class Balancer:
         if self._gateways is not None and endpoint.cluster != DEFAULT_CLUSTER:
             return self._gateways.idle_connections(endpoint)
         return self._proxy.idle_connections(endpoint)
-
-
-async def _told(job: object) -> None:
-    """Run a task of ours to its end; a fault in it is told, and does not pass for silence."""
-    try:
-        await job  # type: ignore[misc]
-    except Exception:
-        log.exception("a task failed")
-        raise
 
 
 def _policy(settings: Settings) -> Policy:

@@ -66,13 +66,16 @@ class Fleet:
         self.cluster = cluster
         self.spec = spec
 
+    def joined(self, endpoint: Endpoint) -> None:
+        """Nothing to prepare: connections are made when they are needed."""
+
     def left(self, endpoint: Endpoint) -> None:
         """An endpoint is gone: so are the connections that idle there."""
         self.cluster.upstreams.close_idle(endpoint)
 
     def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
         """Something happened to an endpoint, or to the pool."""
-        level = log.warning if event in {"ejected", "unhealthy", "panic"} else log.info
+        level = log.warning if event in {"ejected", "unhealthy", "panic", "strategy_failed"} else log.info
         told = {"endpoint": endpoint.address if endpoint else "", "detail": detail}
         level(event, cluster=self.cluster.name, **{name: value for name, value in told.items() if value})
 

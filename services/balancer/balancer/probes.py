@@ -21,6 +21,7 @@ from random import Random
 import structlog
 
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.outcome import LOCAL_ERRORS
 from balancer.balancing.pool import Pool
 from balancer.settings import Settings
 
@@ -34,9 +35,6 @@ MAX_HEAD = 64 << 10
 
 PREFACES = {"off": b"", "v1": b"PROXY UNKNOWN\r\n", "v2": b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"}
 """A connection that carries no client's, in the PROXY protocol: UNKNOWN (its section 2.1), or command LOCAL (2.2)."""
-
-OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-"""Errors that tell of this machine and nothing of the endpoint."""
 
 log = structlog.get_logger()
 
@@ -79,7 +77,8 @@ class Schedule:
     def __init__(self, interval: float, random: Random) -> None:
         self._interval = interval
         self._random = random
-        self._members: set[Endpoint] = set()
+        self._members: dict[Endpoint, int] = {}
+        """Who is to be checked, and the number of the one entry in the heap that counts for it."""
         self._heap: list[tuple[float, int, Endpoint]] = []
         self._number = count()  # so that the heap never compares endpoints
 
@@ -89,12 +88,12 @@ class Schedule:
     def add(self, endpoint: Endpoint, now: float) -> None:
         """Check `endpoint` from now on: soon when there are few, spread over an interval when there are many."""
         if endpoint not in self._members:
-            self._members.add(endpoint)
-            self._at(now + self._random.random() * min(self._interval, len(self._members) * SPREAD), endpoint)
+            spread = min(self._interval, (len(self._members) + 1) * SPREAD)
+            self._at(now + self._random.random() * spread, endpoint)
 
     def remove(self, endpoint: Endpoint) -> None:
         """Check `endpoint` no more."""
-        self._members.discard(endpoint)
+        self._members.pop(endpoint, None)
 
     def again(self, endpoint: Endpoint, started: float, now: float) -> None:
         """The check that began at `started` has ended: one interval after that beginning, the next is due."""
@@ -105,8 +104,8 @@ class Schedule:
     def due(self, now: float) -> Endpoint | None:
         """One endpoint whose check is due, or None."""
         while self._heap and self._heap[0][0] <= now:
-            endpoint = heappop(self._heap)[2]
-            if endpoint in self._members:
+            _, number, endpoint = heappop(self._heap)
+            if self._members.get(endpoint) == number:
                 return endpoint
         return None
 
@@ -115,7 +114,10 @@ class Schedule:
         return self._heap[0][0] if self._heap else None
 
     def _at(self, due: float, endpoint: Endpoint) -> None:
-        heappush(self._heap, (due, next(self._number), endpoint))
+        # An entry made before counts no more: an endpoint that left and returned would have one of each stay.
+        number = next(self._number)
+        self._members[endpoint] = number
+        heappush(self._heap, (due, number, endpoint))
 
 
 class Probes:
@@ -155,17 +157,19 @@ class Probes:
         self._schedule.remove(endpoint)
         self._streaks.pop(endpoint, None)
 
+    def joined(self, endpoint: Endpoint) -> None:
+        """It is checked from now on."""
+        self._schedule.add(endpoint, self._clock())
+        self._wake.set()
+
     def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
-        """One that joins is checked from now on."""
-        if endpoint is not None and event == "joined":
-            self._schedule.add(endpoint, self._clock())
-            self._wake.set()
+        """The pool's news, much of it ours."""
 
     async def _check(self, endpoint: Endpoint) -> None:
         started = self._clock()
         try:
             why = await self._ask(endpoint)
-        except OSError as error:  # one of OUR_OWN: no verdict
+        except OSError as error:  # one of LOCAL_ERRORS: no verdict
             log.warning("health check impossible", endpoint=endpoint.address, error=error.strerror)
         else:
             self._judge(endpoint, why)
@@ -216,7 +220,7 @@ class Ask:
         except UnicodeError:
             return f"{endpoint.spec.host!r} is no host name"
         except OSError as error:
-            if error.errno in OUR_OWN:
+            if error.errno in LOCAL_ERRORS:
                 raise
             return _words(error)
 

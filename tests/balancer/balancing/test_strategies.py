@@ -12,6 +12,7 @@ from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.kit import Promises, check_strategy
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies import STRATEGIES, ByLoad, ByScore, load
+from balancer.balancing.strategies.guarded import Guarded
 
 PROMISES = {
     # Between classes of different weight the class served longest ago wins a tie; within one, see test_round_robin.
@@ -120,7 +121,9 @@ def test_a_strategy_of_the_users_own_is_loaded_by_module_and_class(
         "    def __init__(self, random, taste):\n"
         "        pass\n"
     )
-    assert type(load("our_strategies:First", Random(1))).__name__ == "First"
+    loaded = load("our_strategies:First", Random(1))
+    assert isinstance(loaded, Guarded)
+    assert type(loaded.own).__name__ == "First"
     with pytest.raises(ValueError, match="our_strategies has no Second"):
         load("our_strategies:Second", Random(1))
     with pytest.raises(ValueError, match="it has no added, removed, changed, choose, score"):

@@ -33,6 +33,9 @@ class Fleet:
         self.specs: dict[str, EndpointSpec] = {}
         self.add(*names.split())
 
+    def joined(self, endpoint: Endpoint) -> None:
+        pass
+
     def left(self, endpoint: Endpoint) -> None:
         self.gone.append(endpoint.spec.host)
 

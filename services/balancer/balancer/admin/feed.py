@@ -39,6 +39,9 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         running.pool.subscribe(self)
 
+    def joined(self, endpoint: Endpoint) -> None:
+        """The pool's news: `transition` tells it too."""
+
     def left(self, endpoint: Endpoint) -> None:
         """The pool's news: `transition` tells it too."""
 

@@ -23,6 +23,7 @@ EVENTS: Final = (
     "zone_left",
     "zone_back",
     "strategy",
+    "strategy_failed",
 )
 """Every transition that a pool's subscribers are told of, by name."""
 

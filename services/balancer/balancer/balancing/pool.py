@@ -19,9 +19,13 @@ from balancer.balancing.policy import Policy
 from balancer.balancing.queue import Granted, Refused, Ticket
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.rng import Random
+from balancer.balancing.strategies.guarded import Guarded
 from balancer.balancing.strategies.strategy import Strategy, hears_changes, hears_load
 
 __all__ = ["Lease", "Policy", "Pool", "Subscriber"]
+
+_REPORT_EVERY: Final = 10.0
+"""A user's strategy that goes on failing is reported once in this time (s)."""
 
 _SPILL: Final = 1.0
 """How long (s) the other zones are used once the preferred zone had nobody for a request: all tried or at the limit."""
@@ -33,6 +37,9 @@ DEFAULT_CLUSTER: Final = "default"
 
 class Subscriber(Protocol):
     """Told what happens to endpoints, at once and in order. Must not call back into the pool."""
+
+    def joined(self, endpoint: Endpoint) -> None:
+        """Discovery names it from now on."""
 
     def left(self, endpoint: Endpoint) -> None:
         """Discovery no longer names it: close its idle connections."""
@@ -78,6 +85,8 @@ class Pool:
 
         self._outliers = OutlierDetection(self, policy)
         self._spill_until = 0.0
+        self._failures_reported = 0
+        self._report_from = 0.0
 
         self._admission = Admission(policy.endpoint_max_requests, policy.queue_size, self._grant)
         self._limited = self._admission.limited
@@ -258,6 +267,8 @@ class Pool:
         endpoint.cluster = self.cluster
         self._outliers.resume(endpoint, now)
         self._eligibility.count(endpoint, 1)
+        for subscriber in self._subscribers:
+            subscriber.joined(endpoint)
         self.notify(endpoint, "joined", "")
         if endpoint.spec.draining:
             self.notify(endpoint, "draining", "")
@@ -381,10 +392,21 @@ class Pool:
         """Let time pass: ejections end, slow starts go on. Called every 100 ms."""
         self._outliers.tick(now)
         self._members.forget(now)
+        self._report_failures(now)
         if self._eligibility.zone_exhausted and now >= self._spill_until:
             self._eligibility.zone_exhausted = False
             self._settle(now)
         self._admission.dispatch(now)
+
+    def _report_failures(self, now: float) -> None:
+        strategy = self._strategy
+        if not isinstance(strategy, Guarded) or now < self._report_from:
+            return
+        failures = strategy.failures - self._failures_reported
+        if failures > 0:
+            self._failures_reported = strategy.failures
+            self._report_from = now + _REPORT_EVERY
+            self.notify(None, "strategy_failed", f"{strategy.failure}; {failures} times, the default chose instead")
 
     def may_leave_out_another(self, out: int) -> bool:
         """Whether the rules leave room for leaving out one more than the `out` that are ready and left out."""
@@ -406,6 +428,8 @@ class Pool:
         self._choices_before = self._choices
         self._strategy = strategy
         self.strategy_name = name
+        self._failures_reported = 0
+        self._report_from = 0.0
         self._hears_load = hears_load(strategy)
         self._hears_changes = hears_changes(strategy)
         self._explainer.use(strategy, name)

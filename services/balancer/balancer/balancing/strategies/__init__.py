@@ -10,6 +10,7 @@ from balancer.balancing.rng import Random
 from balancer.balancing.strategies.by_load import ByLoad
 from balancer.balancing.strategies.by_score import ByScore
 from balancer.balancing.strategies.consistent_hash import ConsistentHash
+from balancer.balancing.strategies.guarded import Guarded
 from balancer.balancing.strategies.least_connections import LeastConnections
 from balancer.balancing.strategies.least_response_time import LeastResponseTime
 from balancer.balancing.strategies.n_to_one import NToOne
@@ -29,6 +30,9 @@ STRATEGIES: Final[dict[str, Callable[[Random], Strategy]]] = {
 }
 """Name, as LB_STRATEGY says it, to class."""
 
+DEFAULT: Final = "round-robin"
+"""Chooses where a user's own strategy fails to."""
+
 ALIASES: Final = {"primary-backup": "n-to-one"}
 """Other names that the field has for some of them."""
 
@@ -36,7 +40,7 @@ _HOOKS: Final = ("added", "removed", "changed", "choose", "score")
 
 
 def load(name: str, random: Random, hash_key: str = "client-ip") -> Strategy:
-    """A new strategy: one of ours by name, or a user's own as `module:Class`, constructed as `Class(random)`.
+    """A new strategy: one of ours by name, or a user's own as `module:Class`, constructed as `Class(random)`, guarded.
 
     Raises ValueError, with what is allowed, for an unknown name, a module or class that cannot be had, or a class that
     is no strategy.
@@ -50,7 +54,7 @@ def load(name: str, random: Random, hash_key: str = "client-ip") -> Strategy:
     module, colon, class_name = name.partition(":")
     if not (module and colon and class_name):
         raise ValueError(f"unknown strategy {name!r}: allowed are {', '.join(STRATEGIES)} and module:Class")
-    return _load_own(name, module, class_name, random)
+    return Guarded(_load_own(name, module, class_name, random), STRATEGIES[DEFAULT](random))
 
 
 def _load_own(name: str, module: str, class_name: str, random: Random) -> Strategy:
