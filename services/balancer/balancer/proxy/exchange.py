@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import NoEndpoint
-from balancer.balancing.outcome import CLIENT_LEFT, TIMED_OUT, UNUSED, Kind, Outcome
+from balancer.balancing.outcome import CLIENT_LEFT, CLIENT_SLOW, STALLED, TIMED_OUT, UNUSED, Kind, Outcome
 from balancer.balancing.pool import Lease
 from balancer.balancing.retry import IDEMPOTENT, Retry, may_retry
 from balancer.counters import count
@@ -58,11 +58,16 @@ FRESH: Final = 0.5
 """Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
 
 
+MAX_FREE_REPEATS: Final = 3
+"""Streams refused unprocessed that are asked for again at the same endpoint, uncharged."""
+
+
 class Exchange(Attempts, Receiver):
     """One request and its response."""
 
     __slots__ = (
         "_connecting",
+        "_free_repeats",
         "_keeps",
         "_kept",
         "_kept_size",
@@ -112,6 +117,7 @@ class Exchange(Attempts, Receiver):
         self._connecting: Connecting | None = None
         self._kept: list[bytes] | None = None
         self._kept_size = 0
+        self._free_repeats = 0
         self._keeps = True
         """Whether all that came of the body is kept to be sent again."""
         self._trailers = NO_FIELDS
@@ -208,6 +214,10 @@ class Exchange(Attempts, Receiver):
             self._end(now)
             self.server.reset()
 
+    def awaits_continue(self) -> bool:
+        """Whether the client rightly sends nothing of its body: it waits for an endpoint's 100 (Continue)."""
+        return self.head.fields.expects_continue and self.bytes_received == 0 and self.state < INFORMED
+
     def client_full(self) -> None:
         """The client takes its response slower than it comes."""
         if self.stream is not None:
@@ -226,12 +236,17 @@ class Exchange(Attempts, Receiver):
 
     def leased(self, lease: Lease, now: float) -> None:
         """Send the request on a stream that is open already, or open one."""
-        fresh_since = now - FRESH if self.info.method not in IDEMPOTENT else 0.0
-        stream = self.cluster.upstreams.take(lease.endpoint, self, fresh_since)
+        stream = self.cluster.upstreams.take(lease.endpoint, self, 0.0 if self._repeatable() else now - FRESH)
         if stream is not None:
             self._send(stream, now)
         else:
             self._connect(lease.endpoint, now)
+
+    def _repeatable(self) -> bool:
+        """Whether it could be sent again, if a connection should turn out to be closed."""
+        if self.info.method not in IDEMPOTENT or not self._keeps:
+            return False
+        return self.request_whole or 0 < self.head.fields.length <= self.cluster.policy.retry_buffer
 
     def _connect(self, endpoint: Endpoint, now: float) -> None:
         self._become(CONNECTING)
@@ -284,13 +299,14 @@ class Exchange(Attempts, Receiver):
         stale = progress == STALE
         verdict = may_retry(kind, 0, self.info.method in IDEMPOTENT, stale, self.cluster.policy.retry_statuses)
         if progress == NOT_PROCESSED:
-            verdict = Retry.ELSEWHERE  # Safe for any method.
+            verdict = self._unprocessed(kind)
         resend = self._keeps and self.state < INFORMED and progress != BEGAN
         if verdict is Retry.FRESH and resend and self.lease is not None:
             # The endpoint had only closed a connection that idled: its lease stands.
             self._connect(self.lease.endpoint, now)
             return
-        self.close_lease(UNUSED if stale and not resend else Outcome.failed(kind), now)
+        # A connection that idled and closed says nothing of its endpoint, whatever can be made of that now.
+        self.close_lease(UNUSED if stale else Outcome.failed(kind), now)
         # What exactly was wrong is for the log alone: header and metric keep to the few reasons there are.
         self.reason = f"{kind.value}: {fault}" if fault else kind.value
         if self.state == RESPONDING:
@@ -303,6 +319,16 @@ class Exchange(Attempts, Receiver):
             self.acquire(now)
         else:
             self._fail(responses.failed_attempt(kind), now, fault)
+
+    def _unprocessed(self, kind: Kind) -> Retry:
+        """What follows where the endpoint has surely not acted: safe for any method.
+
+        A stream that a working endpoint did not take (UNUSED) costs nobody anything, a few times.
+        """
+        if kind is Kind.UNUSED and self._free_repeats < MAX_FREE_REPEATS:
+            self._free_repeats += 1
+            return Retry.FRESH
+        return Retry.ELSEWHERE
 
     def _answered_elsewhere(self, head: ResponseHead, ended: bool, now: float) -> bool:
         """Whether a status that asks for it is retried at another endpoint, which then is leased already."""
@@ -355,7 +381,7 @@ class Exchange(Attempts, Receiver):
             self._tunnel_idle(now)
         elif self._total_deadline and now >= self._total_deadline:
             self.reason = responses.TOTAL_TIMEOUT.reason
-            self._let_go(TIMED_OUT, now)
+            self._let_go(self._at_total_timeout(), now)
             if self.state < RESPONDING:
                 self._fail(responses.TOTAL_TIMEOUT, now)
             else:
@@ -367,6 +393,14 @@ class Exchange(Attempts, Receiver):
         elif self._connecting is not None:
             self._connecting.cancel()
             self.attempt_failed(Kind.CONNECT_TIMEOUT, NOT_PROCESSED)
+
+    def _at_total_timeout(self) -> Outcome:
+        """Who was waited for when the time was up, in the words of the table that says who is charged."""
+        if self.state == RESPONDING:
+            return CLIENT_SLOW if self.server.full else STALLED
+        if self.state in (SENT, INFORMED):
+            return TIMED_OUT if self.request_whole else CLIENT_SLOW
+        return UNUSED
 
     # The response, as it comes from the endpoint: what a client stream calls.
 

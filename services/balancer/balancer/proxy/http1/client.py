@@ -12,7 +12,7 @@ from balancer.proxy.fields import BadMessage
 from balancer.proxy.flow import PEER_FULL, Intake
 from balancer.proxy.http1 import framing, lines
 from balancer.proxy.http1.framing import BARE_LF, ChunkedReader
-from balancer.proxy.interfaces import BEGAN, SENT, STALE, ClientStream, Receiver
+from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, SENT, STALE, ClientStream, Receiver
 from balancer.proxy.messages import NO_FIELDS, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
 from balancer.proxy.timers import TimerWheel
 from balancer.proxy.transport import Protocol, Transport
@@ -65,6 +65,7 @@ class ClientConnection(ClientStream, Protocol):
     """One connection to one endpoint: carries one request at a time, and waits among the idle ones in between."""
 
     __slots__ = (
+        "_awaits_continue",
         "_chunks",
         "_head",
         "_head_bytes",
@@ -114,6 +115,8 @@ class ClientConnection(ClientStream, Protocol):
         self._chunks = False
         """Whether the request's body goes out in chunks."""
         self._sent_whole = False
+        self._awaits_continue = False
+        """Whether the client waits for the endpoint's 100 (Continue), and so do we, before any of the body is sent."""
         self._response_over = False
         """In a tunnel: whether the endpoint has half-closed."""
 
@@ -146,13 +149,17 @@ class ClientConnection(ClientStream, Protocol):
                     wire += lines.last_chunk(NO_FIELDS)
             else:
                 wire += body
+        self._awaits_continue = not ended and not body and fields.expects_continue
         self._write(wire)
-        if ended:
+        if ended or self._awaits_continue:
             self._owner.wheel.arm(self, now + self._owner.response_timeout)
         else:
             self.deadline = 0.0
 
     def data(self, data: bytes, now: float) -> None:
+        if self._awaits_continue:
+            self._awaits_continue = False
+            self.deadline = 0.0
         if self._reading == _TUNNEL or not self._chunks:
             self._write(data)
         else:
@@ -160,6 +167,7 @@ class ClientConnection(ClientStream, Protocol):
 
     def end(self, trailers: Headers, now: float) -> None:
         self._sent_whole = True
+        self._awaits_continue = False
         transport = self.transport
         if self._reading == _TUNNEL:
             if transport is None or transport.is_closing():
@@ -277,9 +285,14 @@ class ClientConnection(ClientStream, Protocol):
             # It is the client that does not read: its own timer looks after that.
             self._owner.wheel.arm(self, now + self._owner.idle_timeout)
         else:
-            progress = BEGAN if self._reading != _HEAD or self._interim else SENT
+            kind, progress = Kind.STALLED, BEGAN
+            if self._reading == _HEAD:
+                kind = Kind.TIMED_OUT
+                if not self._interim:
+                    # Without its body the request was none yet: it is safe to ask another endpoint.
+                    progress = NOT_PROCESSED if self._awaits_continue else SENT
             self.reset()
-            receiver.attempt_failed(Kind.TIMED_OUT, progress)
+            receiver.attempt_failed(kind, progress)
 
     # Reading the response.
 
@@ -318,6 +331,9 @@ class ClientConnection(ClientStream, Protocol):
                 self._switch(receiver, head, data, now)
                 return
             self._interim += 1
+            if self._awaits_continue:
+                self._awaits_continue = False
+                self.deadline = 0.0
             if self._interim > MAX_INTERIM:
                 self._refuse(receiver, "too many interim responses")
                 return

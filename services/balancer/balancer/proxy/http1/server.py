@@ -172,7 +172,8 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         elif self._state == _HEAD:
             self._refuse(responses.REQUEST_TIMEOUT, self._held)
         elif self._state in (_LENGTH, _CHUNKED):
-            if self.intake.stopped:
+            if self.intake.stopped or (self.exchange is not None and self.exchange.awaits_continue()):
+                # It is not the client that is waited for.
                 self.service.wheel.arm(self, now + service.idle_timeout)
             else:
                 self._break_off(responses.REQUEST_TIMEOUT)

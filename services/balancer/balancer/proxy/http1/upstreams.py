@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
-from balancer.balancing.outcome import Kind
+from balancer.balancing.outcome import Kind, of_connect_error
 from balancer.proxy import certificates
 from balancer.proxy.connector import Connector, Opener
 from balancer.proxy.http1.client import ClientConnection, Owner
@@ -113,7 +114,11 @@ class Opening(Connecting, Opener):
         self._receiver.connected(connection, took)
 
     def not_opened(self, error: Exception) -> None:
-        self._receiver.attempt_failed(Kind.REFUSED, NOT_PROCESSED, str(error))
+        if isinstance(error, ssl.SSLCertVerificationError):
+            kind = Kind.CERTIFICATE
+        else:
+            kind = of_connect_error(error.errno if isinstance(error, OSError) else None)
+        self._receiver.attempt_failed(kind, NOT_PROCESSED, str(error))
 
 
 class Http1Upstreams(Upstreams):
