@@ -86,7 +86,45 @@ async def test_ready_no_more_from_the_first_moment_and_served_on_through_the_del
         await Client.connect(balancer.port)
 
 
-async def test_idle_connections_are_closed_at_once(start: Start) -> None:
+async def test_a_connection_that_was_told_keep_alive_is_not_closed_without_notice(start: Start) -> None:
+    balancer = start(fresh=True, drain_delay=3)
+    post = "POST / HTTP/1.1\r\nHost: lb.test\r\nContent-Length: 5\r\n\r\nhello"
+    async with Endpoint(balancer.endpoints[0], None) as endpoint, await Client.connect(balancer.port) as client:
+        await client.send(GET)
+        connection = await endpoint.accept()
+        await connection.request()
+        await connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        assert (await client.head()).get("connection") is None
+        balancer.signal(signal.SIGTERM)
+        await until_draining(balancer)
+        await asyncio.sleep(0.3)
+        await connection.send("ok")
+        assert await client.exactly(2) == b"ok"
+        await client.send(post)
+        await connection.request()
+        await connection.send(OK)
+        response = await client.response()
+        assert (response.status, response.get("connection")) == (200, "close")
+        assert await client.to_end() == b""
+        await client.close()
+        await connection.close()
+    assert await until_exit(balancer, 8) == 0
+
+
+async def test_a_request_right_after_listening_has_stopped_is_answered(start: Start) -> None:
+    balancer = start(fresh=True)
+    async with Endpoint(balancer.endpoints[0]), await Client.connect(balancer.port) as client:
+        assert (await client.ask(GET)).get("connection") is None
+        balancer.signal(signal.SIGTERM)
+        await until_draining(balancer)
+        response = await client.ask(GET)
+        assert (response.status, response.get("connection")) == (200, "close")
+        assert await client.to_end() == b""
+        await client.close()
+    assert await until_exit(balancer, 5) == 0
+
+
+async def test_idle_connections_are_closed_soon(start: Start) -> None:
     balancer = start(fresh=True)
     async with Endpoint(balancer.endpoints[0]), await Client.connect(balancer.port) as client:
         assert (await client.ask(GET)).status == 200
