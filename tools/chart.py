@@ -81,6 +81,8 @@ def balancer_settings() -> list[Setting]:
             schema = lenient(row.schema) | {"minimum": 1}
         elif str(BalancerSettings.model_fields[row.field].annotation).startswith(("tuple[", "frozenset[")):
             schema = lenient({"type": ["string", "integer"]}, "array")
+        elif "comma separated" in row.allowed:
+            schema = lenient(row.schema, "array")
         meaning = f"{row.meaning} Allowed: {row.allowed}."
         if row.field in ELSEWHERE:
             meaning = f"Not here: set `{ELSEWHERE[row.field]}`."
@@ -99,7 +101,7 @@ def pi_service_settings() -> list[Setting]:
                 camel_case(name),
                 meaning,
                 f"{default:g}" if isinstance(default, float) else str(default),
-                lenient(schema),
+                lenient(schema, *(["array"] if "commas" in schema.get("allowed", "") else [])),
             )
         )
     return found

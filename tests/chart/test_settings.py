@@ -75,6 +75,8 @@ def test_a_setting_on_the_command_line(render: Any, argument: str, variable: str
         ("upstreamProxyProtocol: off", "LB_UPSTREAM_PROXY_PROTOCOL", "off"),
         ("maxBodyBytes: 100000000", "LB_MAX_BODY_BYTES", "100000000"),
         ("drainDelay: 2.5", "LB_DRAIN_DELAY", "2.5"),
+        ('host: ["0.0.0.0", "::"]', "LB_HOST", "0.0.0.0,::"),
+        ('adminHost: ["0.0.0.0", "::"]', "LB_ADMIN_HOST", "0.0.0.0,::"),
         ("trustedProxies: [10.0.0.0/8, fd00::/8]", "LB_TRUSTED_PROXIES", "10.0.0.0/8,fd00::/8"),
     ],
 )
@@ -83,6 +85,10 @@ def test_a_setting_in_a_file(render: Any, tmp_path: Path, text: str, variable: s
     file = tmp_path / "values.yaml"
     file.write_text(f"balancer: {{settings: {{{text}}}}}")
     assert render("--values", str(file)).env()[variable] == value
+
+
+def test_pi_takes_a_list_of_hosts_too(render: Any) -> None:
+    assert render(values={"pi": {"settings": {"host": ["0.0.0.0", "::"]}}}).env("lb-pi")["PI_HOST"] == "0.0.0.0,::"
 
 
 def test_null_gives_back_the_programs_own_default(render: Any) -> None:

@@ -81,7 +81,7 @@ class Pi:
         self._reader.start()
         self._clients: list[Client] = []
         try:
-            self.port = _port(self.wait_for_log("listening on http://127.0.0.1:"))
+            self.port = _port(self.wait_for_log("listening on http://"))
         except AssertionError:
             self.end()
             raise
@@ -159,7 +159,7 @@ class Pi:
 
 
 def _port(line: str) -> int:
-    return int(re.findall(r"http://127\.0\.0\.1:(\d+)", line)[0])
+    return int(re.findall(r"http://\S+:(\d+)", line)[0])
 
 
 def eventually(condition: Callable[[], bool]) -> None:

@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -139,3 +141,10 @@ def test_a_busy_port_is_named_in_the_error() -> None:
     assert f"PI_PORT={port}" in failed.stderr
     assert "address already in use" in failed.stderr
     assert len(failed.stderr.splitlines()) == 1
+
+
+def test_every_address_is_ipv4_too(start: Callable[..., Any]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert start(host="::, ", port=port).get("/1").text.strip() == "3.1"  # which asks at 127.0.0.1

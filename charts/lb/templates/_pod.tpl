@@ -1,3 +1,35 @@
+{{/*
+Pods of a component's Deployment. Takes a list: root, component.
+
+Whoever scales by hand or by autoscaler is not overruled: an upgrade keeps what runs, unless the value has changed since
+the last one (the Deployment's annotation lb/replicas tells), and an autoscaler that is switched on finds what runs, or
+its minimum. Empty where there is an autoscaler and no cluster to ask (`helm template`).
+*/}}
+{{- define "lb.replicas" -}}
+{{- $root := index . 0 -}}
+{{- $values := index $root.Values (index . 1) -}}
+{{- $live := lookup "apps/v1" "Deployment" $root.Release.Namespace (include "lb.name" .) -}}
+{{- $runs := dig "spec" "replicas" 1 $live | int -}}
+{{- if $values.autoscaling.enabled -}}
+{{- if $live -}}
+{{- max $runs $values.autoscaling.minReplicas -}}
+{{- else if lookup "v1" "ConfigMap" $root.Release.Namespace "kube-root-ca.crt" -}}
+{{- $values.autoscaling.minReplicas -}}
+{{- end -}}
+{{- else if and $live (eq (dig "metadata" "annotations" "lb/replicas" "" $live) (toString $values.replicas)) -}}
+{{- $runs -}}
+{{- else -}}
+{{- $values.replicas -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Annotations of a component's Deployment. Takes a list: root, component. */}}
+{{- define "lb.deploymentAnnotations" -}}
+{{- $values := index (index . 0).Values (index . 1) -}}
+{{- $own := ternary dict (dict "lb/replicas" (toString $values.replicas)) $values.autoscaling.enabled -}}
+{{- merge (dict) $values.deploymentAnnotations $own | toJson -}}
+{{- end -}}
+
 {{/* Metadata of a component's pods. Takes a list: root, component. */}}
 {{- define "lb.podMetadata" -}}
 {{- $root := index . 0 -}}

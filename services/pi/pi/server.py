@@ -12,6 +12,7 @@ from aiohttp import web
 
 from pi.app import Service
 from pi.connections import Connections
+from pi.hosts import to_listen_at
 from pi.settings import Settings
 from pi.workers import Pool
 
@@ -34,7 +35,7 @@ async def _serve(settings: Settings) -> int:
     service = Service(settings, pool)
     http = web.Server(service.handle, handler_cancellation=True, keepalive_timeout=_KEEPALIVE_S, access_log=None)
     connections = Connections(http)
-    hosts = [host.strip() for host in settings.host.split(",")]
+    hosts = to_listen_at(host.strip() for host in settings.host.split(",") if host.strip())
     try:
         listening = await asyncio.get_running_loop().create_server(connections, hosts, settings.port, backlog=_BACKLOG)
     except OSError as error:

@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     host: str = Field(
         "0.0.0.0",  # noqa: S104
         min_length=1,
-        description="where to listen; `::` too",
+        description="where to listen; `::` is every address, IPv6 and IPv4",
         json_schema_extra={"allowed": "an address, or several with commas"},
     )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one, which the log names")

@@ -11,6 +11,7 @@ from balancer.admin.api import BODY_LIMIT, Api
 from balancer.admin.auth import guard, protect
 from balancer.admin.feed import Feed
 from balancer.admin.status import Running
+from balancer.hosts import to_listen_at
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a request in progress is given when the port closes."""
@@ -37,7 +38,7 @@ async def listen(app: web.Application, hosts: list[str], port: int) -> tuple[web
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_TIMEOUT)
     await runner.setup()
     try:
-        for host in hosts:
+        for host in to_listen_at(hosts):
             await web.TCPSite(runner, host, port).start()
             port = port or runner.addresses[0][1]
     except BaseException:

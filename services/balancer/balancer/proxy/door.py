@@ -18,6 +18,7 @@ import structlog
 from mypy_extensions import mypyc_attr
 
 from balancer.counters import Counters, count
+from balancer.hosts import to_listen_at
 from balancer.proxy import descriptors
 from balancer.proxy.listening import Listening, listen
 from balancer.proxy.opening import Opening, Preface
@@ -124,7 +125,7 @@ class Door(Timed, Secured):
         self._tls = tls
         self._max_connections = descriptors.allowed_connections(self._max_connections)
         try:
-            for host in self._hosts:
+            for host in to_listen_at(self._hosts):
                 sock = listen(host, self.port)
                 self.port = sock.getsockname()[1]
                 self._listening.append(Listening(self, self._poller, sock))

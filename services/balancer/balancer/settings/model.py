@@ -109,7 +109,7 @@ class Settings(BaseModel):
     )
     host: Annotated[tuple[str, ...], kinds.hosts()] = LISTENING(
         ("0.0.0.0",),  # noqa: S104
-        "Addresses to listen at; `::` is every IPv6 address.",
+        "Addresses to listen at; `::` is every address, IPv6 and IPv4.",
     )
     port: Port = LISTENING(8080, "TCP port where clients connect.")
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], kinds.networks()] = LISTENING(
@@ -130,7 +130,7 @@ class Settings(BaseModel):
     )
 
     admin_host: Annotated[str, kinds.pattern(HOSTS, "one or more addresses, comma separated")] = ADMIN(
-        "127.0.0.1", "Addresses of the admin port: health, metrics, API and dashboard."
+        "127.0.0.1", "Addresses of the admin port: health, metrics, API and dashboard; `::` is every one."
     )
     admin_port: Port = ADMIN(8081, "TCP port of the admin port.")
     admin_token: Annotated[str | None, kinds.or_none(kinds.pattern(r"[!-~]+", "printable ASCII without spaces"))] = (
