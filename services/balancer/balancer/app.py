@@ -101,7 +101,7 @@ class Balancer:
             self._proxy.trace(tracer)
             self._tracer = tracer
         self._certificate = (
-            ServerCertificate(settings.tls_cert, settings.tls_key, alpn=settings.mode == "http")
+            ServerCertificate(settings.tls_cert, settings.tls_key, _alpn(settings))
             if settings.tls_cert and settings.tls_key
             else None
         )
@@ -306,6 +306,13 @@ class Balancer:
         if self._gateways is not None and endpoint.cluster != DEFAULT_CLUSTER:
             return self._gateways.idle_connections(endpoint)
         return self._proxy.idle_connections(endpoint)
+
+
+def _alpn(settings: Settings) -> list[str]:
+    """What is agreed on with clients by TLS; in TCP mode that is not ours to say."""
+    if settings.mode != "http":
+        return []
+    return ["h2", "http/1.1"] if settings.http2 else ["http/1.1"]
 
 
 def _policy(settings: Settings) -> Policy:

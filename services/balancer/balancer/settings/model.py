@@ -122,6 +122,17 @@ class Settings(BaseModel):
         "off", "Version of the PROXY protocol header that connections to endpoints begin with, in tcp mode."
     )
 
+    http2: Switch = LISTENING(
+        True, "Whether clients may speak HTTP/2: by TLS (ALPN), and in plain text by prior knowledge; in http mode."
+    )
+    upstream_protocol: Annotated[
+        Literal["http1", "h2c", "h2", "auto"], kinds.one_of(["http1", "h2c", "h2", "auto"])
+    ] = LISTENING(
+        "auto",
+        "What endpoints are spoken to by, in http mode: http1, h2c (HTTP/2 in plain text), h2 (by TLS), or auto: as "
+        "the Service's appProtocol says, else http1.",
+    )
+
     tls_cert: PathOrNone = TLS(None, "File with the certificate chain (PEM) for clients; read again when it changes.")
     tls_key: PathOrNone = TLS(None, "File with the private key (PEM) of LB_TLS_CERT.")
     upstream_tls: Switch = TLS(False, "Whether connections to endpoints use TLS, with the certificate verified.")

@@ -71,6 +71,38 @@ def test_no_memory_outlives_the_table_that_it_was_made_with(steps: list[tuple[in
         assert pairs_of(decoder.decode(data)) == sent
 
 
+# Few representations, so that blocks repeat: static and dynamic indices, literals that enter the table and that do not.
+PIECES = draw.sampled_from(
+    [
+        b"\x82",
+        b"\xbe",
+        b"\xbf",
+        b"\xc0",
+        b"\x40\x01a\x01b",
+        b"\x40\x01c\x01d",
+        b"\x44\x01/",
+        b"\x7e\x01x",
+        b"\x00\x01e\x01f",
+    ]
+)
+
+
+@given(
+    draw.lists(draw.tuples(draw.sampled_from([b"", b"\x20", b"\x3f\x30"]), draw.lists(PIECES, max_size=3)), max_size=30)
+)
+def test_any_sequence_of_blocks_means_the_same_to_us_and_another(blocks: list[tuple[bytes, list[bytes]]]) -> None:
+    decoder, judge = hpack.Decoder(ROOMY), oracle.Decoder(ROOMY)
+    for resized, pieces in blocks:
+        data = resized + b"".join(pieces)
+        try:
+            read = read_by(judge, data)
+        except oracle.HPACKError:
+            with pytest.raises(hpack.BadBlock):
+                decoder.decode(data)
+            return
+        assert pairs_of(decoder.decode(data)) == read
+
+
 def test_a_block_known_by_its_bytes_means_another_thing_when_the_table_has_changed() -> None:
     decoder = hpack.Decoder(ROOMY)
     newest = b"\xbe"

@@ -42,14 +42,20 @@ class BadBlock(Exception):
 class Block:
     """A header block, decoded. The same object is handed out for the same block again."""
 
-    __slots__ = ("fields", "meaning", "too_large")
+    __slots__ = ("ended", "fields", "inserted", "meaning", "too_large", "trailers")
 
     def __init__(self) -> None:
         self.fields: list[Field] = []
+        self.inserted: list[Field] = []
+        """Those that it puts into the table."""
         self.too_large = False
         """Whether the list is longer than was allowed; `fields` then ends early."""
         self.meaning: object = None
         """What its reader has made of it; kept with it."""
+        self.trailers: list[Pair] | None = None
+        """The same, for a trailer section."""
+        self.ended = False
+        """Whether the message ended with the block that `meaning` was made of."""
 
 
 class Decoder:
@@ -61,7 +67,10 @@ class Decoder:
         "_evicted",
         "_known",
         "_limit",
+        "_literal_blocks",
+        "_looked_up",
         "_position",
+        "_resized",
         "_size",
         "generation",
         "max_list",
@@ -79,6 +88,11 @@ class Decoder:
         self._allowed = limit
         self._limit = limit
         self._known: dict[bytes, Block] = {}
+        """Blocks that left the table as it was: good as long as it stands."""
+        self._literal_blocks: dict[bytes, Block] = {}
+        """Blocks that looked nothing up in the dynamic table: always good, though they write to it, as nginx's do."""
+        self._looked_up = False
+        self._resized = False
         self._position = 0
 
     def decode(self, data: bytes) -> Block:
@@ -86,12 +100,21 @@ class Decoder:
         known = self._known.get(data)
         if known is not None:
             return known
+        known = self._literal_blocks.get(data)
+        if known is not None:
+            for field in known.inserted:
+                self._insert(field)
+            return known
         generation = self.generation
+        self._looked_up = False
+        self._resized = False
         block = self._read(data)
-        if generation == self.generation and len(data) <= MAX_KNOWN_BLOCK and not block.too_large:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[data] = block
+        if len(data) > MAX_KNOWN_BLOCK or block.too_large:
+            return block
+        if generation == self.generation:
+            _keep(self._known, data, block)
+        elif not self._looked_up and not self._resized:
+            _keep(self._literal_blocks, data, block)
         return block
 
     def _read(self, data: bytes) -> Block:
@@ -115,7 +138,7 @@ class Decoder:
                 self._resize(self._prefixed(data, 0x1F))
                 continue
             else:
-                field = self._literal(data, byte)
+                field = self._literal(data, byte, block.inserted)
             may_resize = False
             size += field.size
             if size <= self.max_list:
@@ -124,13 +147,14 @@ class Decoder:
                 block.too_large = True
         return block
 
-    def _literal(self, data: bytes, byte: int) -> Field:
+    def _literal(self, data: bytes, byte: int, inserted: list[Field]) -> Field:
         index = self._prefixed(data, 0x3F if byte & 0x40 else 0x0F)
         name = self._at(index).pair[0] if index else self._string(data)
         value = self._string(data)
         field = Field(name, value, judge(name, value), byte & 0xF0 == 0x10)
         if byte & 0x40:
             self._insert(field)
+            inserted.append(field)
         return field
 
     def _prefixed(self, data: bytes, mask: int) -> int:
@@ -176,6 +200,7 @@ class Decoder:
     def _at(self, index: int) -> Field:
         if 0 < index < _FIRST:
             return _SHARED[index - 1]
+        self._looked_up = True
         entries = self._entries
         at = len(entries) - 1 - (index - _FIRST)
         if index == 0 or at < self._evicted:
@@ -195,6 +220,7 @@ class Decoder:
         if limit > self._allowed:
             raise BadBlock("a table larger than was allowed")
         self._changed()
+        self._resized = True
         self._limit = limit
         self._evict(limit)
 
@@ -212,6 +238,12 @@ class Decoder:
         self.generation += 1
         if self._known:
             self._known = {}
+
+
+def _keep(known: dict[bytes, Block], data: bytes, block: Block) -> None:
+    if len(known) >= MAX_KNOWN:
+        known.clear()
+    known[data] = block
 
 
 class Encoder:
@@ -333,6 +365,11 @@ def literal(name: bytes, value: bytes, mask: int = 0x0F, pattern: int = 0x00) ->
     index = _NAMES.get(name, 0)
     first = _integer(index, mask, pattern) if index else _BYTES[pattern] + _integer(len(name), 0x7F, 0x00) + name
     return first + _integer(len(value), 0x7F, 0x00) + value
+
+
+def length_of(value: bytes) -> bytes:
+    """What stands before a string that is not compressed."""
+    return _integer(len(value), 0x7F, 0x00)
 
 
 def _integer(value: int, mask: int, pattern: int) -> bytes:

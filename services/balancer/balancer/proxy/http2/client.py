@@ -1,0 +1,447 @@
+"""The endpoint's side of HTTP/2: a connection, its streams, and what an exchange calls to ask on one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.outcome import Kind
+from balancer.proxy.fields import fill_response
+from balancer.proxy.http2 import fields, frames
+from balancer.proxy.http2.connection import CONNECTION_WINDOW, Connection, trailers_of
+from balancer.proxy.http2.fields import Malformed, Pair
+from balancer.proxy.http2.frames import ConnectionFault
+from balancer.proxy.http2.hpack import Block, length_of, literal
+from balancer.proxy.http2.sending import CONTROL, Stream
+from balancer.proxy.interfaces import (
+    BEGAN,
+    NOT_PROCESSED,
+    SENT,
+    STALE,
+    ClientStream,
+    Receiver,
+)
+from balancer.proxy.messages import UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
+from balancer.proxy.transport import Transport
+
+if TYPE_CHECKING:
+    from balancer.proxy.http2.upstreams import Http2Upstreams
+
+STREAMS_AT_FIRST: Final = 100
+"""Streams that an endpoint is taken to allow until it has said how many."""
+MOST_STREAMS: Final = 1000
+"""Streams on one connection, however many the endpoint allows."""
+MAX_INTERIM: Final = 32
+"""1xx responses to one request: an endpoint that sends more never means to answer."""
+SWEEP: Final = 0.1
+"""Seconds between two looks at the streams that take too long."""
+RENEW: Final = frames.MAX_STREAM_ID - (1 << 16)
+"""The stream from which on a connection is replaced, before its numbers run out."""
+
+REQUEST_ID: Final = literal(b"x-request-id", b"")[:-1]
+"""The field's name, as a literal without indexing."""
+
+
+class Response(Stream):
+    """The receiving half of a request's stream: tells its receiver what comes."""
+
+    __slots__ = ("began", "interim", "is_head", "own", "patient", "receiver", "sent_whole", "told_full", "tunnel")
+
+    def __init__(self, connection: ClientConnection, number: int, receiver: Receiver) -> None:
+        super().__init__(connection, number)
+        self.own = connection
+        self.receiver: Receiver | None = receiver
+        self.is_head = False
+        self.began = False
+        """Whether the final response's head has come."""
+        self.interim = 0
+        self.sent_whole = False
+        """Whether the endpoint has been sent all of the request: it is what is waited for."""
+        self.patient = False
+        """Whether it may be silent for as long as it likes once it has begun: a gRPC stream, or a tunnel."""
+        self.tunnel = False
+        self.told_full = False
+
+    def headers_came(self, block: Block, end: bool) -> None:
+        receiver = self.receiver
+        if receiver is None:
+            return
+        own = self.own
+        if self.began:
+            if not end:
+                raise Malformed("trailers that are not the end", 502)
+            self._ended(receiver, trailers_of(block))
+            return
+        head = own.head_of(block)
+        if head.status < 200:
+            self.interim += 1
+            if end or self.interim > MAX_INTERIM:
+                raise Malformed("interim response without a final one", 502)
+            receiver.interim(head)
+            return
+        self.began = True
+        if self.tunnel and 200 <= head.status < 300 and not end:
+            self.patient = True
+            receiver.switched(head)
+            return
+        self.tunnel = False
+        if end or self.is_head:
+            if end and head.length > 0 and not self.is_head and head.status != 304:
+                raise Malformed("body is not as long as Content-Length says", 502)
+        else:
+            self.expected = head.length
+        if end:
+            self._part()
+            receiver.response(head, b"", True, own.now)
+        else:
+            receiver.response(head, b"", False, own.now)
+
+    def data_came(self, data: bytes, end: bool) -> None:
+        receiver = self.receiver
+        if receiver is None:
+            return
+        if not self.began:
+            self.own.refuse(self, "DATA before the response")
+            return
+        if data:
+            receiver.response_data(data, self.own.now)
+        if end and self.receiver is receiver:
+            self._ended(receiver, [])
+
+    def _ended(self, receiver: Receiver, trailers: list[Pair]) -> None:
+        if not self.tunnel:
+            self._part()
+        receiver.response_ended(trailers, self.own.now)
+
+    def _part(self) -> None:
+        """The response is whole: the endpoint need not have the rest of the request."""
+        self.receiver = None
+        if not self.sent_end:
+            self.own.reset(self, frames.CANCEL)
+
+    def was_reset(self, code: int) -> None:
+        receiver, self.receiver = self.receiver, None
+        if receiver is None:
+            return
+        if code == frames.REFUSED_STREAM and not self.began and not self.interim:
+            receiver.attempt_failed(Kind.RESET, NOT_PROCESSED, "REFUSED_STREAM")
+        else:
+            name = frames.CODES[code] if code < len(frames.CODES) else str(code)
+            receiver.attempt_failed(Kind.RESET, self.progress(), name)
+
+    def progress(self) -> int:
+        """How far the attempt has come."""
+        return BEGAN if self.began or self.interim else SENT
+
+    def fail(self, kind: Kind, progress: int, fault: str = "") -> None:
+        """The attempt has come to nothing, and the stream is gone already."""
+        receiver, self.receiver = self.receiver, None
+        if receiver is not None:
+            receiver.attempt_failed(kind, progress, fault)
+
+    def drained(self) -> None:
+        if self.told_full:
+            self.told_full = False
+            if self.receiver is not None:
+                self.receiver.endpoint_ready()
+
+    def look(self, now: float) -> None:
+        own = self.own
+        owner = own.owner
+        silent = now - self.moved_at
+        if self.began:
+            late = silent >= owner.idle_timeout and not self.paused and not self.patient
+        elif self.unsent:
+            late = silent >= owner.idle_timeout
+        else:
+            late = self.sent_whole and silent >= owner.response_timeout
+        if late:
+            own.reset(self, frames.CANCEL)
+            self.fail(Kind.TIMED_OUT, self.progress())
+
+
+class Question(ClientStream):
+    """The sending half of a request's stream: what an exchange calls."""
+
+    __slots__ = ("_own", "_stream")
+
+    def __init__(self, stream: Response) -> None:
+        super().__init__()
+        self._stream = stream
+        self._own = stream.own
+
+    def send(self, head: RequestHead, request_id: bytes, extra: Headers, body: bytes, ended: bool, now: float) -> None:
+        own = self._own
+        stream = self._stream
+        stream.is_head = head.is_head
+        stream.moved_at = now
+        stream.sent_whole = ended
+        if head.fields.upgrade:
+            stream.tunnel = True
+        encoder = own.encoder
+        block = encoder.known(head)
+        if block is None:
+            block = encoder.encode(own.pairs_of(head), head)
+        block += REQUEST_ID + length_of(request_id) + request_id
+        for name, value in extra:
+            block += literal(name.lower(), value)
+        if body:
+            own.send_headers(stream, block, False)
+            self._send(body, ended)
+        else:
+            own.send_headers(stream, block, ended)
+
+    def data(self, data: bytes, now: float) -> None:
+        if not self._stream.sent_end:
+            self._send(data, False)
+
+    def end(self, trailers: Headers, now: float) -> None:
+        stream = self._stream
+        if stream.sent_end:
+            return
+        stream.sent_whole = True
+        stream.moved_at = now
+        if trailers:
+            self._own.send_trailers(stream, trailers)
+        else:
+            self._own.send_data(stream, b"", True)
+
+    def reset(self) -> None:
+        stream = self._stream
+        stream.receiver = None
+        if stream.id in self._own.streams:
+            self._own.reset(stream, frames.CANCEL)
+
+    def pause_reading(self) -> None:
+        self._own.pause(self._stream)
+
+    def resume_reading(self) -> None:
+        self._own.resume(self._stream)
+
+    def _send(self, data: bytes, ended: bool) -> None:
+        stream = self._stream
+        self._own.send_data(stream, data, ended)
+        if stream.unsent and not stream.told_full:
+            stream.told_full = True
+            if stream.receiver is not None:
+                stream.receiver.endpoint_full()
+
+
+class ClientConnection(Connection):
+    """One connection to one endpoint."""
+
+    __slots__ = (
+        "_next",
+        "_scheme",
+        "_told",
+        "closing",
+        "endpoint",
+        "idle_since",
+        "may_connect",
+        "owner",
+        "served",
+        "streams_max",
+    )
+
+    def __init__(self, owner: Http2Upstreams, endpoint: Endpoint, scheme: bytes) -> None:
+        super().__init__(owner.max_header_bytes, 2 * owner.max_header_bytes)
+        self.owner = owner
+        self.endpoint = endpoint
+        self.streams_max = owner.most.get(endpoint, STREAMS_AT_FIRST)
+        self.may_connect = False
+        """Whether the endpoint knows extended CONNECT."""
+        self.closing = False
+        """Whether no more requests may be sent on it."""
+        self.idle_since = 0.0
+        self.served = 0
+        """Streams that have ended."""
+        self._scheme = scheme
+        self._next = 1
+        self._told = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it can carry one request more."""
+        return not self.closing and not self.ended and len(self.streams) < self.streams_max
+
+    def open(self, receiver: Receiver) -> Question:
+        """A stream for `receiver`; only where there is room."""
+        number = self._next
+        self._next = number + 2
+        if number > RENEW:
+            self.closing = True
+        if not self.streams:
+            self.now = self.owner.clock()
+            self.owner.wheel.arm(self, self.now + SWEEP)
+        stream = Response(self, number, receiver)
+        self.streams[number] = stream
+        return Question(stream)
+
+    def pairs_of(self, head: RequestHead) -> list[Pair]:
+        """The fields of a request as they are sent."""
+        authority = head.authority or self.endpoint.address.encode()
+        of = head.fields
+        pairs: list[Pair] = [(b":method", b"CONNECT" if of.upgrade else head.method.encode())]
+        if of.upgrade:
+            pairs.append((b":protocol", of.upgrade))
+        pairs.append((b":scheme", self._scheme))
+        pairs.append((b":path", head.target))
+        pairs.append((b":authority", authority))
+        for name, value in of.fields:
+            lowered = name.lower()
+            if lowered != b"host":
+                pairs.append((lowered, value))
+        return pairs
+
+    def head_of(self, block: Block) -> ResponseHead:
+        """What a response's header block says; known again with the block. Raises Malformed."""
+        known = block.meaning
+        if isinstance(known, ResponseHead):
+            return known
+        if block.too_large:
+            raise Malformed("header fields too large", 502)
+        read = fields.response(block.fields)
+        if len(read.fields) > self.owner.max_headers:
+            raise Malformed("too many header fields", 502)
+        head = ResponseHead(read.status)
+        head.length = read.length if read.length >= 0 else UNKNOWN_LENGTH
+        fill_response(head, read.fields, frozenset())
+        block.meaning = head
+        return head
+
+    # What the transport calls.
+
+    def connection_made(self, transport: Transport) -> None:
+        self.transport = transport
+        self.endpoint.connections_opened += 1
+        self.endpoint.connections_open += 1
+        self.now = self.owner.clock()
+        self.write(
+            frames.PREFACE
+            + frames.settings([(frames.ENABLE_PUSH, 0), (frames.MAX_HEADER_LIST_SIZE, self.owner.max_header_bytes)])
+            + frames.window_update(CONTROL, CONNECTION_WINDOW - frames.WINDOW)
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self.endpoint.bytes_received += len(data)
+        super().data_received(data)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.ended = True
+        self.endpoint.connections_open -= 1
+        self.owner.lost(self)
+        self.transport = None
+        streams = [stream for stream in self.streams.values() if isinstance(stream, Response)]
+        stale = self.served > 0 and all(stream.progress() == SENT for stream in streams)
+        for stream in streams:
+            self.forget(stream)
+        for stream in streams:
+            progress = stream.progress()
+            stream.fail(Kind.RESET, STALE if stale and progress == SENT else progress, "connection closed")
+
+    def wrote(self, size: int) -> None:
+        self.endpoint.bytes_sent += size
+
+    def time(self) -> float:
+        return self.owner.clock()
+
+    def expired(self, now: float) -> None:
+        if self.streams:
+            self.now = now
+            for stream in list(self.streams.values()):
+                stream.look(now)
+            if self.streams:
+                self.owner.wheel.arm(self, now + SWEEP)
+        else:
+            self.close()
+
+    # Streams.
+
+    def is_idle(self, number: int) -> bool:
+        return number & 1 == 0 or number >= self._next
+
+    def last_stream(self) -> int:
+        return 0
+
+    def stream_opened(self, number: int, block: Block, end: bool) -> None:
+        raise ConnectionFault(frames.PROTOCOL_ERROR, "HEADERS on a stream that is not open")
+
+    def settings_came(self, values: list[tuple[int, int]]) -> None:
+        if not self._told:  # Who does not say how many allows any number (RFC 9113 §6.5.2).
+            self._told = True
+            self.streams_max = MOST_STREAMS
+        for key, value in values:
+            if key == frames.MAX_CONCURRENT_STREAMS:
+                self.streams_max = min(value, MOST_STREAMS)
+            elif key == frames.ENABLE_CONNECT_PROTOCOL:
+                self.may_connect = value == 1
+        self.owner.most[self.endpoint] = max(1, self.streams_max)
+
+    def goaway_came(self, last: int, code: int) -> None:
+        """No more requests here; those above `last` were not looked at, and go elsewhere."""
+        self.closing = True
+        self.owner.leaves(self)
+        above = [s for s in self.streams.values() if s.id > last and isinstance(s, Response)]
+        for stream in above:
+            self.forget(stream)
+        for stream in above:
+            stream.fail(Kind.RESET, NOT_PROCESSED, "GOAWAY")
+        if not self.streams:
+            self.close()
+
+    def refuse(self, stream: Stream, fault: str) -> None:
+        self.reset(stream, frames.PROTOCOL_ERROR)
+        if isinstance(stream, Response):
+            stream.fail(Kind.BAD_RESPONSE, stream.progress(), fault)
+
+    def reset_for(self, stream: Stream, code: int, fault: str) -> None:
+        self.reset(stream, code)
+        if isinstance(stream, Response):
+            stream.fail(Kind.BAD_RESPONSE, stream.progress(), fault)
+
+    def left(self, stream: Stream) -> None:
+        super().left(stream)
+        self.served += 1
+        if not self.ended:
+            if self.streams:
+                return
+            if self.closing:
+                self._loop.call_soon(self.close)
+            else:
+                self.rest(self.now)
+
+    def rest(self, now: float) -> None:
+        """Nothing is under way: wait for the next request, for a while."""
+        self.idle_since = now
+        self.owner.wheel.arm(self, now + self.owner.keepalive_timeout)
+
+    def go_away(self, code: int, fault: str = "") -> None:
+        """The endpoint broke the protocol: its requests fail for that."""
+        if self.ended:
+            return
+        self.ended = True
+        self.write(frames.goaway(0, code, fault.encode()))
+        self.flush()
+        streams = [stream for stream in self.streams.values() if isinstance(stream, Response)]
+        for stream in streams:
+            self.forget(stream)
+        for stream in streams:
+            stream.fail(Kind.BAD_RESPONSE, stream.progress(), fault)
+        self.part()
+
+    def close(self) -> None:
+        """Say goodbye, and close: nothing is under way."""
+        if self.ended or self.streams:
+            return
+        self.ended = True
+        self.write(frames.goaway(0, frames.NO_ERROR))
+        self.flush()
+        self.part()
+
+    def close_when_done(self) -> None:
+        """Send no more requests; close when those under way have ended."""
+        self.closing = True
+        self.close()

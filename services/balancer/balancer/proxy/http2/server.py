@@ -1,0 +1,561 @@
+"""The client's side of HTTP/2: a connection, its streams, and what an exchange calls to answer on one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from balancer.counters import count
+from balancer.proxy import responses
+from balancer.proxy.exchange import Exchange
+from balancer.proxy.fields import BadMessage, fill_request
+from balancer.proxy.flow import PEER_FULL, Intake
+from balancer.proxy.http2 import fields, frames
+from balancer.proxy.http2.connection import CONNECTION_WINDOW, Connection, trailers_of
+from balancer.proxy.http2.fields import Malformed, Pair
+from balancer.proxy.http2.frames import ConnectionFault
+from balancer.proxy.http2.hpack import Block, length_of, literal
+from balancer.proxy.http2.sending import CONTROL, Stream
+from balancer.proxy.http_service import HttpService
+from balancer.proxy.interfaces import Leaving, ServerStream
+from balancer.proxy.messages import (
+    HTTP_2,
+    UNKNOWN_LENGTH,
+    Headers,
+    Peer,
+    RequestFields,
+    RequestHead,
+    ResponseHead,
+)
+from balancer.proxy.place import Place
+from balancer.proxy.transport import NOT_BEGUN, Transport
+
+MAX_STREAMS: Final = 1000
+"""Requests that a client may have under way on one connection."""
+MAX_LITERALS: Final = 16
+SWEEP: Final = 0.2
+"""Seconds between two looks at the streams that take too long."""
+LINGER: Final = 2.0
+"""Seconds for which a client has time to close after us."""
+REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
+"""CONNECT would make us an open proxy; TRACE shows a client what others added to its request."""
+_DRAINING: Final = b"draining"
+_ALIVE: Final = b"stillup?"
+
+REQUEST_ID: Final = literal(b"x-request-id", b"")[:-1]
+"""The field's name, as a literal without indexing."""
+_STATUS: Final = [(b":status", b"%d" % status) for status in range(600)]
+
+
+class Refused(Exception):
+    """A request that is well-formed and not taken; `error` is what the client is told."""
+
+    def __init__(self, error: responses.Error) -> None:
+        super().__init__(error.reason)
+        self.error = error
+
+
+class Request(Stream):
+    """The receiving half of a request's stream: tells its exchange what comes."""
+
+    __slots__ = ("answer", "body", "exchange", "finished", "own", "patient", "pauses")
+
+    def __init__(self, connection: ServerConnection, number: int) -> None:
+        super().__init__(connection, number)
+        self.own = connection
+        self.exchange: Exchange | None = None
+        self.answer: Answer | None = None
+        self.body = 0
+        """Bytes of body that came."""
+        self.finished = False
+        """Whether the exchange has ended: what the client still sends is of no use."""
+        self.pauses = 0
+        """Reasons not to read (flow.py)."""
+        self.patient = False
+        """Whether it may be silent for as long as it likes: a gRPC stream, or a tunnel."""
+
+    def headers_came(self, block: Block, end: bool) -> None:
+        if not end:
+            raise Malformed("trailers that are not the end")
+        trailers = trailers_of(block)
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.request_ended(trailers, self.own.now)
+
+    def data_came(self, data: bytes, end: bool) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        own = self.own
+        if data:
+            self.body += len(data)
+            limit = own.service.max_body_bytes
+            if limit is not None and self.body > limit and not self.patient:
+                self.exchange = None
+                exchange.broken_off(responses.BODY_TOO_LARGE)
+                return
+            exchange.request_data(data, own.now)
+        if end and self.exchange is not None:
+            exchange.request_ended([], own.now)
+
+    def was_reset(self, code: int) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_left()
+
+    def drained(self) -> None:
+        answer = self.answer
+        if answer is not None and answer.full:
+            answer.full = False
+            if self.exchange is not None:
+                self.exchange.client_ready()
+
+    def look(self, now: float) -> None:
+        own = self.own
+        if now - self.moved_at < own.service.idle_timeout:
+            return
+        if self.unsent:
+            if self.peer_closed_window():
+                own.reset_for(self, frames.CANCEL, "response not read")
+        elif self.exchange is not None and not self.received and not self.paused and not self.patient:
+            exchange, self.exchange = self.exchange, None
+            exchange.broken_off(responses.REQUEST_TIMEOUT)
+
+    def peer_closed_window(self) -> bool:
+        """Whether it is the client who does not let us send, and not its neighbours' data."""
+        own = self.own
+        return own.full or own.send_window <= 0 or own.peer_window + self.credit <= 0
+
+
+class Answer(ServerStream):
+    """The sending half of a request's stream: what an exchange calls."""
+
+    __slots__ = ("_own", "_stream")
+
+    def __init__(self, stream: Request) -> None:
+        super().__init__()
+        self._stream = stream
+        self._own = stream.own
+
+    def informational(self, head: ResponseHead) -> None:
+        stream = self._stream
+        if not stream.sent_end:
+            self._own.send_headers(stream, self._block(head, []), False)
+
+    def respond(self, head: ResponseHead, extra: Headers, body: bytes, ended: bool, now: float) -> None:
+        stream = self._stream
+        if stream.sent_end:
+            return
+        own = self._own
+        stream.moved_at = now
+        if body:
+            own.send_headers(stream, self._block(head, extra), False)
+            self._send(body, ended)
+        else:
+            own.send_headers(stream, self._block(head, extra), ended)
+
+    def data(self, data: bytes) -> None:
+        if not self._stream.sent_end:
+            self._send(data, False)
+
+    def end(self, trailers: Headers) -> None:
+        stream = self._stream
+        if stream.sent_end:
+            return
+        if trailers:
+            self._own.send_trailers(stream, trailers)
+        else:
+            self._own.send_data(stream, b"", True)
+
+    def switch(self, head: ResponseHead, extra: Headers) -> None:
+        stream = self._stream
+        if stream.sent_end:
+            return
+        own = self._own
+        stream.patient = True
+        accepted = ResponseHead(200)
+        accepted.fields = head.fields
+        own.send_headers(stream, self._block(accepted, extra), False)
+
+    def reset(self) -> None:
+        stream = self._stream
+        stream.exchange = None
+        if stream.id in self._own.streams:
+            self._own.reset(stream, frames.INTERNAL_ERROR)
+
+    def finished(self, now: float) -> None:
+        stream = self._stream
+        stream.exchange = None
+        stream.finished = True
+        if stream.sent_end and not stream.received:
+            self._own.ended_early(stream)
+
+    def pause_reading(self, reason: int) -> None:
+        stream = self._stream
+        stream.pauses |= reason
+        self._own.pause(stream)
+
+    def resume_reading(self, reason: int) -> None:
+        stream = self._stream
+        if stream.pauses & reason:
+            stream.pauses &= ~reason
+            if not stream.pauses:
+                self._own.resume(stream)
+
+    def _send(self, data: bytes, ended: bool) -> None:
+        stream = self._stream
+        own = self._own
+        own.send_data(stream, data, ended)
+        if stream.unsent and not self.full:
+            self.full = True
+            if stream.exchange is not None:
+                stream.exchange.client_full()
+
+    def _block(self, head: ResponseHead, extra: Headers) -> bytes:
+        own = self._own
+        encoder = own.encoder
+        block = encoder.known(head)
+        if block is None:
+            pairs: list[Pair] = [_STATUS[head.status]]
+            pairs += [(name.lower(), value) for name, value in head.fields]
+            block = encoder.encode(pairs, head)
+        exchange = self._stream.exchange
+        if exchange is not None:
+            block += REQUEST_ID + length_of(exchange.request_id) + exchange.request_id
+        for pair in extra:
+            block += own.literal(pair)
+        return block
+
+
+class ServerConnection(Connection, Leaving):
+    """One client's connection."""
+
+    __slots__ = (
+        "_began",
+        "_final",
+        "_greeted",
+        "_intake",
+        "_last",
+        "_literals",
+        "_pinged",
+        "_read_at",
+        "_said_goaway",
+        "_stopping",
+        "idle_since",
+        "peer",
+        "service",
+    )
+
+    def __init__(self, service: HttpService, place: Place) -> None:
+        super().__init__(service.max_header_bytes, 2 * service.max_header_bytes)
+        self.service = service
+        self.peer = Peer(place.address, place.scheme, place.trusted)
+        self._allowed = place.allowed
+        self._began = False
+        """Whether the client's preface has come."""
+        self._last = 0
+        """The client's last stream."""
+        self._final = -1
+        """The last stream that is served; -1: no end is in sight."""
+        self._said_goaway = False
+        self._stopping = False
+        self.idle_since = 0.0
+        """Whether the balancer listens no more."""
+        self._pinged = False
+        self._read_at = 0.0
+        self._literals: dict[Pair, bytes] = {}
+        self._intake: Intake | None = None
+
+    # What the transport calls.
+
+    def connection_made(self, transport: Transport) -> None:
+        service = self.service
+        self.transport = transport
+        self._intake = Intake(transport)
+        service.connections.add(self)
+        self.now = self._read_at = service.clock()
+        self.write(
+            frames.settings(
+                [
+                    (frames.MAX_CONCURRENT_STREAMS, MAX_STREAMS),
+                    (frames.MAX_HEADER_LIST_SIZE, service.max_header_bytes),
+                    (frames.ENABLE_CONNECT_PROTOCOL, 1),
+                ]
+            )
+            + frames.window_update(CONTROL, CONNECTION_WINDOW - frames.WINDOW)
+        )
+        if self._allowed:
+            service.wheel.arm(self, self.now + service.request_timeout)
+        else:
+            self.go_away(frames.ENHANCE_YOUR_CALM, responses.TOO_MANY_CONNECTIONS.reason)
+
+    def data_received(self, data: bytes) -> None:
+        self.service.counters.bytes_received += len(data)
+        if not self._began:
+            data = self._preface(data)
+            if not data:
+                return
+        super().data_received(data)
+        self._read_at = self.now
+        self._pinged = False
+
+    def _preface(self, data: bytes) -> bytes:
+        """What follows the client's preface; empty while that is not whole."""
+        data = self._held + data
+        size = len(frames.PREFACE)
+        if not data.startswith(frames.PREFACE[: len(data)]):
+            self.fault("malformed preface", frames.PROTOCOL_ERROR)
+            self.go_away(frames.PROTOCOL_ERROR, "malformed preface")
+            return b""
+        if len(data) < size:
+            self._held = data
+            return b""
+        self._began = True
+        self._held = b""
+        return data[size:]
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.ended = True
+        for stream in list(self.streams.values()):
+            self.forget(stream)
+            stream.was_reset(frames.CANCEL)
+        self.transport = None
+        self.service.wheel.forget(self)
+        self.service.connections.discard(self)
+
+    def unused_since(self) -> float:
+        if self.streams or self.deadline == 0.0:
+            return -1.0
+        return self.idle_since if self._last else NOT_BEGUN
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._intake is not None:
+            self._intake.stop(PEER_FULL)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._intake is not None:
+            self._intake.go(PEER_FULL)
+
+    def wrote(self, size: int) -> None:
+        self.service.counters.bytes_sent += size
+
+    def expired(self, now: float) -> None:
+        service = self.service
+        if self.ended:
+            if self.transport is not None:
+                self.transport.abort()
+            return
+        if self.streams:
+            for stream in list(self.streams.values()):
+                stream.look(now)
+            self._ask_whether_alive(now)
+            service.wheel.arm(self, now + SWEEP)
+        elif not self._settled:
+            self.go_away(frames.SETTINGS_TIMEOUT, "no SETTINGS in time")
+        else:
+            self._finish()
+
+    def _ask_whether_alive(self, now: float) -> None:
+        """Ping a client that says nothing while requests of its own are under way, and give it up in the end."""
+        patience = self.service.idle_timeout
+        silent = now - self._read_at
+        if self.full or silent < patience:
+            return
+        if not self._pinged:
+            self._pinged = True
+            self.write(frames.ping(_ALIVE, False))
+        elif silent > 2 * patience:
+            count(self.service.counters.client_faults, "client silent")
+            self.abort()
+
+    def time(self) -> float:
+        return self.service.clock()
+
+    def literal(self, pair: Pair) -> bytes:
+        """A field as a literal; what was sent of late (a Date) is known."""
+        known = self._literals.get(pair)
+        if known is None:
+            if len(self._literals) >= MAX_LITERALS:
+                self._literals.clear()
+            known = self._literals[pair] = literal(pair[0].lower(), pair[1])
+        return known
+
+    # Streams.
+
+    def is_idle(self, number: int) -> bool:
+        return number > self._last or number & 1 == 0
+
+    def last_stream(self) -> int:
+        return self._last if self._final < 0 else self._final
+
+    def fault(self, fault: str, code: int) -> None:
+        count(self.service.counters.client_faults, fault)
+
+    def stream_opened(self, number: int, block: Block, end: bool) -> None:
+        if number & 1 == 0:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "HEADERS on an even stream")
+        if number <= self._last:
+            raise ConnectionFault(frames.STREAM_CLOSED, "HEADERS on a closed stream")
+        self._last = number
+        if self._final >= 0:
+            return  # The client knows by GOAWAY that nobody serves it, and sends it again elsewhere.
+        self.use()
+        if len(self.streams) >= MAX_STREAMS:
+            self.fault("too many streams", frames.REFUSED_STREAM)
+            self.reject(number, frames.REFUSED_STREAM)
+            return
+        stream = Request(self, number)
+        stream.received = end
+        try:
+            head = self._head(block, end)
+        except Malformed as bad:
+            self.fault(bad.fault, frames.PROTOCOL_ERROR)
+            self.reject(number, frames.PROTOCOL_ERROR)
+            return
+        except Refused as refused:
+            self._refuse(stream, refused.error)
+            return
+        if not self.streams:
+            self.service.wheel.arm(self, self.now + SWEEP)
+        self.streams[number] = stream
+        stream.expected = -1 if end else head.fields.length
+        answer = Answer(stream)
+        stream.answer = answer
+        if (self.service.draining or self.service.crowded) and not self._said_goaway:
+            self.drain()
+        exchange = Exchange(self.service, answer, self.peer, head, self.now)
+        stream.exchange = exchange
+        exchange.start(end, self.now)
+
+    def _head(self, block: Block, end: bool) -> RequestHead:
+        """What a request's header block says; known again with the block. Raises Malformed or Refused."""
+        known = block.meaning
+        if isinstance(known, RequestHead) and block.ended == end:
+            return known
+        service = self.service
+        if block.too_large:
+            raise Refused(responses.HEADER_TOO_LARGE)
+        read = fields.request(block.fields)
+        if len(read.fields) > service.max_headers:
+            raise Refused(responses.TOO_MANY_FIELDS)
+        if len(read.path) > service.max_uri_bytes:
+            raise Refused(responses.URI_TOO_LONG)
+        if read.method in REFUSED_METHODS and read.protocol != b"websocket":
+            raise Refused(responses.METHOD_REFUSED)
+        if end and read.length > 0:
+            raise Malformed("body is not as long as Content-Length says")
+        of = RequestFields([(b"host", read.authority), *read.fields] if read.authority else read.fields)
+        of.length = read.length if read.length >= 0 else 0 if end else UNKNOWN_LENGTH
+        if service.max_body_bytes is not None and of.length > service.max_body_bytes:
+            raise Refused(responses.BODY_TOO_LARGE)
+        try:
+            fill_request(of, HTTP_2, self.peer, b"", frozenset(), service.tracer is not None)
+        except BadMessage as bad:
+            raise Refused(responses.bad_request(bad.status, bad.fault)) from None
+        method = "GET" if read.protocol else read.method.decode()
+        of.upgrade = read.protocol
+        head = RequestHead(method, read.scheme, read.path, HTTP_2, of)
+        block.meaning = head
+        block.ended = end
+        return head
+
+    def _refuse(self, stream: Request, error: responses.Error) -> None:
+        """Answer a request that never became an exchange."""
+        service = self.service
+        count(service.counters.client_faults, error.reason)
+        count(service.counters.errors, error.reason)
+        service.counters.responses[error.status // 100] += 1
+        request_id = service.request_id()
+        head, body = responses.render(error, request_id, False)
+        pairs: list[Pair] = [_STATUS[head.status], (b"x-request-id", request_id)]
+        pairs += [(name.lower(), value) for name, value in head.fields]
+        self.streams[stream.id] = stream
+        stream.finished = True
+        self.send_headers(stream, self.encoder.encode(pairs), False)
+        self.send_data(stream, body, True)
+        service.log_refusal(self.peer.address, request_id, error)
+
+    def refuse(self, stream: Stream, fault: str) -> None:
+        self.reset_for(stream, frames.PROTOCOL_ERROR, fault)
+
+    def left(self, stream: Stream) -> None:
+        super().left(stream)
+        if isinstance(stream, Request):
+            stream.answer = None  # which knows it too: nobody is left for the garbage collector
+        if self.streams or self.ended:
+            return
+        if self._final >= 0:
+            self._loop.call_soon(self._close_if_done)
+        else:
+            self.idle_since = self.now
+            self.service.wheel.arm(self, self.now + self.service.keepalive_timeout)
+
+    def ended_early(self, stream: Stream) -> None:
+        if isinstance(stream, Request) and stream.finished and not stream.received:
+            # It need not send the rest of its request (RFC 9113 §8.1).
+            self.reset(stream, frames.NO_ERROR)
+
+    # The end.
+
+    def drain(self) -> None:
+        """Ask the client to send no more requests on this connection; those that come in time are served."""
+        if not self._said_goaway and not self.ended:
+            self._said_goaway = True
+            self.write(frames.goaway(frames.MAX_STREAM_ID, frames.NO_ERROR))
+
+    def stop(self) -> None:
+        """Serve what is on its way, and close: the balancer stops."""
+        self._stopping = True
+        if self.ended:
+            return
+        if not self._settled:
+            self._finish()
+            return
+        # When this ping comes back, so has all that the client sent before it knew (RFC 9113 §6.8).
+        self.drain()
+        self.write(frames.ping(_DRAINING, False))
+        if not self.streams:
+            self.service.wheel.arm(self, self.service.clock() + LINGER)
+
+    def pong_came(self, payload: bytes) -> None:
+        if payload == _DRAINING and self._stopping:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Take no more requests, and close when those under way have ended."""
+        if self._final < 0 and not self.ended:
+            self._final = self._last
+            self.write(frames.goaway(self._last, frames.NO_ERROR))
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if not self.streams and not self.ended:
+            self.ended = True
+            self.flush()
+            self.part()
+
+    def part(self) -> None:
+        """Half-close, and discard what comes until the client has closed too: no answer is lost to a reset."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if self._intake is not None:
+            self._intake.go(PEER_FULL)
+        if transport.can_write_eof():
+            transport.write_eof()
+            self.service.wheel.arm(self, self.service.clock() + LINGER)
+        else:
+            transport.close()
+
+    def under_way(self) -> int:
+        """Requests that are under way."""
+        return len(self.streams)
+
+    def abort(self) -> None:
+        """Cut whatever is under way: the time to drain is over."""
+        if self.transport is not None:
+            self.transport.abort()
