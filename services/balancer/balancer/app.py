@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -308,10 +308,10 @@ class Balancer:
         return self._proxy.idle_connections(endpoint)
 
 
-def _alpn(settings: Settings) -> list[str]:
+def _alpn(settings: Settings) -> Sequence[str]:
     """What is agreed on with clients by TLS; in TCP mode that is not ours to say."""
     if settings.mode != "http":
-        return []
+        return settings.tls_alpn
     return ["h2", "http/1.1"] if settings.http2 else ["http/1.1"]
 
 

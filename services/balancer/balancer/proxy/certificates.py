@@ -1,8 +1,9 @@
-"""TLS on either side: contexts, and certificates that are read again when their files change."""
+"""The certificate for clients, read again when its files change."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -10,31 +11,19 @@ import structlog
 log = structlog.get_logger()
 
 
-def to_endpoints(authorities: Path | None, alpn: str = "http/1.1") -> ssl.SSLContext:
-    """For connections to endpoints: their certificate is verified, by `authorities` or those of the system.
-
-    `alpn` is the protocol that is offered. Raises OSError when the file can't be read as certificates.
-    """
-    context = ssl.create_default_context(cafile=str(authorities) if authorities else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols([alpn])
-    return context
-
-
 class ServerCertificate:
     """The certificate that clients are shown; `reload_if_changed` lets new connections see a new one."""
 
-    def __init__(self, certificate: Path, key: Path, alpn: list[str]) -> None:
-        """`alpn`: the protocols to agree on, the one liked most first.
-
-        Raises OSError when the files can't be read, or do not belong together.
-        """
+    def __init__(self, certificate: Path, key: Path, alpn: Sequence[str]) -> None:
+        """`alpn`: the protocols to agree on, best first. Raises OSError when the files can't be read as a pair."""
         self._certificate = certificate
         self._key = key
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.options |= ssl.OP_NO_RENEGOTIATION
+        self.context.num_tickets = 1  # a client that opens several connections may use it for each
         if alpn:
-            self.context.set_alpn_protocols(alpn)
+            self.context.set_alpn_protocols(list(alpn))
         self._stamp = self._stamp_now()
         self.context.load_cert_chain(certificate, key)
 

@@ -6,22 +6,34 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import trait
 
+from balancer.balancing.outcome import Kind, of_connect_error
+from balancer.proxy.endpoint_tls import EndpointTls
 from balancer.proxy.listening import tune
 from balancer.proxy.names import Names
-from balancer.proxy.poller import WRITE, Poller, Watched
+from balancer.proxy.poller import WRITE, Watched
 from balancer.proxy.tls import Secured, TlsTransport
 from balancer.proxy.transport import Transport
 
 if TYPE_CHECKING:
     from balancer.proxy.names import Address
+    from balancer.proxy.service import Context
+    from balancer.settings import Settings
 
 UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR})
 HANDSHAKE_LIMIT: Final = 60.0
 """Seconds; whoever asked for the connection has a limit of his own, which is shorter."""
+
+
+def failure_of(error: Exception) -> Kind:
+    """Whose fault it is that a connection could not be had."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Kind.CERTIFICATE
+    return of_connect_error(error.errno) if isinstance(error, OSError) else Kind.REFUSED
 
 
 @trait
@@ -40,21 +52,23 @@ class Opener:
 class Connector:
     """Opens connections to endpoints, by one timeout and one kind of TLS."""
 
-    __slots__ = ("_names", "context", "name", "poller", "timeout")
+    __slots__ = ("_names", "poller", "timeout", "tls")
 
-    def __init__(self, poller: Poller, names: Names, timeout: float) -> None:
-        """`timeout` (s): after half of it a name's next address is tried. Whoever asks watches over the whole."""
-        self.poller = poller
-        self._names = names
-        self.timeout = timeout
-        self.context: ssl.SSLContext | None = None
-        """By which connections are secured; None: they are not."""
-        self.name: str | None = None
-        """The name that certificates must have; None: the endpoint's host."""
+    def __init__(self, settings: Settings, context: Context, alpn: Sequence[str] = ()) -> None:
+        """`alpn`: the protocols to offer with TLS. Raises OSError when a certificate's file can't be read."""
+        self.poller = context.poller
+        self._names = Names(context.clock)
+        self.timeout: float = settings.connect_timeout
+        """Seconds; after half of them a name's next address is tried. Whoever asks watches over the whole."""
+        self.tls = EndpointTls(settings, alpn) if settings.upstream_tls else None
+        """How connections are secured; None: they are not."""
 
-    def connect(self, host: str, port: int, opener: Opener, preface: bytes = b"") -> Connecting:
-        """Open a connection; `preface` is sent before anything else. `opener` is told later, never in this call."""
-        connecting = Connecting(self, host, opener, preface)
+    def connect(self, host: str, port: int, opener: Opener, preface: bytes = b"", agreed: str = "") -> Connecting:
+        """Open a connection; `preface` is sent before anything else. `opener` is told later, never in this call.
+
+        `agreed`: the protocol to offer by ALPN instead of the usual ones.
+        """
+        connecting = Connecting(self, host, opener, preface, agreed)
         addresses = self._names.known(host)
         if addresses is not None:
             connecting.begin(addresses, port)
@@ -68,6 +82,7 @@ class Connecting(Watched, Secured):
 
     __slots__ = (
         "_addresses",
+        "_agreed",
         "_connector",
         "_error",
         "_host",
@@ -78,8 +93,9 @@ class Connecting(Watched, Secured):
         "_transport",
     )
 
-    def __init__(self, connector: Connector, host: str, opener: Opener, preface: bytes) -> None:
+    def __init__(self, connector: Connector, host: str, opener: Opener, preface: bytes, agreed: str) -> None:
         super().__init__()
+        self._agreed = agreed
         self._connector = connector
         self._host = host
         self._opener: Opener | None = opener
@@ -179,7 +195,8 @@ class Connecting(Watched, Secured):
         if opener is None:
             poller.close(self, sock)
             return
-        if connector.context is None:
+        tls = connector.tls
+        if tls is None:
             self._opener = None
             transport = Transport(poller, sock, patient=True)
             transport.take_over(self)
@@ -187,8 +204,8 @@ class Connecting(Watched, Secured):
                 transport.write(self._preface)
             opener.opened(transport)
             return
-        name = connector.name or self._host.rstrip(".")
-        secured = TlsTransport(poller, sock, connector.context, self, name, patient=True)
+        context = tls.context(poller.clock(), self._agreed)
+        secured = TlsTransport(poller, sock, context, self, tls.name or self._host.rstrip("."), patient=True)
         secured.take_over(self)
         self._transport = secured
         if self._preface:

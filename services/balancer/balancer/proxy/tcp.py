@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import NoEndpoint
-from balancer.balancing.outcome import CLIENT_LEFT, CONNECT_TIMEOUT, REFUSED, RESET, Kind, Outcome
+from balancer.balancing.outcome import CLIENT_LEFT, CONNECT_TIMEOUT, RESET, Kind, Outcome
 from balancer.balancing.pool import Lease
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.retry import RetryBudget
 from balancer.counters import count
 from balancer.log import AccessEntry, AccessLog
-from balancer.proxy import certificates, proxy_protocol
+from balancer.proxy import proxy_protocol
 from balancer.proxy.attempts import Attempts
 from balancer.proxy.cluster import Cluster, Policy
-from balancer.proxy.connector import Connecting, Connector, Opener
+from balancer.proxy.connector import Connecting, Connector, Opener, failure_of
 from balancer.proxy.door import Door, Protocols
 from balancer.proxy.interfaces import Upstreams
-from balancer.proxy.names import Names
 from balancer.proxy.place import Addresses, Place
 from balancer.proxy.service import Context, Service
 from balancer.proxy.transport import Protocol, Transport
@@ -48,9 +47,7 @@ class TcpService(Service):
         self.cluster = Cluster("default", context.pool, Policy(settings), budget, Upstreams())
         self.idle_timeout: float = settings.idle_timeout
         self.preface_version = "" if settings.upstream_proxy_protocol == "off" else settings.upstream_proxy_protocol
-        self.connector = Connector(context.poller, Names(context.clock), settings.connect_timeout)
-        if settings.upstream_tls:
-            self.connector.context = certificates.to_endpoints(settings.upstream_tls_ca)
+        self.connector = Connector(settings, context, settings.tls_alpn)
 
 
 class TcpConnection(Attempts, Protocol, Opener):
@@ -112,7 +109,7 @@ class TcpConnection(Attempts, Protocol, Opener):
             preface = proxy_protocol.render(service.preface_version, self._addresses())
         self._connect_began = now
         spec = lease.endpoint.spec
-        self._connecting = service.connector.connect(spec.host, spec.port, self, preface)
+        self._connecting = service.connector.connect(spec.host, spec.port, self, preface, self._place.alpn)
         self.arm(now + service.connector.timeout)
 
     def none_found(self, error: NoEndpoint, now: float) -> None:
@@ -132,7 +129,7 @@ class TcpConnection(Attempts, Protocol, Opener):
     def not_opened(self, error: Exception) -> None:
         """The endpoint's connection could not be had."""
         self._connecting = None
-        self._attempt_failed(REFUSED)
+        self._attempt_failed(Outcome.failed(failure_of(error)))
 
     def _addresses(self) -> Addresses:
         """Who is connected to us, for an endpoint that wishes to know."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
-from balancer.proxy import certificates
 from balancer.proxy.connector import Connector
 from balancer.proxy.http1.upstreams import Http1Upstreams
 from balancer.proxy.http2.upstreams import Http2Upstreams
 from balancer.proxy.interfaces import ClientStream, Connecting, Receiver, Upstreams
-from balancer.proxy.names import Names
 
 if TYPE_CHECKING:
     from balancer.proxy.service import Context
@@ -27,10 +25,7 @@ def upstreams(settings: Settings, context: Context) -> Upstreams:
 
 
 def _http2(settings: Settings, context: Context) -> Http2Upstreams:
-    connector = Connector(context.poller, Names(context.clock), settings.connect_timeout)
-    if settings.upstream_tls:
-        connector.context = certificates.to_endpoints(settings.upstream_tls_ca, "h2")
-    return Http2Upstreams(settings, context, connector)
+    return Http2Upstreams(settings, context, Connector(settings, context, ("h2",)))
 
 
 class ByEndpoint(Upstreams):

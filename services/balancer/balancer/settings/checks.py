@@ -92,6 +92,21 @@ RULES: list[Rule] = [
         "LB_UPSTREAM_PROTOCOL=h2c is HTTP/2 in plain text and contradicts LB_UPSTREAM_TLS=on; by TLS it is h2",
     ),
     (
+        lambda s: (s.upstream_tls_cert is None) != (s.upstream_tls_key is None),
+        "upstream_tls_cert upstream_tls_key",
+        "LB_UPSTREAM_TLS_CERT and LB_UPSTREAM_TLS_KEY go together: set both or neither",
+    ),
+    (
+        lambda s: (s.upstream_tls_cert is not None or s.upstream_tls_name is not None) and not s.upstream_tls,
+        "upstream_tls upstream_tls_cert upstream_tls_name",
+        "LB_UPSTREAM_TLS_CERT and LB_UPSTREAM_TLS_NAME have no effect without LB_UPSTREAM_TLS=on",
+    ),
+    (
+        lambda s: bool(s.tls_alpn) and s.mode != "tcp",
+        "tls_alpn mode",
+        "LB_TLS_ALPN needs LB_MODE=tcp: in http mode the balancer knows itself what it speaks",
+    ),
+    (
         lambda s: s.max_uri_bytes > s.max_header_bytes,
         "max_uri_bytes max_header_bytes",
         "LB_MAX_URI_BYTES must not be above LB_MAX_HEADER_BYTES, which counts the request line too",

@@ -203,6 +203,18 @@ def hosts() -> Kind:
     return Kind(parse, "one or more addresses, comma separated", {"type": "string", "minLength": 1}, ",".join)
 
 
+def protocols() -> Kind:
+    """Names of protocols, as ALPN has them."""
+
+    def parse(value: object) -> tuple[str, ...]:
+        found = tuple(str(item) for item in items(value))
+        if not all(re.fullmatch(r"[!-~]{1,255}", name) for name in found):
+            raise ValueError
+        return found
+
+    return Kind(parse, "names of protocols as h2 or http/1.1, comma separated, or none", {"type": "string"}, show_items)
+
+
 def networks() -> Kind:
     """IP networks, each in CIDR form; a single address is a network of one."""
 

@@ -139,6 +139,16 @@ class Settings(BaseModel):
     upstream_tls_ca: PathOrNone = TLS(
         None, "File with the certificate authorities (PEM) trusted for endpoints; none: those of the system."
     )
+    upstream_tls_name: HostName = TLS(
+        None, "Name in the endpoints' certificates; none: that by which they were found, of a static one its host."
+    )
+    upstream_tls_cert: PathOrNone = TLS(
+        None, "File with the certificate chain (PEM) shown to endpoints; read again when it changes."
+    )
+    upstream_tls_key: PathOrNone = TLS(None, "File with the private key (PEM) of LB_UPSTREAM_TLS_CERT.")
+    tls_alpn: Annotated[tuple[str, ...], kinds.protocols()] = TLS(
+        (), "Protocols agreed on by ALPN in tcp mode, with clients and with endpoints."
+    )
 
     admin_host: Annotated[str, kinds.pattern(HOSTS, "one or more addresses, comma separated")] = ADMIN(
         "127.0.0.1", "Addresses of the admin port: health, metrics, API and dashboard; `::` is every one."

@@ -18,6 +18,7 @@ import signal
 import sys
 import warnings
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 
@@ -97,9 +98,9 @@ def tell_inside(*_: object) -> None:
             "descriptors": poller.open_files,
             "unsent": poller.buffers.unsent,
         }
-    with open("inside.new", "w") as file:
-        json.dump(told, file)
-    os.rename("inside.new", "inside")
+    file = Path("inside.new")
+    file.write_text(json.dumps(told))
+    file.rename("inside")
 
 
 def poll(pid: int) -> dict[str, int | None]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
-from balancer.balancing.outcome import Kind, of_connect_error
-from balancer.proxy import certificates
-from balancer.proxy.connector import Connector, Opener
+from balancer.proxy.connector import Connector, Opener, failure_of
 from balancer.proxy.http1.client import ClientConnection, Owner
 from balancer.proxy.http1.idle import Idle
 from balancer.proxy.interfaces import NOT_PROCESSED, ClientStream, Connecting, Receiver, Upstreams
-from balancer.proxy.names import Names
 from balancer.proxy.service import Context
 from balancer.proxy.timers import TimerWheel
 from balancer.proxy.transport import Transport
@@ -114,11 +110,7 @@ class Opening(Connecting, Opener):
         self._receiver.connected(connection, took)
 
     def not_opened(self, error: Exception) -> None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            kind = Kind.CERTIFICATE
-        else:
-            kind = of_connect_error(error.errno if isinstance(error, OSError) else None)
-        self._receiver.attempt_failed(kind, NOT_PROCESSED, str(error))
+        self._receiver.attempt_failed(failure_of(error), NOT_PROCESSED, str(error))
 
 
 class Http1Upstreams(Upstreams):
@@ -129,9 +121,7 @@ class Http1Upstreams(Upstreams):
     def __init__(self, settings: Settings, context: Context) -> None:
         self.counters = context.counters
         self.owner = Http1Owner(settings, context.wheel, context.clock)
-        self.connector = Connector(context.poller, Names(context.clock), settings.connect_timeout)
-        if settings.upstream_tls:
-            self.connector.context = certificates.to_endpoints(settings.upstream_tls_ca)
+        self.connector = Connector(settings, context, ("http/1.1",))
 
     def take(self, endpoint: Endpoint, receiver: Receiver, idle_since: float) -> ClientStream | None:
         connection = self.owner.take(endpoint, idle_since)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
-from balancer.proxy.connector import Connector, Opener
+from balancer.proxy.connector import Connector, Opener, failure_of
 from balancer.proxy.http2.client import STREAMS_AT_FIRST, ClientConnection
 from balancer.proxy.interfaces import NOT_PROCESSED, ClientStream, Connecting, Receiver, Upstreams
 from balancer.proxy.tls import TlsTransport
@@ -61,14 +61,14 @@ class Opening(Opener):
     def not_opened(self, error: Exception) -> None:
         """It could not be had."""
         self._owner.opened(self)
-        self._fail(str(error))
+        self._fail(str(error), failure_of(error))
 
-    def _fail(self, fault: str) -> None:
+    def _fail(self, fault: str, kind: Kind = Kind.REFUSED) -> None:
         waiting, self.waiting = self.waiting, []
         for each in waiting:
             receiver, each.receiver = each.receiver, None
             if receiver is not None:
-                receiver.attempt_failed(Kind.REFUSED, NOT_PROCESSED, fault)
+                receiver.attempt_failed(kind, NOT_PROCESSED, fault)
 
 
 class Waiting(Connecting):

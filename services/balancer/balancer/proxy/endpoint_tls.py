@@ -1,0 +1,92 @@
+"""TLS towards endpoints: whom we trust, who we are, the name that theirs must be; read again when a file changes."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+if TYPE_CHECKING:
+    from balancer.settings import Settings
+
+LOOK_EVERY: Final = 2.0
+"""Seconds between two looks at the files, when connections are opened."""
+NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""Where a pod finds the name of its own."""
+
+log = structlog.get_logger()
+
+
+class EndpointTls:
+    """How connections to endpoints are secured."""
+
+    __slots__ = ("_alpn", "_authorities", "_certificate", "_contexts", "_key", "_looked_at", "_stamp", "name")
+
+    def __init__(self, settings: Settings, alpn: Sequence[str]) -> None:
+        """`alpn`: the protocols to offer; none: no offer is made. Raises OSError when a file can't be read."""
+        self.name: str | None = name_of_endpoints(settings)
+        """The name in SNI and verification; None: each endpoint's own host."""
+        self._alpn = tuple(alpn)
+        self._authorities: Path | None = settings.upstream_tls_ca
+        self._certificate: Path | None = settings.upstream_tls_cert
+        self._key: Path | None = settings.upstream_tls_key
+        self._stamp = self._stamp_now()
+        self._contexts = {self._alpn: self._made(self._alpn)}
+        self._looked_at = 0.0
+
+    def context(self, now: float, agreed: str = "") -> ssl.SSLContext:
+        """What a connection is opened with; `agreed`: the protocol that the client has agreed on, the only one then."""
+        if now - self._looked_at >= LOOK_EVERY:
+            self._looked_at = now
+            self._reload_if_changed()
+        alpn = (agreed,) if agreed else self._alpn
+        context = self._contexts.get(alpn)
+        if context is None:
+            context = self._contexts[alpn] = self._made(alpn)
+        return context
+
+    def _reload_if_changed(self) -> None:
+        try:
+            stamp = self._stamp_now()
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+            self._contexts = {alpn: self._made(alpn) for alpn in self._contexts}
+        except OSError as error:
+            log.warning("TLS to endpoints: files not reloaded", error=str(error))
+        else:
+            log.info("TLS to endpoints: files reloaded")
+
+    def _made(self, alpn: Sequence[str]) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self._authorities) if self._authorities else None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self._certificate is not None and self._key is not None:
+            context.load_cert_chain(self._certificate, self._key)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context
+
+    def _stamp_now(self) -> tuple[tuple[int, int, int], ...]:
+        files = [file for file in (self._authorities, self._certificate, self._key) if file is not None]
+        stats = [file.stat() for file in files]
+        return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
+
+
+def name_of_endpoints(settings: Settings) -> str | None:
+    """The name that endpoints' certificates must have: as set, else the name by which they were found; None: none."""
+    if settings.upstream_tls_name is not None:
+        return settings.upstream_tls_name.rstrip(".")
+    if settings.discovery == "dns" and settings.dns_name is not None:
+        return settings.dns_name.rstrip(".")
+    if settings.discovery == "kubernetes" and settings.kubernetes_service is not None:
+        namespace = settings.kubernetes_namespace
+        if namespace is None:
+            try:
+                namespace = NAMESPACE.read_text().strip()
+            except OSError:
+                namespace = "default"
+        return f"{settings.kubernetes_service}.{namespace}.svc"
+    return None
