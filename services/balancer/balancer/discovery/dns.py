@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import AsyncGenerator, Iterable
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -29,6 +30,9 @@ TTL_LEAST, TTL_MOST = 1.0, 60.0
 """Bounds of the time (s) that an answer is believed: 0 would ask without pause, a day would miss every change."""
 HOSTS_TTL = 5.0
 """Seconds until /etc/hosts is looked at again."""
+MISSING_TTLS, MISSING_MOST = 10, 60.0
+"""An address that answers no longer name leaves after so many TTLs, at most so many seconds but never at the first
+answer without it: many servers name a changing part of a large set, eight of a hundred, in each answer."""
 LIFETIME = 5.0
 """Seconds for one resolution, with all its servers and search domains."""
 BACKOFF_FIRST, BACKOFF_MOST = 1.0, 10.0
@@ -53,20 +57,25 @@ class Answer:
 
 
 class DnsDiscovery:
-    """Every address of `name`, IPv4 and IPv6, with `port`. A name without address leaves the last ones in force."""
+    """Every address of `name`, IPv4 and IPv6, with `port`. A name without address leaves the last ones in force, and an
+    address that is missing from an answer is gone only after a while.
+    """
 
-    def __init__(self, name: str, port: int, status: Status, random: Random) -> None:
+    def __init__(
+        self, name: str, port: int, status: Status, random: Random, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.status = status
         self.resolv_conf = Path("/etc/resolv.conf")
         self.server_port = 53
         self.hosts = Path("/etc/hosts")
         self.lifetime = LIFETIME
         self.ttl_least = TTL_LEAST
+        self._clock = clock
         self._name = name
         self._port = port
         self._random = random
-        self._known: dict[dns.rdatatype.RdataType, tuple[str, ...]] = {}
-        """The last answer of each family."""
+        self._known: dict[dns.rdatatype.RdataType, dict[str, float]] = {}
+        """The addresses of each family, with when an answer last named them (s)."""
 
     async def snapshots(self) -> AsyncGenerator[Snapshot, None]:
         """The addresses after each change. Ends by being closed."""
@@ -112,13 +121,24 @@ class DnsDiscovery:
         ttls, faults = [], []
         for family, result in zip(FAMILIES, results, strict=True):
             if isinstance(result, Answer):
-                self._known[family] = result.addresses
+                self._remember(family, result)
                 ttls += [result.ttl] if result.addresses else []
             else:
                 faults.append(result)
         if not ttls:
             raise faults[0] if faults else self._without_address()
         return Answer(_usable(address for family in FAMILIES for address in self._known.get(family, ())), min(ttls))
+
+    def _remember(self, family: dns.rdatatype.RdataType, answer: Answer) -> None:
+        """Take the addresses of an answer, and let go those that have been missing for long enough."""
+        now = self._clock()
+        ttl = min(TTL_MOST, max(self.ttl_least, answer.ttl))
+        # Never at the first answer without it, which comes a TTL after the last that named it.
+        patience = max(min(MISSING_TTLS * ttl, MISSING_MOST), 1.5 * ttl)
+        # An answer without any address is no part of a set: it says that this family is over.
+        known = self._known.get(family, {}) if answer.addresses else {}
+        kept = {address: seen for address, seen in known.items() if now - seen <= patience}
+        self._known[family] = kept | dict.fromkeys(answer.addresses, now)
 
     async def _ask(
         self, resolver: dns.asyncresolver.Resolver, family: dns.rdatatype.RdataType
