@@ -40,7 +40,7 @@ Environment variables of settings: ejectAfter becomes LB_EJECT_AFTER. One that i
 {{- end }}
 {{- if .Values.gateway.enabled }}
 {{- $_ := set $settings "gatewayClass" .Values.gateway.className }}
-{{- $_ := set $settings "gatewayService" (include "lb.fullname" .) }}
+{{- $_ := set $settings "ownService" (include "lb.fullname" .) }}
 {{- end }}
 {{- if .Values.balancer.tls.secretName }}
 {{- $_ := set $settings "tlsCert" "/etc/lb/tls/tls.crt" }}

@@ -32,7 +32,7 @@
 {{- if and .Values.gateway.enabled (eq (include "lb.mode" .) "tcp") -}}
 {{- $wrong = append $wrong "gateway.enabled is true, and balancer.settings.mode is tcp: Gateways need http." -}}
 {{- end -}}
-{{- range $name := list "gatewayClass" "gatewayService" -}}
+{{- range $name := list "gatewayClass" -}}
 {{- if hasKey $settings $name -}}
 {{- $wrong = append $wrong (printf "balancer.settings.%s is set: use gateway.enabled and gateway.className, which the ClusterRole follows." $name) -}}
 {{- end -}}

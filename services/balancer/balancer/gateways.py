@@ -244,7 +244,7 @@ def control(gateways: Gateways, gateway_class: str, replica: str, random: Random
     settings, clock = gateways.settings, gateways.context.clock
     config = Config(
         gateway_class=gateway_class,
-        front=settings.gateway_service or "",
+        front=settings.own_service or "",
         identity=replica,
         protocols=frozenset({"http1"}),
         features=FEATURES,

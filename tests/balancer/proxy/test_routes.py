@@ -22,7 +22,7 @@ from balancer.settings import Settings
 
 def cluster(name: str) -> Cluster:
     pool = Pool(load("round-robin", Random(1)), "round-robin", PoolPolicy(), Random(1), name)
-    settings = Settings(gateway_class="lb", gateway_service="lb")
+    settings = Settings(gateway_class="lb", own_service="lb")
     return Cluster(name, pool, Policy(settings), RetryBudget(0.2), cast("Upstreams", None))
 
 

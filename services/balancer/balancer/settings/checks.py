@@ -62,9 +62,9 @@ RULES: list[Rule] = [
         "LB_DISCOVERY=kubernetes needs LB_KUBERNETES_SERVICE, the Service whose EndpointSlices to watch",
     ),
     (
-        lambda s: s.gateway_class is not None and s.gateway_service is None,
-        "gateway_class gateway_service",
-        "LB_GATEWAY_CLASS needs LB_GATEWAY_SERVICE, the Service of the balancer's own pods",
+        lambda s: s.gateway_class is not None and s.own_service is None,
+        "gateway_class own_service",
+        "LB_GATEWAY_CLASS needs LB_OWN_SERVICE, the Service of the balancer's own pods",
     ),
     (
         lambda s: s.gateway_class is not None and s.mode == "tcp",

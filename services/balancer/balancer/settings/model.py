@@ -190,14 +190,13 @@ class Settings(BaseModel):
     node_name: Place = DISCOVERY(None, "Our node, for `auto` as the preferred zone: the pod's spec.nodeName.")
     zone: Place = DISCOVERY(None, "Our node's zone, for `auto` as the preferred zone; none: as EndpointSlices tell it.")
     own_service: Label = DISCOVERY(
-        None, "Our own Service, whose EndpointSlices tell our zone where those of the balanced one do not."
+        None,
+        "Our own Service: its EndpointSlices tell our zone where those of the balanced one do not, and each Gateway "
+        "gets a Service that is made like it.",
     )
 
     gateway_class: Label = GATEWAY(
         None, "GatewayClass whose Gateways are served, beside the endpoints of LB_DISCOVERY; none: off."
-    )
-    gateway_service: Label = GATEWAY(
-        None, "Service of the balancer's pods, in their namespace: each Gateway gets one that is made like it."
     )
 
     connect_timeout: Seconds = TIMEOUTS(2.0, "Seconds to connect to an endpoint.")
