@@ -21,6 +21,7 @@ class AccessEntry:
         "bytes_received",
         "bytes_sent",
         "client",
+        "cluster",
         "connect",
         "endpoint",
         "first_byte",
@@ -29,6 +30,7 @@ class AccessEntry:
         "queue",
         "reason",
         "request_id",
+        "route",
         "status",
         "strategy",
         "total",
@@ -57,6 +59,10 @@ class AccessEntry:
         """Seconds from the request's head to the response's last byte."""
         self.endpoint = ""
         """`host:port` of the last attempt's endpoint."""
+        self.cluster = ""
+        """Whose endpoints were to choose from."""
+        self.route = ""
+        """The HTTPRoute that the request went by, with its namespace; empty where there is none."""
         self.attempts = 0
         self.strategy = ""
         self.reason = ""
@@ -109,7 +115,8 @@ class AccessLog:
             f'"status":{entry.status},"bytes_received":{entry.bytes_received},"bytes_sent":{entry.bytes_sent},'
             f'"queue":{_seconds(entry.queue)},"connect":{_seconds(entry.connect)},'
             f'"first_byte":{_seconds(entry.first_byte)},"total":{entry.total:.6f},'
-            f'"endpoint":{_or_null(entry.endpoint)},"attempts":{entry.attempts},'
+            f'{_where(entry) if entry.cluster else ""}"endpoint":{_or_null(entry.endpoint)},'
+            f'"attempts":{entry.attempts},'
             f'"strategy":{quoted(entry.strategy)},"reason":{_or_null(entry.reason)}}}\n'
         )
 
@@ -120,6 +127,10 @@ class AccessLog:
 
 def _seconds(value: float | None) -> str:
     return "null" if value is None else f"{value:.6f}"
+
+
+def _where(entry: AccessEntry) -> str:
+    return f'"cluster":{quoted(entry.cluster)},"route":{_or_null(entry.route)},'
 
 
 def _or_null(text: str) -> str:

@@ -127,6 +127,8 @@ class Attempts(Timed):
         entry.queue = self.queue_took if self.queue_took >= 0.0 else None
         entry.connect = self.connect_took if self.connect_took >= 0.0 else None
         entry.endpoint = self.endpoint.address if self.endpoint is not None else ""
+        # A request of no route was for no cluster.
+        entry.cluster = self.cluster.name if self.attempts or self.reason != "no route" else ""
         entry.attempts = self.attempts
         entry.strategy = self.cluster.pool.strategy_name
         entry.reason = self.reason

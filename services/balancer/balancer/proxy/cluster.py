@@ -65,7 +65,18 @@ class Routed:
     Made once for all requests that are alike, and not changed after that.
     """
 
-    __slots__ = ("_edited", "_edited_from", "cluster", "error", "head", "redirect", "response", "route", "timeout")
+    __slots__ = (
+        "_edited",
+        "_edited_from",
+        "attempt_timeout",
+        "cluster",
+        "error",
+        "head",
+        "redirect",
+        "response",
+        "route",
+        "timeout",
+    )
 
     def __init__(self, cluster: Cluster, route: str = "") -> None:
         self.cluster = cluster
@@ -80,6 +91,8 @@ class Routed:
         """Sends the client elsewhere."""
         self.error: Error | None = None
         """Why it goes nowhere."""
+        self.attempt_timeout = 0.0
+        """Seconds for an endpoint to begin its response; 0: as the settings say."""
         self.timeout = -1.0
         """Seconds for the whole request; 0: no limit; below 0: as the cluster's policy says."""
         self._edited_from: ResponseHead | None = None

@@ -22,6 +22,7 @@ from balancer.proxy.fields import prefers_json
 from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
 from balancer.proxy.http_service import HttpService
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, STALE, ClientStream, Connecting, Receiver, ServerStream
+from balancer.proxy.interfaces import SENT as WAS_SENT
 from balancer.proxy.messages import NO_FIELDS, Headers, Peer, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
@@ -278,6 +279,8 @@ class Exchange(Attempts, Receiver):
             if self._kept_size > self.cluster.policy.retry_buffer:
                 self._keep_no_more()
             self.server.resume_reading(NOT_CONNECTED)
+        if self.routed.attempt_timeout > 0 and self.state == SENT:
+            self.arm(now + self.routed.attempt_timeout)
 
     def _keep_no_more(self) -> None:
         """The body is longer than what is kept for a retry: from here on there is none once it has been sent."""
@@ -393,6 +396,10 @@ class Exchange(Attempts, Receiver):
         elif self._connecting is not None:
             self._connecting.cancel()
             self.attempt_failed(Kind.CONNECT_TIMEOUT, NOT_PROCESSED)
+        elif self.state == SENT and self.stream is not None:
+            # The route's own patience with an endpoint has come to its end.
+            self.stream.reset()
+            self.attempt_failed(Kind.TIMED_OUT, WAS_SENT)
 
     def _at_total_timeout(self) -> Outcome:
         """Who was waited for when the time was up, in the words of the table that says who is charged."""
@@ -419,6 +426,8 @@ class Exchange(Attempts, Receiver):
             and self._answered_elsewhere(head, ended, now)
         ):
             return
+        if self.routed.attempt_timeout > 0:
+            self.arm(0.0)
         self._become(RESPONDING)
         self.status = status
         self.reason = ""
@@ -578,6 +587,7 @@ class Exchange(Attempts, Receiver):
         """What there is to say of it at its end, after `took` seconds."""
         self.describe(entry)
         entry.request_id = self.request_id.decode("latin-1")
+        entry.route = self.routed.route
         entry.method = self.info.method
         entry.path = self.info.path
         entry.status = self.status

@@ -100,6 +100,7 @@ class SiteRouter(Router):
             routed.response = rule.response.then(backend.response) if rule.response is not None else backend.response
         if rule.timeout is not None:
             routed.timeout = rule.timeout
+        routed.attempt_timeout = rule.backend_timeout or 0.0
         return routed
 
 

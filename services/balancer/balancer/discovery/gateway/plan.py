@@ -135,7 +135,11 @@ def steps_to_plan(world: World, context: Context) -> Generator[None, None, Plan]
 
 def _problem(gateway: Gateway) -> str:
     """What keeps a Gateway from being taken at all; empty: nothing."""
-    return "Addresses cannot be chosen: each Gateway gets that of its Service." if gateway.addresses else ""
+    return (
+        "Addresses cannot be chosen: each Gateway gets that of its Service."
+        if any(each.get("value") for each in gateway.addresses)
+        else ""
+    )
 
 
 def _ports(draft: _Draft) -> list[int]:
