@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GENERATORS = [
     "tools/version.py",
     "tools/settings.py",
+    "tools/policies.py",
     "tools/metrics.py",
     "tools/dashboard.py",
     "tools/chart.py",

@@ -83,7 +83,7 @@ class Balancer:
         self._counters = Counters()
         self._decisions = DecisionLog()
         self._strategy_name = settings.strategy
-        self._pool = self._new_pool(DEFAULT_CLUSTER)
+        self._pool = self._new_pool(DEFAULT_CLUSTER, settings, settings.strategy)
         self._pool.subscribe(self)
         self._wheel = TimerWheel(self._clock())
         self._poller = Poller(self._wheel, self._clock, Buffers(settings.max_buffer_memory or default_limit()))
@@ -255,19 +255,23 @@ class Balancer:
         self._proxy.discovered()
 
     def switch_strategy(self, name: str) -> None:
-        """Choose by another strategy from now on, in every cluster. Raises ValueError for one that there is not."""
+        """Choose by another strategy from now on, where a cluster has none of its own.
+
+        Raises ValueError for one that there is not.
+        """
         self._pool.use(self._strategy(name), name, self._clock())
         self._strategy_name = name
-        for pool in self._gateways.pools() if self._gateways is not None else ():
-            pool.use(self._strategy(name), name, self._clock())
+        if self._gateways is not None:
+            self._gateways.use(name, self._random)
 
-    def _new_pool(self, cluster: str) -> Pool:
-        """A pool by the settings; all tell of their decisions in one log."""
-        name = self._strategy_name
-        return Pool(self._strategy(name), name, _policy(self._settings), self._random, cluster, self._decisions)
+    def _new_pool(self, cluster: str, settings: Settings, name: str) -> Pool:
+        """A pool by `settings` and the strategy `name`; all pools tell of their decisions in one log."""
+        strategy = strategies.load(name, self._random, settings.hash_key)
+        return Pool(strategy, name, _policy(settings), self._random, cluster, self._decisions)
 
-    def _new_fleet(self, cluster: str) -> Pool:
-        pool = self._new_pool(cluster)
+    def _new_fleet(self, cluster: str, settings: Settings, own_strategy: bool) -> Pool:
+        """The pool of a route's cluster, which may have settings of its own."""
+        pool = self._new_pool(cluster, settings, settings.strategy if own_strategy else self._strategy_name)
         self._admin.follow(pool)
         return pool
 

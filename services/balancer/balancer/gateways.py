@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from balancer.balancing.endpoint import Endpoint, Snapshot
 from balancer.balancing.pool import Pool
 from balancer.balancing.retry import RetryBudget
+from balancer.balancing.strategies import load
 from balancer.discovery.gateway.backends import ClusterSpec
 from balancer.discovery.gateway.control import Config, GatewayControl
 from balancer.discovery.gateway.objects import Secret
@@ -32,6 +33,7 @@ from balancer.tracing import Tracer
 
 FEATURES: Final = (
     "Gateway",
+    "GatewayAddressEmpty",
     "GatewayHTTPListenerIsolation",
     "GatewayPort8080",
     "HTTPRoute",
@@ -40,6 +42,7 @@ FEATURES: Final = (
     "HTTPRoute308RedirectStatusCode",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteBackendTimeout",
     "HTTPRouteDestinationPortMatching",
     "HTTPRouteHostRewrite",
     "HTTPRouteMethodMatching",
@@ -59,12 +62,19 @@ FEATURES: Final = (
 log = structlog.get_logger()
 
 
+class NewPool(Protocol):
+    """Makes the pool of a cluster by its settings; with `own_strategy` by their strategy too, else by that in force."""
+
+    def __call__(self, cluster: str, settings: Settings, own_strategy: bool) -> Pool: ...
+
+
 class Fleet:
     """A cluster and its pool; told by the pool what happens to endpoints."""
 
-    def __init__(self, cluster: Cluster, spec: ClusterSpec | None) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, own_strategy: bool) -> None:
         self.cluster = cluster
-        self.spec = spec
+        self.settings = settings
+        self.own_strategy = own_strategy
 
     def joined(self, endpoint: Endpoint) -> None:
         """Nothing to prepare: connections are made when they are needed."""
@@ -98,12 +108,7 @@ class Gateways:
     """Every open port and every cluster of the Gateways."""
 
     def __init__(
-        self,
-        settings: Settings,
-        context: Context,
-        new_pool: Callable[[str], Pool],
-        nowhere: Cluster,
-        tracer: Tracer | None,
+        self, settings: Settings, context: Context, new_pool: NewPool, nowhere: Cluster, tracer: Tracer | None
     ) -> None:
         """`new_pool` makes the pool of a cluster; `nowhere` is the cluster of requests that go to none."""
         self.settings = settings
@@ -123,11 +128,12 @@ class Gateways:
         """Have these clusters, beside those that are there."""
         for spec in specs:
             before = self.fleets.get(spec.name)
-            pool = self._new_pool(spec.name)
-            settings, context = self.settings, self.context
+            settings = self.settings.model_copy(update=dict(spec.overrides))
+            own_strategy = any(field == "strategy" for field, _ in spec.overrides)
+            pool, context = self._new_pool(spec.name, settings, own_strategy), self.context
             budget = RetryBudget(settings.retry_budget)
             cluster = Cluster(spec.name, pool, Policy(settings), budget, upstreams(settings, context))
-            fleet = Fleet(cluster, spec)
+            fleet = Fleet(cluster, settings, own_strategy)
             pool.subscribe(fleet)
             self.fleets[spec.name] = fleet
             if before is not None:
@@ -205,6 +211,13 @@ class Gateways:
         """The pools of all clusters."""
         for fleet in self.fleets.values():
             yield fleet.cluster.pool
+
+    def use(self, strategy: str, random: Random) -> None:
+        """Choose by another strategy from now on, where a cluster has none of its own."""
+        now = self.context.clock()
+        for fleet in self.fleets.values():
+            if not fleet.own_strategy:
+                fleet.cluster.pool.use(load(strategy, random, fleet.settings.hash_key), strategy, now)
 
     def idle_connections(self, endpoint: Endpoint) -> int:
         """Unused connections kept open to `endpoint`."""

@@ -8,6 +8,7 @@ from typing import Any
 from balancer.discovery.gateway import objects
 from balancer.discovery.gateway.objects import Json, Secret
 from balancer.discovery.gateway.plan import Context, Plan, plan
+from balancer.discovery.gateway.policies import load_balancing_policy
 from balancer.discovery.gateway.world import World
 
 CONTROLLER = "lb/lb"
@@ -79,6 +80,7 @@ def world(
     secrets: list[Json] | None = None,
     grants: list[Json] | None = None,
     namespaces: dict[str, dict[str, str]] | None = None,
+    policies: list[Json] | None = None,
 ) -> World:
     front = service("front", "lb-system", [{"port": 80}], selector={"app": "lb"})
     found = [objects.gateway(each) for each in (gateways if gateways is not None else [gateway()])]
@@ -97,6 +99,7 @@ def world(
             ("", name): objects.namespace({"metadata": {"name": name, "labels": labels}})
             for name, labels in spaces.items()
         },
+        policies={each.meta.key: each for each in map(load_balancing_policy, policies or [])},
     )
 
 
@@ -119,6 +122,7 @@ def planned(there: World) -> Plan:
         {**there.services, **written},
         there.secrets,
         there.namespaces,
+        there.policies,
     )
     return plan(after, context())
 

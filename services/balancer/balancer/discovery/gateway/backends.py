@@ -24,6 +24,8 @@ class ClusterSpec:
     port_name: str
     """The name that its EndpointSlices know the port by; empty: it is the only one."""
     protocol: str
+    overrides: tuple[tuple[str, object], ...] = ()
+    """Settings of its own, by a LoadBalancingPolicy: fields and values."""
 
     @property
     def name(self) -> str:

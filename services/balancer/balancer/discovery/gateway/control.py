@@ -26,6 +26,8 @@ from balancer.discovery.gateway.lease import Leadership
 from balancer.discovery.gateway.listeners import Usable
 from balancer.discovery.gateway.objects import GROUP, Json, Key
 from balancer.discovery.gateway.plan import Context, Plan, PortPlan, steps_to_plan
+from balancer.discovery.gateway.policies import GROUP as POLICY_GROUP
+from balancer.discovery.gateway.policies import PLURAL, load_balancing_policy
 from balancer.discovery.gateway.secrets import wanted_secrets
 from balancer.discovery.gateway.watch import Watcher
 from balancer.discovery.gateway.world import World
@@ -86,6 +88,8 @@ class GatewayControl:
         self._grants = self._watcher(f"/apis/{GROUP}/v1beta1/referencegrants", objects.reference_grant)
         self._services = self._watcher("/api/v1/services", objects.service)
         self._namespaces = self._watcher("/api/v1/namespaces", objects.namespace)
+        policies = f"/apis/{POLICY_GROUP}/v1alpha1/{PLURAL}"
+        self._policies = self._watcher(policies, load_balancing_policy)
         slices = "/apis/discovery.k8s.io/v1/endpointslices"
         self._slices = Watcher(self._api, slices, objects.endpoint_slice, self._slices_changed, random)
         self._by_service: dict[Key, dict[Key, objects.Slice]] = {}
@@ -115,6 +119,7 @@ class GatewayControl:
             self._grants,
             self._services,
             self._namespaces,
+            self._policies,
             self._slices,
         ]
         try:
@@ -165,6 +170,7 @@ class GatewayControl:
             services=dict(self._services.objects),
             secrets={key: found for watcher, _ in self._secrets.values() for key, found in watcher.objects.items()},
             namespaces=dict(self._namespaces.objects),
+            policies=dict(self._policies.objects),
         )
 
     async def _planned(self, world: World) -> Plan:

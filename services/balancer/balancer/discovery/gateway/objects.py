@@ -161,11 +161,11 @@ class Slice:
 def gateway_class(item: Json) -> GatewayClass:
     spec = item["spec"]
     controller, parameters = spec["controllerName"], spec.get("parametersRef")
-    return GatewayClass(_meta("GatewayClass", item), controller, parameters is not None, item.get("status") or {})
+    return GatewayClass(meta_of("GatewayClass", item), controller, parameters is not None, item.get("status") or {})
 
 
 def gateway(item: Json) -> Gateway:
-    meta, spec = _meta("Gateway", item), item["spec"]
+    meta, spec = meta_of("Gateway", item), item["spec"]
     infrastructure = spec.get("infrastructure") or {}
     return Gateway(
         meta=meta,
@@ -197,7 +197,7 @@ def _listener(item: Json, namespace: str) -> Listener:
 
 
 def http_route(item: Json) -> HttpRoute:
-    meta, spec = _meta("HTTPRoute", item), item["spec"]
+    meta, spec = meta_of("HTTPRoute", item), item["spec"]
     parents: Sequence[Json] = spec.get("parentRefs") or ()
     return HttpRoute(
         meta=meta,
@@ -212,7 +212,7 @@ def http_route(item: Json) -> HttpRoute:
 def reference_grant(item: Json) -> ReferenceGrant:
     spec = item["spec"]
     return ReferenceGrant(
-        _meta("ReferenceGrant", item),
+        meta_of("ReferenceGrant", item),
         tuple((each.get("group", ""), each["kind"], each["namespace"]) for each in spec.get("from") or ()),
         tuple((each.get("group", ""), each["kind"], each.get("name") or "") for each in spec.get("to") or ()),
     )
@@ -222,7 +222,7 @@ def service(item: Json) -> Service:
     spec, metadata = item["spec"], item["metadata"]
     balanced = (item.get("status") or {}).get("loadBalancer") or {}
     return Service(
-        meta=_meta("Service", item),
+        meta=meta_of("Service", item),
         type=spec.get("type") or "ClusterIP",
         cluster_ip=spec.get("clusterIP") or "",
         ports=tuple(_service_port(each) for each in spec.get("ports") or ()),
@@ -247,7 +247,7 @@ def secret(item: Json) -> Secret:
     data = item.get("data") or {}
     is_tls = item.get("type") == "kubernetes.io/tls"
     certificate, key = ((_pem(data.get(name)) if is_tls else None) for name in ("tls.crt", "tls.key"))
-    return Secret(_meta("Secret", item), certificate, key)
+    return Secret(meta_of("Secret", item), certificate, key)
 
 
 def _pem(encoded: str | None) -> bytes | None:
@@ -259,7 +259,7 @@ def _pem(encoded: str | None) -> bytes | None:
 
 
 def namespace(item: Json) -> Namespace:
-    return Namespace(_meta("Namespace", item), item["metadata"].get("labels") or {})
+    return Namespace(meta_of("Namespace", item), item["metadata"].get("labels") or {})
 
 
 def endpoint_slice(item: Json) -> Slice:
@@ -267,7 +267,7 @@ def endpoint_slice(item: Json) -> Slice:
     kept = {name: item.get(name) for name in ("addressType", "ports", "endpoints")}
     # Of the metadata only what parse reads: managedFields alone would be half of the memory.
     kept["metadata"] = {"name": item["metadata"]["name"]}
-    return Slice(_meta("EndpointSlice", item), labels.get("kubernetes.io/service-name") or "", kept)
+    return Slice(meta_of("EndpointSlice", item), labels.get("kubernetes.io/service-name") or "", kept)
 
 
 def ref(item: Json, namespace: str, group: str, kind: str) -> Ref:
@@ -282,7 +282,8 @@ def ref(item: Json, namespace: str, group: str, kind: str) -> Ref:
     )
 
 
-def _meta(kind: str, item: Json) -> Meta:
+def meta_of(kind: str, item: Json) -> Meta:
+    """Which object it is."""
     metadata = item["metadata"]
     return Meta(
         kind=kind,

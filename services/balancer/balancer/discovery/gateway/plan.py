@@ -7,16 +7,17 @@ longer than requests should wait.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from balancer.discovery.gateway import addresses
+from balancer.discovery.gateway import addresses, policies
 from balancer.discovery.gateway.addresses import ServiceWrite
 from balancer.discovery.gateway.attachment import attach, parents
 from balancer.discovery.gateway.backends import ClusterSpec
 from balancer.discovery.gateway.conditions import Condition, merged
 from balancer.discovery.gateway.listeners import Checked, Usable, check
 from balancer.discovery.gateway.objects import Gateway, GatewayClass, HttpRoute, Json, Key, Secret
+from balancer.discovery.gateway.policies import LoadBalancingPolicy
 from balancer.discovery.gateway.rules import Translated, translate
 from balancer.discovery.gateway.world import World
 from balancer.routing.site import Site
@@ -105,10 +106,16 @@ def steps_to_plan(world: World, context: Context) -> Generator[None, None, Plan]
     result = Plan()
     gateways = world.our_gateways()
     drafts = {each.meta.key: _Draft(each, check(world, each, context.usable), {}) for each in gateways}
+    overrides, judged = policies.attach(world)
+    _take_policies(world, context, judged, result)
     yield
     for route in sorted(world.routes.values(), key=lambda each: (each.meta.created, each.meta.key)):
         _take_route(world, context, route, drafts, result)
         yield
+    for name, spec in result.clusters.items():
+        own = overrides.get((spec.namespace, spec.service), ())
+        if own:
+            result.clusters[name] = replace(spec, overrides=own)
     accepted = {each.meta.key: _problem(each) == "" for each in gateways}
     wanted = {
         addresses.service_name(draft.gateway): (draft.gateway, _ports(draft))
@@ -131,6 +138,22 @@ def steps_to_plan(world: World, context: Context) -> Generator[None, None, Plan]
             }
             _write(result, found.meta.kind, found, status)
     return result
+
+
+def _take_policies(world: World, context: Context, judged: list[policies.Judged], result: Plan) -> None:
+    by_policy: dict[Key, list[policies.Judged]] = {}
+    for each in judged:
+        by_policy.setdefault(each.policy.meta.key, []).append(each)
+    for told in by_policy.values():
+        policy = told[0].policy
+        before = policy.status.get("ancestors") or ()
+        ancestors = [each for each in before if each.get("controllerName") != world.controller]
+        for each in told:
+            ancestor = {"group": "", "kind": str(each.target.get("kind")), "name": str(each.target.get("name"))}
+            present: Json = next((one for one in before if one.get("ancestorRef") == ancestor), {})
+            conditions = merged(present.get("conditions") or (), [each.condition], policy.meta.generation, context.now)
+            ancestors.append({"ancestorRef": ancestor, "controllerName": world.controller, "conditions": conditions})
+        _write(result, policy.meta.kind, policy, {"ancestors": ancestors})
 
 
 def _problem(gateway: Gateway) -> str:
@@ -293,7 +316,9 @@ def _gateway_conditions(draft: _Draft, problem: str, has_address: bool) -> list[
     return [accepts, programmed]
 
 
-def _write(result: Plan, kind: str, found: GatewayClass | Gateway | HttpRoute, status: dict[str, Any]) -> None:
+def _write(
+    result: Plan, kind: str, found: GatewayClass | Gateway | HttpRoute | LoadBalancingPolicy, status: dict[str, Any]
+) -> None:
     """Note a status that is not what it should be; what others have put beside ours stays as it is."""
     if any(found.status.get(name) != value for name, value in status.items()):
         result.statuses.append(StatusWrite(kind, found.meta.key, found.meta.version, status))

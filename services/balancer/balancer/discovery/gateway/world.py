@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from balancer.discovery.gateway.objects import (
     Gateway,
@@ -17,6 +18,9 @@ from balancer.discovery.gateway.objects import (
     Secret,
     Service,
 )
+
+if TYPE_CHECKING:
+    from balancer.discovery.gateway.policies import LoadBalancingPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class World:
     services: Mapping[Key, Service] = field(default_factory=dict)
     secrets: Mapping[Key, Secret] = field(default_factory=dict)
     namespaces: Mapping[Key, Namespace] = field(default_factory=dict)
+    policies: Mapping[Key, LoadBalancingPolicy] = field(default_factory=dict)
 
     def our_gateways(self) -> list[Gateway]:
         """The Gateways of our classes, the oldest first."""

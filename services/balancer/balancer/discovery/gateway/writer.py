@@ -16,6 +16,8 @@ from balancer.discovery.gateway.addresses import ServiceWrite
 from balancer.discovery.gateway.api import CONFLICT, MISSING, ClusterApi, Refused
 from balancer.discovery.gateway.objects import GROUP, Json
 from balancer.discovery.gateway.plan import Plan, StatusWrite
+from balancer.discovery.gateway.policies import GROUP as POLICY_GROUP
+from balancer.discovery.gateway.policies import PLURAL
 from balancer.discovery.kubeapi import ApiError
 
 AT_ONCE: Final = 8
@@ -26,6 +28,7 @@ RETRY: Final = 1.0
 PATHS: Final = {
     "GatewayClass": f"/apis/{GROUP}/v1/gatewayclasses",
     "Gateway": f"/apis/{GROUP}/v1/namespaces/{{}}/gateways",
+    "LoadBalancingPolicy": f"/apis/{POLICY_GROUP}/v1alpha1/namespaces/{{}}/{PLURAL}",
     "HTTPRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/httproutes",
 }
 

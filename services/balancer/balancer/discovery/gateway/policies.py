@@ -1,0 +1,167 @@
+"""LoadBalancingPolicy: settings of our own for one Service, by attachment (GEP-713).
+
+It holds what the release's settings hold for all clusters, by the names that the chart gives them, read and checked by
+the settings' own table. Of several for one Service the oldest counts; the others are told that they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from balancer.balancing.strategies import STRATEGIES
+from balancer.discovery.gateway.conditions import Condition
+from balancer.discovery.gateway.objects import Json, Key, Meta, meta_of
+from balancer.discovery.gateway.world import World
+from balancer.settings import table
+
+GROUP: Final = "policy.lb"
+PLURAL: Final = "loadbalancingpolicies"
+
+FIELDS: Final = (
+    "strategy",
+    "hash_key",
+    "endpoint_max_requests",
+    "queue_size",
+    "queue_timeout",
+    "retries",
+    "retry_budget",
+    "retry_statuses",
+    "connect_timeout",
+    "response_timeout",
+    "total_timeout",
+    "eject_after",
+    "eject_time",
+    "eject_max_share",
+    "panic_share",
+    "slow_start",
+)
+"""The settings that one cluster may have for itself."""
+
+Overrides = tuple[tuple[str, object], ...]
+"""Settings' fields, with their values as the settings hold them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancingPolicy:
+    meta: Meta
+    targets: tuple[Json, ...]
+    """The Services, as written."""
+    settings: Json
+    status: Json
+
+
+def load_balancing_policy(item: Json) -> LoadBalancingPolicy:
+    spec = item["spec"]
+    settings = {name: value for name, value in spec.items() if name != "targetRefs"}
+    meta = meta_of("LoadBalancingPolicy", item)
+    return LoadBalancingPolicy(meta, tuple(spec.get("targetRefs") or ()), settings, item.get("status") or {})
+
+
+def camel_case(field: str) -> str:
+    """`eject_after` as the chart and the policy call it: `ejectAfter`."""
+    first, *others = field.split("_")
+    return first + "".join(each.capitalize() for each in others)
+
+
+def parsed(settings: Json) -> Overrides:
+    """The settings of a policy. Raises ValueError, in words, for one that is none or not allowed."""
+    rows = {camel_case(row.field): row for row in table() if row.field in FIELDS}
+    found: list[tuple[str, object]] = []
+    for name, value in sorted(settings.items()):
+        row = rows.get(name)
+        if row is None:
+            raise ValueError(f"{name} is no setting of a cluster")
+        if row.field == "strategy" and value not in STRATEGIES:
+            # A class of one's own is for whoever installs the balancer, not for whoever may write a policy.
+            raise ValueError(f"strategy: allowed: {', '.join(STRATEGIES)}")
+        try:
+            found.append((row.field, row.kind.parse(value)))
+        except (ValueError, TypeError):
+            raise ValueError(f"{name}: allowed: {row.allowed}") from None
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A policy's target, and what is said of it there."""
+
+    policy: LoadBalancingPolicy
+    target: Json
+    condition: Condition
+
+
+def attach(world: World) -> tuple[Mapping[Key, Overrides], list[Judged]]:
+    """By Service, what its policy sets; and what every policy is told of each of its targets."""
+    effective: dict[Key, Overrides] = {}
+    judged: list[Judged] = []
+    for policy in sorted(world.policies.values(), key=lambda each: (each.meta.created, each.meta.key)):
+        for target in policy.targets:
+            key = policy.meta.namespace, str(target.get("name"))
+            judged.append(Judged(policy, target, _judge(world, policy, target, key, effective)))
+    return effective, judged
+
+
+def _judge(
+    world: World, policy: LoadBalancingPolicy, target: Json, key: Key, effective: dict[Key, Overrides]
+) -> Condition:
+    if (target.get("group") or "", target.get("kind")) != ("", "Service"):
+        return Condition("Accepted", False, "Invalid", "Only Services can be targets.")
+    if key not in world.services:
+        return Condition("Accepted", False, "TargetNotFound", f"There is no Service {key[0]}/{key[1]}.")
+    if key in effective:
+        return Condition("Accepted", False, "Conflicted", "An older policy is for the same Service.")
+    try:
+        overrides = parsed(policy.settings)
+    except ValueError as problem:
+        return Condition("Accepted", False, "Invalid", f"{problem}.")
+    effective[key] = overrides
+    return Condition("Accepted", True, "Accepted")
+
+
+def crd() -> dict[str, Any]:
+    """The definition of the kind, its schema from the settings' table."""
+    target = {
+        "type": "object",
+        "required": ["kind", "name"],
+        "properties": {
+            "group": {"type": "string", "default": ""},
+            "kind": {"type": "string", "enum": ["Service"]},
+            "name": {"type": "string", "minLength": 1, "maxLength": 253},
+        },
+    }
+    properties: dict[str, Any] = {
+        "targetRefs": {
+            "description": "Services of the policy's own namespace.",
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 16,
+            "items": target,
+        }
+    }
+    for row in table():
+        if row.field in FIELDS:
+            properties[camel_case(row.field)] = {
+                "description": f"{row.meaning} Allowed: {row.allowed}. Without it: as the release's settings say.",
+                # Numbers and texts both: what is allowed is said by the status, in words.
+                "x-kubernetes-preserve-unknown-fields": True,
+            }
+    status = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    spec = {"type": "object", "required": ["targetRefs"], "properties": properties}
+    schema = {"type": "object", "required": ["spec"], "properties": {"spec": spec, "status": status}}
+    version = {
+        "name": "v1alpha1",
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": schema},
+    }
+    names = {"kind": "LoadBalancingPolicy", "plural": PLURAL, "singular": "loadbalancingpolicy", "shortNames": ["lbp"]}
+    metadata = {"name": f"{PLURAL}.{GROUP}", "labels": {"gateway.networking.k8s.io/policy": "Direct"}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": metadata,
+        "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
