@@ -153,9 +153,9 @@ def test_ten_thousand_routes_cost_little_more_than_a_few(kind: Callable[[int], E
 
     def cost(table: Table) -> float:
         begun = time.perf_counter()
-        for _ in range(1_000):
+        for _ in range(50):
             assert table.route(request) is not None
         return time.perf_counter() - begun
 
     # A scan would cost a thousand times as much: wide, for a machine that does other things too.
-    assert min(cost(many) for _ in range(3)) < 4 * min(cost(few) for _ in range(3))
+    assert min(cost(many) for _ in range(30)) < 10 * min(cost(few) for _ in range(30))
