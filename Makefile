@@ -19,7 +19,7 @@ TESTS ?= tests
 
 .DEFAULT_GOAL := help
 .SILENT:
-.PHONY: help setup run demo stress test test-quick test-compiled e2e soak check format lint types imports generated \
+.PHONY: help setup run demo stress test test-quick test-compiled e2e soak check format lint words types imports generated \
 	generate lock compiled images image-sizes bench bench-quick bench-pi profile clean
 
 ##@ Use it
@@ -42,7 +42,7 @@ stress: .venv/.ready  ## Load a running balancer (N=1000 C=50 DIGITS=10-1000 URL
 
 ##@ Change it
 
-check: lint types imports generated  ## Formatting, lint, types, layers, and that generated files are in step
+check: lint words types imports generated  ## Formatting, lint, plain words, types, layers, generated files in step
 
 test: .venv/.ready  ## Every test that can run on this machine but the cluster's (TESTS=tests/pi for a part)
 	$(VENV)/pytest $(TESTS) --ignore tests/e2e
@@ -81,7 +81,7 @@ compiled: .venv-compiled/.ready  ## Make .venv-compiled from the wheels that the
 images:  ## Build lb-balancer and lb-pi, tagged as the chart's defaults ask (BASE=python:3.14-slim@sha256:…)
 	test -n "$(VERSION)" || { echo "images: no appVersion in charts/lb/Chart.yaml" >&2; exit 1; }
 	for image in lb-balancer lb-pi; do \
-	    echo "images: building $$image:$(VERSION) (the first time about three minutes, later seconds)" >&2; \
+	    echo "images: building $$image:$(VERSION) (the first time it compiles for some minutes, later seconds)" >&2; \
 	    started=$$(date +%s); \
 	    docker build --quiet $(if $(BASE),--build-arg BASE=$(BASE)) --tag $$image:$(VERSION) services/$${image#lb-} >/dev/null || exit 1; \
 	    echo "images: built in $$(( $$(date +%s) - started )) s" >&2; \
@@ -110,6 +110,9 @@ profile: .venv-compiled/.ready  ## Flame graphs of the balancer under load, inte
 lint: .venv/.ready
 	$(VENV)/ruff format --check $(SOURCES)
 	$(VENV)/ruff check $(SOURCES)
+
+words: .venv/.ready
+	$(VENV)/python tools/words.py
 
 types: .venv/.ready
 	$(VENV)/mypy $(SOURCES)

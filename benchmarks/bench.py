@@ -47,7 +47,7 @@ class Bench:
                 self.peers.append(peer)
 
     def setup(self, mode: str = "http", *, access_log: bool = False) -> Setup:
-        """What the peers are told, in front of the common endpoints."""
+        """The peers' settings, in front of the common endpoints."""
         return Setup(self.folder, self.endpoints, mode, access_log, core=self.balancer_core)
 
     def running(self, mode: str, *, access_log: bool) -> list[Peer]:

@@ -1,7 +1,7 @@
 """Fleets of unequal endpoints, each with a script of its own: the reason to have a balancer at all.
 
 An endpoint serves as a process with a few workers does: so many requests at a time, the others wait in its queue. How
-much work a request is, it says itself (X-Work, multiples of MEAN), so that it is the same whoever balances it and
+much work a request is, it says itself (X-Work, multiples of MEAN), so that it is the same under every balancer, and
 wherever it ends; one that says nothing only asks whether somebody is there, and is answered at once by all.
 
 `python -m benchmarks.fleets FLEET SEED PORT…` serves a fleet. Its time begins with the first request that is work.
@@ -69,7 +69,7 @@ def _awake(script: Script) -> float:
 
 
 class Time:
-    """Seconds since the first request that was work; whoever waits for a moment is called then."""
+    """Seconds since the first request that was work; then everyone who waits for a moment is called."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

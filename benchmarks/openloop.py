@@ -5,7 +5,7 @@ generator was held up or every connection waited, has begun to wait all the same
 core that the endpoints have too; vegeta, tried first, could ask no more than 2,000 times a second there.
 
 Requests are due in even groups each millisecond; with a seed at random times (a Poisson process), each with a path and
-an amount of work (the header X-Work, 1 on average) drawn from it too: whoever is asked with the same seed is asked
+an amount of work (the header X-Work, 1 on average) drawn from it too: two programs that get the same seed get
 the same at the same times. `python -m benchmarks.openloop PORT RATE SECONDS TIMEOUT` prints a JSON list of
 `[status, seconds]`, status 0 for a request that was cut or had no answer in time.
 """

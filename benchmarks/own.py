@@ -3,7 +3,7 @@
 Run it with the interpreter whose balancer is to be measured: `.venv/bin/python -m benchmarks.own` for the source,
 `.venv-compiled/bin/python -m benchmarks.own` for what the images run. The connections are real, their transports only
 keep what was written last: left is the code of `proxy/` and `balancing/`, measured to some 20 ns, where the whole costs
-15,000 and cannot be told to a thousand. `perf record --call-graph dwarf` on this program tells where they go.
+15,000 and cannot be measured to a thousand. `perf record --call-graph dwarf` on this program tells where they go.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `command` on `core` alone, its output in `folder`/output.log."""
     pinned = ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
-    # What the program is told by its environment is told here, not by the shell that started the benchmark.
+    # The benchmark sets the program's environment here; the shell that started it has no say.
     base = {key: value for key, value in os.environ.items() if not key.startswith(("LB_", "PI_", "KUBE"))}
     with (folder / "output.log").open("ab") as output:
         return subprocess.Popen(

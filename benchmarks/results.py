@@ -129,7 +129,7 @@ def number(value: float) -> str:
 
 
 def slow_interpreter(interpreter: str) -> str:
-    """What to tell of a Python that was not built for speed, as tools/interpreter.py describes it; else nothing."""
+    """What to say about a Python that was not built for speed, as tools/interpreter.py describes it; else nothing."""
     if PLAIN not in interpreter:
         return ""
     return (

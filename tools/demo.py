@@ -48,8 +48,8 @@ GUIDE = """
        see why it went where it went. The same from a terminal:
            curl -X PUT {admin}/api/strategy -H 'Authorization: Bearer {token}' \\
                 -H 'Content-Type: application/json' -d '{{"strategy": "least-response-time"}}'
-    3  The failing backend is ejected after five failures in a row, or for failing far oftener than the rest, and comes
-       back when its time is over: its card counts down, and the list below tells each step.
+    3  The failing backend is ejected after five failures in a row, or for failing far more often than the rest, and
+       comes back when its time is over: its card counts down, and the list below shows each step.
     4  Drain a backend by hand with the button on its card, watch its requests in flight end, and take it back.
     5  Stop one that is well, and see that no client notices, for its requests go again to another endpoint:
            kill {victim}

@@ -1,7 +1,7 @@
 """Which Python to measure with: how one was built, and where on this machine one is that was built for speed.
 
 The images' Python is built with optimisation by profile (PGO) and at link time (LTO), as Debian's is; pyenv's is not,
-unless it is told to: three requests of a hundred for each second of the balancer's CPU time (docs/performance.md).
+unless asked to: three requests of a hundred for each second of the balancer's CPU time (docs/performance.md).
 
 `PYTHON tools/interpreter.py` says how that Python was built; `--best` prints the path of the first one that was built
 for speed and can make an environment, or of the one that runs this when there is none.

@@ -25,7 +25,7 @@ LOCKS = {
 """Each lock file and what is resolved for it, in the order in which they build on each other."""
 
 COMPILE = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
-# Whoever installs has a registry configured; its address is no part of what is locked.
+# The one who installs has a registry configured; its address is not locked.
 ANONYMOUS = ["--no-emit-index-url", "--custom-compile-command", "make lock"]
 
 

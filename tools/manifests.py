@@ -23,7 +23,7 @@ HEAD = """\
 """
 RENDER = ["helm", "template", "lb", "charts/lb", "--namespace", "default", "--no-hooks"]
 OF_HELM = {"helm.sh/chart", "app.kubernetes.io/managed-by"}
-"""Labels that tell of an installation by Helm, which this is not."""
+"""Labels of an installation by Helm, which this is not."""
 
 
 def manifests() -> str:

@@ -49,7 +49,7 @@ class Nginx(Peer):
         )
 
     def _servers(self) -> str:
-        # As many failures in a row as ours and the others are told.
+        # As many failures in a row as in our settings and the others'.
         failing = f"max_fails={FAILURES} fail_timeout={self.setup.eject_time:g}s"
         return " ".join(f"server {address} {failing};" for address in self.setup.endpoints)
 

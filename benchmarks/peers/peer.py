@@ -1,4 +1,4 @@
-"""What the compared programs have in common: what they are told, and how they are started and stopped."""
+"""What the compared programs have in common: their settings, and how they are started and stopped."""
 
 from __future__ import annotations
 

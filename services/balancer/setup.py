@@ -34,7 +34,7 @@ def hot_modules() -> list[str]:
 
 
 def extensions() -> list[Extension]:
-    """The compiled modules of a wheel; none for an editable install, or for whoever asks for a pure one."""
+    """The compiled modules of a wheel; none for an editable install, or with BALANCER_COMPILE=off."""
     if "bdist_wheel" not in sys.argv or os.environ.get("BALANCER_COMPILE", "on") == "off":
         return []
     from mypyc.build import mypycify  # only a build that compiles needs it

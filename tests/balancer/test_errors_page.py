@@ -1,4 +1,4 @@
-"""docs/errors.md tells of every error that the balancer can answer, with its status and its Proxy-Status token."""
+"""docs/errors.md lists every error that the balancer can answer, with its status and its Proxy-Status token."""
 
 from __future__ import annotations
 

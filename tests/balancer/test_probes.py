@@ -1,4 +1,4 @@
-"""Active health checks on real sockets: what endpoints of each kind are found to be, and what the pool is told."""
+"""Active health checks on real sockets: what endpoints of each kind are found to be, and what the pool learns."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def kubectl() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def cluster() -> None:
-    """Whoever asks for it needs the cluster that KUBECONFIG names."""
+    """For tests that need the cluster that KUBECONFIG names."""
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("KUBECONFIG does not name a cluster")
 

@@ -15,7 +15,7 @@ def built(kubectl: Any) -> Any:
 
 
 def without_helm(resource: Any) -> Any:
-    """A resource of the chart without what tells of Helm."""
+    """A resource of the chart without the traces of Helm."""
     labels = resource["metadata"]["labels"]
     del labels["helm.sh/chart"], labels["app.kubernetes.io/managed-by"]
     return resource

@@ -122,7 +122,7 @@ class Balancer:
         headers: dict[str, str] | None = None,
         watch: Callable[[str], None] = lambda name: None,
     ) -> list[str]:
-        """Who answered each of `count` requests, `clients` at a time, of which `watch` is told at once.
+        """Who answered each of `count` requests, `clients` at a time, `watch` is called with each name at once.
 
         Fails when one was answered wrongly.
         """

@@ -1,7 +1,7 @@
 {{/*
 Pods of a component's Deployment. Takes a list: root, component.
 
-Whoever scales by hand or by autoscaler is not overruled: an upgrade keeps what runs, unless the value has changed since
+Scaling by hand or by an autoscaler is not overruled: an upgrade keeps what runs, unless the value has changed since
 the last one (the Deployment's annotation lb/replicas tells), and an autoscaler that is switched on finds what runs, or
 its minimum. Empty where there is an autoscaler and no cluster to ask (`helm template`).
 */}}

@@ -72,7 +72,7 @@ class Streak:
 
 
 class Schedule:
-    """Who is to be checked when. Times in seconds on the clock of whoever asks."""
+    """Who is to be checked when. Times in seconds on the caller's clock."""
 
     def __init__(self, interval: float, random: Random) -> None:
         self._interval = interval
@@ -258,7 +258,7 @@ class Ask:
 
 
 def _words(error: OSError) -> str:
-    """`connection refused`, whoever phrased it; a failed look-up's number is none of errno's."""
+    """`connection refused`, however it was phrased; a failed look-up's number is none of errno's."""
     number = error.errno or 0
     told = os.strerror(number) if number in errno.errorcode else error.strerror or str(error)
     return told.lower()

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 
 class Request(Protocol):
-    """What is told of a request when its span begins."""
+    """What is known of a request when its span begins."""
 
     @property
     def method(self) -> str: ...
@@ -55,7 +55,7 @@ class Request(Protocol):
 def create() -> Tracer | None:
     """The tracer that the environment asks for; None where it asks for none, or what it asks for cannot be had.
 
-    What stands in the way is told as a warning: a balancer without traces is better than none.
+    What stands in the way is logged as a warning: a balancer without traces is better than none.
     """
     if not wanted(os.environ):
         return None
@@ -142,7 +142,7 @@ class Span:
     def __init__(self, span: trace.Span) -> None:
         self._span = span
         self.recorded: bool = span.is_recording()
-        """Whether anybody will see it: else nothing need be told of it."""
+        """Whether anybody will see it: else nothing is recorded."""
         context = span.get_span_context()
         parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
         self.fields: list[tuple[bytes, bytes]] = [(b"traceparent", parent.encode())]

@@ -1,4 +1,4 @@
-"""The pool of worker processes and the queue before it. Nothing polls: sockets tell of answers and of deaths."""
+"""The pool of worker processes and the queue before it. Nothing polls: sockets report answers and deaths."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class TestLeastConnections:
 
 
 class Scripted:
-    """A random source that says what it is told to."""
+    """A random source with prepared answers."""
 
     def __init__(self, *numbers: float) -> None:
         self.numbers = list(numbers)

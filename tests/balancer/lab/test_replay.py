@@ -1,4 +1,4 @@
-"""Recorded traffic: what a log says of costs, workers and speeds is found again, and a bad or short log is told."""
+"""Recorded traffic: what a log says of costs, workers and speeds is found again, and a bad or short log is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of leaving: what happens to requests, downloads and tunnels when the balancer is told to stop."""
+"""The order of leaving: what happens to requests, downloads and tunnels after SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes stream: memory stays bounded whoever is slow, and nobody's slowness is another's."""
+"""Bytes stream: memory stays bounded whichever side is slow, and nobody's slowness is another's."""
 
 from __future__ import annotations
 

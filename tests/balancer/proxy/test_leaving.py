@@ -1,4 +1,4 @@
-"""Whoever leaves first: clients in mid-request, endpoints between and amid responses."""
+"""Who leaves first: clients in mid-request, endpoints between and amid responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client may send, how much and how slowly; and what it is told when it is too much."""
+"""What a client may send, how much and how slowly; and what it receives when it is too much."""
 
 from __future__ import annotations
 

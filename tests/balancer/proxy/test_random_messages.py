@@ -202,7 +202,7 @@ class World:
 
 
 class OneClient(RuleBasedStateMachine):
-    """One client and its connection, opened anew when the balancer has closed it."""
+    """One client and its connection, opened again when the balancer has closed it."""
 
     world: ClassVar[World]
 

@@ -1,6 +1,6 @@
 """Who may do what at the admin port.
 
-Reading is free to whoever reaches the port (LB_ADMIN_HOST is 127.0.0.1 unless set otherwise). Changing needs the
+Reading is free to anyone who reaches the port (LB_ADMIN_HOST is 127.0.0.1 unless set otherwise). Changing needs the
 bearer token. A browser is a way past both: a page of another site can send requests here from the operator's own
 machine. So nothing is answered to another site's page (no CORS header is ever sent, `Sec-Fetch-Site` and `Origin` are
 checked), and nothing to a page whose own name was pointed at this address (DNS rebinding): a public DNS name in `Host`
@@ -130,5 +130,5 @@ class Auth:
 
 
 def who(request: web.Request) -> dict[str, str]:
-    """Whoever asks, for the audit log: holders of the token are told apart by where they are and what they use."""
+    """Who asks, for the audit log: it distinguishes holders of the token by address and user agent."""
     return {"by": request.remote or "unknown", "agent": request.headers.get("User-Agent", "")[:100]}

@@ -1,4 +1,4 @@
-"""What happens, told at once to whoever listens: the stream behind the dashboard.
+"""What happens, sent at once to every listener: the stream behind the dashboard.
 
 Server-sent events. A listener that does not keep up gets fewer events, told as `missed`, and is dropped when it takes
 none for long; what is kept for it never grows beyond BACKLOG.

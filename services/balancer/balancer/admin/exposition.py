@@ -25,7 +25,7 @@ SLICE = 100
 """Readings rendered in one go: about a millisecond of work."""
 UNITS = ("seconds", "bytes")
 TOLD = frozenset((*SECONDS, inf))
-"""Bounds of the buckets that are told; finer ones are counted for the dashboard."""
+"""Bounds of the exported buckets; finer ones are counted for the dashboard."""
 
 
 class BalancerCollector(Collector):

@@ -81,7 +81,7 @@ class Feed:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def hello(self) -> tuple[bytes, ...]:
-        """What a new listener is told first: who this is, the last five minutes, the endpoints, recent decisions."""
+        """What a new listener receives first: who this is, the last five minutes, the endpoints, recent decisions."""
         running = self._running
         about: View = {
             "version": __version__,

@@ -24,7 +24,7 @@ PERCENTILES = (0.5, 0.9, 0.99)
 def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
     """The value (s) below which `share` of the observations lie, linear within its bucket; None without observations.
 
-    As Prometheus' histogram_quantile: what lies beyond the last bound is told as that bound.
+    As Prometheus' histogram_quantile: what lies beyond the last bound is reported as that bound.
     """
     total = sum(counts)
     if not total:
@@ -131,7 +131,7 @@ class _Totals:
 
 
 def _latency(running: Running) -> Histogram:
-    # A TCP connection lasts as long as its two ends like: what tells of the endpoints is the time to connect.
+    # A TCP connection lasts as long as its two ends like: what describes the endpoints is the time to connect.
     counters = running.counters
     return counters.connect_seconds if running.settings.mode == "tcp" else counters.total_seconds
 

@@ -65,7 +65,7 @@ class Running:
     pool: Pool
     counters: Counters
     clock: Callable[[], float]
-    """Seconds on the clock that the pool's times are told in."""
+    """Seconds on the clock of the pool's times."""
     discovery: DiscoveryStatus
     proxy: ProxyStatus
     switch_strategy: Callable[[str], None]

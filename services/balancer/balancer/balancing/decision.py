@@ -25,7 +25,7 @@ EVENTS: Final = (
     "strategy",
     "strategy_failed",
 )
-"""Every transition that a pool's subscribers are told of, by name."""
+"""Every transition that a pool reports to its subscribers, by name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from balancer.balancing.strategies import STRATEGIES, load
 from balancer.balancing.strategies.strategy import Strategy, turn
 
 SHOWN: Final = 16
-"""Candidates told of, at most."""
+"""Candidates listed, at most."""
 
 _OUT_SHOWN: Final = 4
 """Of these, places kept for endpoints that were out, where there are any."""

@@ -94,7 +94,7 @@ def _help() -> int:
 
 
 def _settings() -> Settings | None:
-    """The settings, or None once their faults have been told."""
+    """The settings, or None after printing what is wrong with them."""
     from balancer.settings import SettingsError, load
 
     try:

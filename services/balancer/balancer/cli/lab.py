@@ -96,7 +96,7 @@ def main(asked: argparse.Namespace) -> int:
 
 
 def _setting(asked: argparse.Namespace) -> tuple[Setting, str]:
-    """What to simulate, and what to tell of it first. Raises ValueError or OSError."""
+    """What to simulate, and what to say about it first. Raises ValueError or OSError."""
     policy = Policy(
         endpoint_max_requests=asked.limit,
         eject_after=asked.eject_after,

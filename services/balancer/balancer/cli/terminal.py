@@ -1,4 +1,4 @@
-"""`top` and `explain`: a running balancer as its admin port tells of it, in the terminal."""
+"""`top` and `explain`: a running balancer in the terminal, read from its admin port."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Admin:
         self.url = url.rstrip("/")
 
     def get(self, path: str) -> Json:
-        """The JSON at `path`, which whoever reaches the port may read. Raises Unreachable."""
+        """The JSON at `path`, which needs no token. Raises Unreachable."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # an HTTP_PROXY is not meant for this
         try:
             with opener.open(self.url + path, timeout=TIMEOUT) as response:

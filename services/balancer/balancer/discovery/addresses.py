@@ -33,5 +33,5 @@ def read_address(text: object, family: str) -> str | None:
 
 
 def read_port(number: object) -> int | None:
-    """A port that there is; uvloop would take any other modulo 65536, and reach whoever listens there."""
+    """A port that there is; uvloop would take any other modulo 65536, and reach another listener."""
     return number if isinstance(number, int) and 1 <= number <= 65535 else None

@@ -102,7 +102,7 @@ class DnsDiscovery:
             await asyncio.sleep(min(TTL_MOST, max(self.ttl_least, answer.ttl)))
 
     async def _resolve(self) -> Answer:
-        """Ask whoever knows. Raises ResolutionError."""
+        """Ask the resolvers. Raises ResolutionError."""
         literal = _literal(self._name)
         if literal:
             return Answer((literal,), TTL_MOST)
@@ -110,7 +110,7 @@ class DnsDiscovery:
         if local:
             return Answer(_usable(local), HOSTS_TTL)
         try:
-            # Made anew each time, so that a changed resolv.conf counts.
+            # Made each time, so that a changed resolv.conf counts.
             resolver = dns.asyncresolver.Resolver(str(self.resolv_conf))
         except (dns.exception.DNSException, OSError) as error:
             raise ResolutionError("unconfigured", f"{self.resolv_conf} names no DNS server: {error}.") from error

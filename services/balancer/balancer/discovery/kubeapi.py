@@ -2,7 +2,7 @@
 
 The official client loads configuration, authenticates, verifies and speaks HTTP; what it brings is plain JSON. Its
 models and its watch are left out: the models of a slice cost 4 MB and most of the time of an event, and the watch
-retries by itself what must be told apart here (410, a silent connection, a refusal). It re-reads a rotated in-cluster
+retries by itself what must be kept apart here (410, a silent connection, a refusal). It re-reads a rotated in-cluster
 token each minute; for every other credential that changed (kubeconfig, certificates, the authority) connect again.
 """
 
@@ -53,16 +53,16 @@ class SliceApi:
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self.client = client
-        """Configured and authenticated, for whoever asks for more than slices (gateway/api.py)."""
+        """Configured and authenticated, for callers that ask for more than slices (gateway/api.py)."""
         self.server: str = client.configuration.host
         self.namespace = namespace
         """The namespace that we are in: the pod's own, or the one of the kubeconfig's context."""
 
     @classmethod
     async def connect(cls, environ: Mapping[str, str] = os.environ, secrets: Path = SECRETS) -> SliceApi:
-        """Read the configuration anew: of KUBECONFIG, else of the pod, else of ~/.kube/config. Raises ApiError."""
+        """Read the configuration again: of KUBECONFIG, else of the pod, else of ~/.kube/config. Raises ApiError."""
         configuration = Configuration()
-        configuration.retries = None  # ours are told in the status
+        configuration.retries = None  # ours are counted in the status
         try:
             if not environ.get("KUBECONFIG") and environ.get("KUBERNETES_SERVICE_HOST"):
                 files = str(secrets / "token"), str(secrets / "ca.crt")

@@ -183,7 +183,7 @@ class KubernetesDiscovery:
         self.status.fresh()
 
     async def _list(self, api: SliceApi, namespace: str) -> None:
-        """Take everything anew. Raises ApiError."""
+        """List everything again. Raises ApiError."""
         slices: list[Slice] = []
         version = await api.list_all(namespace, self._service, lambda item: slices.append(parse(item, self._port)))
         self.status.count("list")
@@ -269,7 +269,7 @@ class KubernetesDiscovery:
         if error.kind == "gone":
             self._version = ""
         else:
-            # Made anew, so that a token, certificate or kubeconfig that was changed meanwhile counts.
+            # Made again, so that a token, certificate or kubeconfig that was changed meanwhile counts.
             await self._disconnect()
         if error.kind in EXCUSED and error.kind not in self._excused:
             self._excused.add(error.kind)

@@ -14,7 +14,7 @@ MAX_FIELD = 1024
 
 
 class AccessEntry:
-    """What the access log tells of one request (in TCP mode, one connection). Filled by the proxy, and reused by it."""
+    """What the access log says about one request (in TCP mode, one connection). The proxy fills and reuses it."""
 
     __slots__ = (
         "attempts",

@@ -1,4 +1,4 @@
-"""In a pod, messages name the chart's value beside each variable: whoever installed lb by Helm has set no variable."""
+"""In a pod, messages name the chart's value beside each variable: a user of Helm has set no variable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decision as response header fields, for whoever asked with X-LB-Explain and may know."""
+"""A decision as response header fields, for a client that sent X-LB-Explain with the token."""
 
 from __future__ import annotations
 

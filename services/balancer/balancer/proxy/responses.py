@@ -1,4 +1,4 @@
-"""The responses that we make ourselves: one table from what went wrong to what the client is told.
+"""The responses that we make ourselves: one table from what went wrong to what the client receives.
 
 Each error has a status, a token for the Proxy-Status field (RFC 9209 §2.3), and words. The reason is the same in the
 header, in the log line and in the metric label. docs/errors.md tells cause and remedy of each.

@@ -100,7 +100,7 @@ LOGS = Group("Logs")
 
 
 class Settings(BaseModel):
-    """What the balancer was told to do: frozen, valid, and free of contradictions."""
+    """All settings: frozen, valid, and free of contradictions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -270,7 +270,7 @@ class Settings(BaseModel):
     )
 
     access_log: Switch = LOGS(True, "Whether requests are logged, one JSON object a line.")
-    access_log_sample: Share = LOGS(1.0, "Share of the requests that the access log tells of.")
+    access_log_sample: Share = LOGS(1.0, "Share of the requests that the access log records.")
     slow_request: SecondsOrNone = LOGS(None, "Seconds above which a request is always logged, whatever the sample.")
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], kinds.one_of(["debug", "info", "warning", "error"])

@@ -222,7 +222,7 @@ class Balancer:
         self.signal(signal.SIGUSR1)
         deadline = time.monotonic() + SETTLE
         while not (told := re.search(r'^\{"garbage": (.*)\}$', self.log()[known:], re.MULTILINE)):
-            assert time.monotonic() < deadline, "it does not tell of its garbage"
+            assert time.monotonic() < deadline, "it does not report its garbage"
             time.sleep(0.01)
         kinds: dict[str, int] = json.loads(told[1])
         return kinds

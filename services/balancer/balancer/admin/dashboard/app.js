@@ -111,7 +111,7 @@ function happened(at, what, detail, kind = "") {
   announce(`${what}. ${detail ?? ""}`);
 }
 
-// --- what is told
+// --- news
 
 const WORDS = { backoff: "asks us to back off", drained: "drained by hand", undrained: "taken back",
   panic: "panic, all endpoints are used", calm: "panic is over", zone_left: "other zones are used too", zone_back: "only its own zone is used again" };

@@ -20,7 +20,7 @@ export class Decisions {
     this.forget();
   }
 
-  // The balancer has been started anew: the list begins again.
+  // The balancer has been restarted: the list begins again.
   forget() {
     this.last = 0;
     this.waiting = [];

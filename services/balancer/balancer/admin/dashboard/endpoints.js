@@ -127,7 +127,7 @@ const clusterOf = (e) => (e.cluster === "default" ? "" : e.cluster);
 
 const text = (e) => [clusterOf(e), e.address, e.pod, e.zone, e.node, e.state, WORDS[e.state]].join(" ").toLowerCase();
 
-// What is told of an endpoint beyond its figures: why it is out, and until when.
+// What is shown of an endpoint beyond its figures: why it is out, and until when.
 function reason(e) {
   if (e.ejected_for !== null && e.eligible) return `Ejected, but used: panic. ${duration(e.ejected_for)} left`;
   if (e.ejected_for !== null) return `Back in ${duration(e.ejected_for)}`;

@@ -1,4 +1,4 @@
-"""Consistent-hash: the same key goes to the same endpoint, whoever else comes or goes."""
+"""Consistent-hash: the same key goes to the same endpoint, whichever others come or go."""
 
 from __future__ import annotations
 

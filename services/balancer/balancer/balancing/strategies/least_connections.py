@@ -1,4 +1,4 @@
-"""Least-connections: whoever has the least to do."""
+"""Least-connections: the endpoint with the least to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Least-response-time: whoever is likely to answer first."""
+"""Least-response-time: the endpoint that is likely to answer first."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class RoundRobin(Strategy):
             self._resize(owner, owner.size + 1)
 
     def removed(self, endpoint: Endpoint) -> None:
-        """Leave the ring; whoever was next stays next."""
+        """Leave the ring; the next one stays next."""
         turn = self._turns.pop(endpoint)
         owner = turn.owner
         if owner.size == 1:
