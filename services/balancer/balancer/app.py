@@ -26,6 +26,7 @@ from balancer.balancing.decision import DecisionLog
 from balancer.balancing.endpoint import Endpoint, Snapshot
 from balancer.balancing.pool import DEFAULT_CLUSTER, Policy, Pool
 from balancer.counters import Counters
+from balancer.heap import Heap
 from balancer.log import AccessLog, Output
 from balancer.probes import Probes
 from balancer.proxy.buffers import Buffers, default_limit
@@ -86,7 +87,9 @@ class Balancer:
         self._pool = self._new_pool(DEFAULT_CLUSTER, settings, settings.strategy)
         self._pool.subscribe(self)
         self._wheel = TimerWheel(self._clock())
-        self._poller = Poller(self._wheel, self._clock, Buffers(settings.max_buffer_memory or default_limit()))
+        buffers = Buffers(settings.max_buffer_memory or default_limit())
+        self._heap = Heap(buffers)
+        self._poller = Poller(self._wheel, self._clock, buffers)
         self._output = Output(1, delay=0.1)
         access_log = (
             AccessLog(self._output, settings.access_log_sample, settings.slow_request, self._random)
@@ -240,6 +243,7 @@ class Balancer:
             now = self._clock()
             self._wheel.advance(now)
             self._pool.tick(now)
+            self._heap.tick(now)
             if self._gateways is not None:
                 for pool in self._gateways.pools():
                     pool.tick(now)

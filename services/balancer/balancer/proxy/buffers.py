@@ -15,10 +15,10 @@ LARGE: Final = 256 * 1024
 """Bytes read at once, and unsent on one connection, while little waits in all."""
 MIDDLE: Final = 64 * 1024
 SMALL: Final = 16 * 1024
-MUCH_SHARE: Final = 1 / 64
-"""Share of the account up to which pieces are large."""
-MORE_SHARE: Final = 1 / 8
-"""Share of the account up to which pieces are of middling size."""
+LITTLE: Final = 2 << 20
+"""Bytes that wait in all up to which pieces are large."""
+SOME: Final = 6 << 20
+"""Up to which they are of middling size."""
 
 DEFAULT_SHARE: Final = 0.25
 """Of the memory that this container or machine has."""
@@ -27,23 +27,27 @@ DEFAULT_SHARE: Final = 0.25
 class Buffers:
     """Bytes that wait in all, and the size of the next piece."""
 
-    __slots__ = ("_more", "_much", "limit", "piece", "unsent")
+    __slots__ = ("_more", "_much", "limit", "most", "piece", "unsent")
 
     def __init__(self, limit: int) -> None:
         """`limit`: LB_MAX_BUFFER_MEMORY (bytes)."""
         self.limit = limit
         self.unsent = 0
         """Bytes that wait to be sent, on all connections."""
+        self.most = 0
+        """The most that waited since whoever reads this has set it."""
         self.piece = LARGE
         """Bytes to read at once; also the high-water mark of each connection."""
-        self._much = min(int(limit * MUCH_SHARE), 8 << 20)
-        self._more = min(int(limit * MORE_SHARE), 32 << 20)
+        self._much = min(limit // 16, LITTLE)
+        self._more = min(limit // 4, SOME)
         self.add(0)
 
     def add(self, size: int) -> None:
         """`size` bytes more wait; fewer, if it is negative."""
         unsent = self.unsent + size
         self.unsent = unsent
+        if unsent > self.most:
+            self.most = unsent
         if unsent <= self._much:
             self.piece = LARGE
         elif unsent <= self._more:

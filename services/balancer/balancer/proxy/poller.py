@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from mypy_extensions import mypyc_attr
+from mypy_extensions import mypyc_attr, trait
 
 from balancer.proxy import descriptors
 from balancer.proxy.buffers import Buffers
@@ -52,6 +52,15 @@ class Watched(Timed):
         raise NotImplementedError
 
 
+@trait
+class Idler:
+    """Keeps connections for later, and can do without some of them."""
+
+    def make_room(self) -> bool:
+        """Close some that have idled longest; False when there is none."""
+        raise NotImplementedError
+
+
 class Poller:
     """Tells each `Watched` of its events; owns the descriptors of the data plane."""
 
@@ -66,6 +75,7 @@ class Poller:
         "_watched",
         "buffers",
         "clock",
+        "idlers",
         "max_files",
         "open_files",
         "wheel",
@@ -77,6 +87,8 @@ class Poller:
         self.buffers = buffers
         self.open_files = 0
         """Descriptors of the data plane: of clients, endpoints and listening sockets."""
+        self.idlers: list[Idler] = []
+        """Who keeps connections that are not in use."""
         self.max_files = max(2, descriptors.raise_limit() - descriptors.RESERVED)
         """As many as it may have of them."""
         self._loop = asyncio.get_running_loop()
@@ -91,7 +103,10 @@ class Poller:
 
     def take_descriptor(self) -> None:
         """Ask whether there is one more. Raises OSError when there is none: a fault of ours, and of no endpoint."""
-        if self.open_files >= self.max_files:
+        if self.open_files < self.max_files:
+            return
+        # What they close is closed at the batch's end: until then the reserve serves.
+        if not any(each.make_room() for each in self.idlers):
             raise OSError(errno.EMFILE, "too many open files")
 
     def add(self, watched: Watched, fd: int, events: int) -> None:

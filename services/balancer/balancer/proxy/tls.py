@@ -20,6 +20,8 @@ from balancer.proxy.transport import NOBODY, Transport
 
 RECORD: Final = 16384
 """Bytes of the longest TLS record's content."""
+ENCRYPTED: Final = 4 * RECORD
+"""Bytes that go through OpenSSL's buffer at once: it keeps as many for the connection's life."""
 HANDSHAKE: Final = 22
 """The first byte of a TLS connection."""
 
@@ -150,10 +152,13 @@ class TlsTransport(Transport):
         pieces = []
         view = memoryview(data)
         position = 0
-        while position < len(data):
-            position += self._ssl.write(view[position : position + RECORD])
+        end = len(data)
+        while position < end:
+            stop = min(position + ENCRYPTED, end)
+            while position < stop:  # one record a call
+                position += self._ssl.write(view[position:stop])
             pieces.append(self._outgoing.read())
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read(self) -> None:
         try:

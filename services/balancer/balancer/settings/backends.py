@@ -69,6 +69,8 @@ def _host(v6: str | None, host: str | None) -> str:
             return str(IPv4Address(host))
         except AddressValueError:
             raise ValueError(f"{host!r} is no IPv4 address") from None
+    if len(host) > 253 or any(not label or len(label) > 63 for label in host.rstrip(".").split(".")):
+        raise ValueError(f"{host!r} is no host name: a part of it is empty or too long")
     return host
 
 

@@ -15,11 +15,13 @@ from balancer.proxy.http1.client import ClientConnection
 class Idle:
     """A stack of connections; one is in at most one stack, and knows whether by `idle`."""
 
-    __slots__ = ("count", "top")
+    __slots__ = ("bottom", "count", "top")
 
     def __init__(self) -> None:
         self.top: ClientConnection | None = None
         """The one used last."""
+        self.bottom: ClientConnection | None = None
+        """The one that has idled longest."""
         self.count = 0
 
     def push(self, connection: ClientConnection) -> None:
@@ -29,6 +31,8 @@ class Idle:
         connection.below = top
         if top is not None:
             top.above = connection
+        else:
+            self.bottom = connection
         self.top = connection
         self.count += 1
 
@@ -41,6 +45,8 @@ class Idle:
             above.below = below
         if below is not None:
             below.above = above
+        else:
+            self.bottom = above
         connection.idle = False
         connection.above = None
         connection.below = None

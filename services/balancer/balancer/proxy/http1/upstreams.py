@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.proxy.connector import Connector, Opener, failure_of
 from balancer.proxy.http1.client import ClientConnection, Owner
 from balancer.proxy.http1.idle import Idle
 from balancer.proxy.interfaces import NOT_PROCESSED, ClientStream, Connecting, Receiver, Upstreams
+from balancer.proxy.poller import Idler
 from balancer.proxy.service import Context
 from balancer.proxy.timers import TimerWheel
 from balancer.proxy.transport import Transport
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
+
+
+MAX_IDLE: Final = 1024
+"""Idle connections to one endpoint; in all as many as there are descriptors, the longest idle make room."""
 
 
 class Http1Owner(Owner):
@@ -53,6 +58,8 @@ class Http1Owner(Owner):
         if idle is None:
             idle = self._idle[endpoint] = Idle()
         idle.push(connection)
+        if idle.count > MAX_IDLE and idle.bottom is not None:
+            self._drop(idle, idle.bottom)
         self.wheel.arm(connection, now + self._keepalive_timeout)
 
     def lost(self, connection: ClientConnection) -> None:
@@ -72,6 +79,24 @@ class Http1Owner(Owner):
             connection = idle.top
             idle.remove(connection)
             self._close(connection)
+
+    def make_room(self) -> bool:
+        """Close the connection that has idled longest of all; False when none idles."""
+        longest: Idle | None = None
+        for idle in self._idle.values():
+            bottom = idle.bottom
+            if bottom is None:
+                continue
+            if longest is None or longest.bottom is None or bottom.idle_since < longest.bottom.idle_since:
+                longest = idle
+        if longest is None or longest.bottom is None:
+            return False
+        self._drop(longest, longest.bottom)
+        return True
+
+    def _drop(self, idle: Idle, connection: ClientConnection) -> None:
+        idle.remove(connection)
+        self._close(connection)
 
     def close(self) -> None:
         """Close every idle connection, and from now on each that becomes idle."""
@@ -113,7 +138,7 @@ class Opening(Connecting, Opener):
         self._receiver.attempt_failed(failure_of(error), NOT_PROCESSED, str(error))
 
 
-class Http1Upstreams(Upstreams):
+class Http1Upstreams(Upstreams, Idler):
     """Hands out HTTP/1 connections: each carries one request at a time."""
 
     __slots__ = ("connector", "counters", "owner")
@@ -122,6 +147,7 @@ class Http1Upstreams(Upstreams):
         self.counters = context.counters
         self.owner = Http1Owner(settings, context.wheel, context.clock)
         self.connector = Connector(settings, context, ("http/1.1",))
+        context.poller.idlers.append(self)
 
     def take(self, endpoint: Endpoint, receiver: Receiver, idle_since: float) -> ClientStream | None:
         connection = self.owner.take(endpoint, idle_since)
@@ -131,6 +157,9 @@ class Http1Upstreams(Upstreams):
 
     def connect(self, endpoint: Endpoint, receiver: Receiver) -> Connecting:
         return Opening(self, endpoint, receiver)
+
+    def make_room(self) -> bool:
+        return self.owner.make_room()
 
     def close_idle(self, endpoint: Endpoint) -> None:
         self.owner.close_idle(endpoint)
