@@ -309,6 +309,7 @@ def test_a_backend_is_read(text: str, spec: EndpointSpec) -> None:
         ("10.0.0.256:80", "no IPv4 address"),
         ("http://pi:80", "a URL"),
         ("pi_{}:80", "no host name"),
+        ("a..b:80", "no host name"),
         ("pi:80;weight=0", "above 0"),
         ("pi:80;weight=-1", "not weight=N"),
         ("pi:80;colour=red", "not weight=N"),

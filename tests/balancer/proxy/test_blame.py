@@ -121,7 +121,7 @@ async def test_the_total_time_charges_no_endpoint_for_a_slow_download(start: Sta
     async with Endpoint(balancer.endpoints[0], sends_on), await Client.connect(balancer.port) as client:
         await client.send(GET)
         deadline = time.monotonic() + 5
-        while balancer.metric("lb_requests_in_flight") and time.monotonic() < deadline:
+        while balancer.metric("lb_requests_in_flight") and time.monotonic() < deadline:  # noqa: ASYNC110 (it is another process that is waited for)
             await asyncio.sleep(0.05)
     assert charges.since() == {}
 
