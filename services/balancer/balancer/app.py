@@ -26,11 +26,11 @@ from balancer.balancing.decision import DecisionLog
 from balancer.balancing.endpoint import Endpoint, Snapshot
 from balancer.balancing.pool import DEFAULT_CLUSTER, Policy, Pool
 from balancer.counters import Counters
-from balancer.heap import Heap
 from balancer.log import AccessLog, Output
 from balancer.probes import Probes
 from balancer.proxy.buffers import Buffers, default_limit
 from balancer.proxy.certificates import ServerCertificate
+from balancer.proxy.heap import Heap
 from balancer.proxy.http import HttpProxy
 from balancer.proxy.poller import Poller
 from balancer.proxy.service import Context
