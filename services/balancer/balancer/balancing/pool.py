@@ -118,11 +118,22 @@ class Pool:
             endpoint = self._second_choice(request, excluded, now)
             if endpoint is None:
                 raise self._refusal(excluded, view)
-        lease = Lease(self, endpoint, now)
+        lease = self._take(endpoint, now)
         if view is not None:
             decision = self._record(view, endpoint, None)
             if explain:
                 lease.decision = decision
+        return lease
+
+    def lease_at(self, endpoint: Endpoint, now: float) -> Lease | None:
+        """A lease on this very endpoint, for a client that is bound to it; None where it can't be had now."""
+        if not endpoint.eligible or (self._limited and self._admission.capacity <= 0):
+            return None
+        return self._take(endpoint, now)
+
+    def _take(self, endpoint: Endpoint, now: float) -> Lease:
+        """Count a chosen endpoint as busy."""
+        lease = Lease(self, endpoint, now)
         self._choices += 1
         endpoint.chosen_at = self._choices
         in_flight = endpoint.in_flight + 1

@@ -33,9 +33,14 @@ class RequestInfo:
         return None
 
     def cookie(self, name: str) -> str | None:
-        """The value of the cookie `name`, or None."""
-        for pair in (self.header("cookie") or "").split(";"):
-            key, _, value = pair.partition("=")
-            if key.strip() == name:
-                return value.strip()
+        """The value of the cookie `name`, without quotes, from whichever Cookie field has it; or None."""
+        for field, line in self.headers:
+            if field.lower() != b"cookie":
+                continue
+            for pair in line.decode("latin-1").split(";"):
+                key, _, value = pair.partition("=")
+                if key.strip() == name:
+                    value = value.strip()
+                    quoted = len(value) > 1 and value[0] == value[-1] == '"'  # RFC 6265 §4.1.1: it may be, or not
+                    return value[1:-1] if quoted else value
         return None

@@ -7,6 +7,7 @@ below, which `_become` holds every change to.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
@@ -61,6 +62,11 @@ FRESH: Final = 0.5
 
 MAX_FREE_REPEATS: Final = 3
 """Streams refused unprocessed that are asked for again at the same endpoint, uncharged."""
+
+
+def _retry_after(head: ResponseHead) -> float | None:
+    """For how long (s) an endpoint asks us to back off, by its Retry-After; None: it does not."""
+    return max(0.0, head.retry_at - time.time()) if head.retry_at else head.retry_after
 
 
 class Exchange(Attempts, Receiver):
@@ -155,7 +161,44 @@ class Exchange(Attempts, Receiver):
         if total:
             self._total_deadline = now + total
             service.wheel.arm(self, self._total_deadline)
+        pinned = self.server.pinned
+        if self.info.method == "OPTIONS" and self.head.fields.max_forwards >= 0:
+            self._forward_once_less(now)
+        elif pinned is None or not self._go_on(pinned, now):
+            self.acquire(now)
+
+    def _forward_once_less(self, now: float) -> None:
+        """Max-Forwards (RFC 9110 §7.6.2): answer where it has come to 0, else say one less."""
+        fields = self.head.fields
+        if fields.max_forwards == 0:
+            answer = ResponseHead(200)
+            answer.length = 0
+            answer.fields = [(b"Allow", responses.ALLOWED), (b"Content-Length", b"0")]
+            self._answer(answer, now)
+            return
+        said = b"%d" % (fields.max_forwards - 1)
+        less = [(name, said if name.lower() == b"max-forwards" else value) for name, value in fields.fields]
+        head = self.head
+        self.head = RequestHead(
+            head.info.method, head.scheme, head.target, head.version, fields.with_fields(less, fields.authority)
+        )
         self.acquire(now)
+
+    def _go_on(self, pinned: ClientStream, now: float) -> bool:
+        """Use the connection that is bound to this client, if that can be had."""
+        self.server.pinned = None
+        pool = self.cluster.pool
+        lease = pool.lease_at(pinned.endpoint, now) if pinned.endpoint.cluster == pool.cluster else None
+        if lease is None or not pinned.reuse(self):
+            pinned.reset()
+            if lease is not None:
+                lease.close(UNUSED, now)
+            return False
+        self.lease = lease
+        self.endpoint = lease.endpoint
+        self.attempts += 1
+        self._send(pinned, now)
+        return True
 
     def request_data(self, data: bytes, now: float) -> None:
         """More of the request's body: payload, never empty."""
@@ -353,7 +396,7 @@ class Exchange(Attempts, Receiver):
         if not self.may_try_again(str(head.status), now):
             other.close(UNUSED, now)
             return False
-        self.close_lease(Outcome.answered(head.status, head.retry_after), now)
+        self.close_lease(Outcome.answered(head.status, _retry_after(head)), now)
         stream, self.stream = self.stream, None
         if stream is not None and not ended:
             stream.reset()
@@ -431,7 +474,7 @@ class Exchange(Attempts, Receiver):
         self._become(RESPONDING)
         self.status = status
         self.reason = ""
-        self._retry_after = head.retry_after
+        self._retry_after = _retry_after(head)
         extra = NO_FIELDS
         if not head.dated:
             extra = [(b"Date", self.http.date(now))]  # RFC 9110 §6.6.1
@@ -440,7 +483,7 @@ class Exchange(Attempts, Receiver):
         if body:
             self.bytes_sent += len(body)
         if ended:
-            self.stream = None
+            self._part()
         if self.routed.response is not None:
             head = self.routed.edited(head)
         self.server.respond(head, extra, body, ended, now)
@@ -462,9 +505,15 @@ class Exchange(Attempts, Receiver):
             if self.request_whole:
                 self._tunnel_ended(now)
             return
-        self.stream = None
+        self._part()
         self.server.end(trailers)
         self._answered(now)
+
+    def _part(self) -> None:
+        """The stream is free for anybody's next request; but one that authentication has bound stays this client's."""
+        stream, self.stream = self.stream, None
+        if stream is not None and stream.bound:
+            self.server.pinned = stream
 
     def _answered(self, now: float) -> None:
         """The response's last byte has been passed on; its stream has parted."""
@@ -481,6 +530,10 @@ class Exchange(Attempts, Receiver):
             if stream is not None:
                 stream.reset()
             self.attempt_failed(Kind.BAD_RESPONSE, BEGAN, "101 without an upgrade")
+            return
+        if head.upgrade and head.upgrade.lower() not in self.head.fields.upgrade.lower().split(b", "):
+            stream.reset()
+            self.attempt_failed(Kind.BAD_RESPONSE, BEGAN, "101 to a protocol that was not asked for")
             return
         self.lease.first_byte(now)
         self._become(TUNNEL)
@@ -534,9 +587,13 @@ class Exchange(Attempts, Receiver):
 
     def _redirect(self, head: ResponseHead, now: float) -> None:
         """Send the client elsewhere."""
+        self._answer(self.routed.edited(head), now)
+
+    def _answer(self, head: ResponseHead, now: float) -> None:
+        """Answer without an endpoint, and without a body."""
         self._become(RESPONDING)
         self.status = head.status
-        self.server.respond(self.routed.edited(head), [(b"Date", self.http.date(now))], b"", True, now)
+        self.server.respond(head, [(b"Date", self.http.date(now))], b"", True, now)
         self._end(now)
         self.server.finished(now)
 

@@ -7,6 +7,8 @@ into one object, which the connection keeps and uses again for equal fields.
 from __future__ import annotations
 
 import re
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from typing import Final
 
 from balancer.proxy.messages import HTTP_1_0, HTTP_2, Headers, Peer, RequestFields, ResponseHead
@@ -50,6 +52,10 @@ TRACE_CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
 """Fields by which a client says whose child its request is (W3C Trace Context)."""
 
 HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=\-]*)(?::[0-9]*)?")
+TE_TRAILERS: Final = (b"TE", b"trailers")
+FRAMING_TWINS: Final = frozenset({b"content_length", b"transfer_encoding"})
+"""Spelled with underscores: read as the fields that frame a message by CGI and WSGI."""
+_CONNECTION_BOUND: Final = (b"ntlm", b"negotiate")
 _VIA: Final = {10: b"1.0 lb", 11: b"1.1 lb", 20: b"2 lb"}
 MAX_REQUEST_ID: Final = 128
 
@@ -86,8 +92,10 @@ def fill_request(
         if lowered in HOP_BY_HOP or lowered in options:
             if lowered == b"upgrade":
                 fields.upgrade = value
-            elif lowered == b"te" and b"trailers" in value.lower():
-                kept.append((b"TE", b"trailers"))
+            elif lowered == b"te" and _takes_trailers(value) and TE_TRAILERS not in kept:
+                kept.append(TE_TRAILERS)
+        elif lowered in FRAMING_TWINS:
+            continue  # CGI and WSGI would read it as the field that it is not
         elif lowered == b"x-lb-explain":
             fields.explain = value
         elif _speaks_of_the_client(lowered):
@@ -107,6 +115,10 @@ def fill_request(
             fields.expects_continue = True
             kept.append((name, value))
         else:
+            if lowered == b"authorization" and binds_connection(value):
+                fields.bound = True
+            elif lowered == b"max-forwards" and value.isdigit() and len(value) < 10:
+                fields.max_forwards = int(value)
             kept.append((name, authority if lowered == b"host" and authority else value))
     if host is None and authority:
         kept.append((b"Host", authority))
@@ -114,15 +126,16 @@ def fill_request(
     kept += forwarded.fields()
     kept.append((b"Via", _VIA[version]))
     fields.fields = kept
-    fields.client = peer.address
+    fields.client = forwarded.client()
 
 
 class _Forwarded:
     """Who asked, and for what: our own word, and before it that of the proxies that are believed."""
 
-    __slots__ = ("_chain", "_host", "_scheme")
+    __slots__ = ("_chain", "_host", "_peer", "_scheme")
 
     def __init__(self, peer: Peer, host: bytes) -> None:
+        self._peer = peer
         self._chain = [peer.address.encode()]
         self._scheme = peer.scheme
         self._host = host
@@ -130,7 +143,8 @@ class _Forwarded:
     def takes(self, lowered: bytes, value: bytes) -> bool:
         """Believe what a trusted proxy says; False for a field that says none of this."""
         if lowered == b"x-forwarded-for":
-            self._chain.insert(-1, value)
+            if value:
+                self._chain.insert(-1, value)
         elif lowered == b"x-forwarded-proto":
             self._scheme = value
         elif lowered == b"x-forwarded-host":
@@ -138,6 +152,23 @@ class _Forwarded:
         else:
             return False
         return True
+
+    def client(self) -> str:
+        """Who asks: of the addresses that trusted proxies have passed on, the last that is none of theirs."""
+        peer = self._peer
+        client = peer.address
+        if not peer.trusted:
+            return client
+        for word in reversed(b",".join(self._chain[:-1]).split(b",")):
+            text = word.strip(b' \t"').decode("latin-1")
+            try:
+                address = ip_address(text.strip("[]"))
+            except ValueError:
+                break
+            client = str(address)
+            if not any(address in network for network in peer.proxies):
+                break
+        return client
 
     def fields(self) -> Headers:
         """The fields for the endpoint."""
@@ -164,11 +195,40 @@ def fill_response(head: ResponseHead, received: Headers, options: frozenset[byte
         ):
             continue
         else:
-            if lowered == b"retry-after" and value.isdigit() and len(value) < 10:
-                head.retry_after = float(value)
+            if lowered == b"retry-after":
+                _note_retry_after(head, value)
+            elif lowered == b"www-authenticate" and binds_connection(value):
+                head.bound = True
             elif lowered == b"date":
                 head.dated = True
             kept.append((name, value))
+
+
+def _note_retry_after(head: ResponseHead, value: bytes) -> None:
+    """Seconds, or a date (RFC 9110 §10.2.3); anything else says nothing."""
+    if value.isdigit():
+        head.retry_after = float(value[:10])
+    else:
+        try:
+            head.retry_at = parsedate_to_datetime(value.decode("latin-1")).timestamp()
+        except (ValueError, OverflowError):
+            head.retry_at = 0.0
+
+
+def binds_connection(value: bytes) -> bool:
+    """Whether a scheme of authentication holds for a connection, not for a request (RFC 4559 §6, MS-NTHT)."""
+    scheme = value.lstrip(b" \t").lower()
+    return scheme.startswith(_CONNECTION_BOUND)
+
+
+def _takes_trailers(value: bytes) -> bool:
+    """Whether TE names trailers with a weight above 0 (RFC 9110 §10.1.4)."""
+    for word in value.lower().split(b","):
+        name, _, weight = word.partition(b";")
+        if name.strip(b" \t") == b"trailers":
+            quality = weight.replace(b" ", b"").partition(b"q=")[2]
+            return not quality or bool(quality.strip(b"0."))
+    return False
 
 
 def trailers_to_pass_on(trailers: Headers) -> Headers:
@@ -219,6 +279,8 @@ def _note_upgrade(fields: RequestFields, options: frozenset[bytes], version: int
     if version == HTTP_2:
         fields.upgrade = b""  # the server connection says it by :protocol, after this
         return
-    protocols = [protocol.strip(b" \t").lower() for protocol in fields.upgrade.split(b",")]
-    if not fields.upgrade or b"upgrade" not in options or version == HTTP_1_0 or fields.length or b"h2c" in protocols:
+    if b"upgrade" not in options or version == HTTP_1_0 or fields.length:
         fields.upgrade = b""
+        return
+    protocols = [protocol.strip(b" \t") for protocol in fields.upgrade.split(b",")]
+    fields.upgrade = b", ".join([protocol for protocol in protocols if protocol and protocol.lower() != b"h2c"])

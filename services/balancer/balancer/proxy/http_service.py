@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from balancer.log import AccessEntry
 from balancer.proxy.cluster import Router
 from balancer.proxy.interfaces import Leaving
-from balancer.proxy.messages import Peer
+from balancer.proxy.messages import Networks, Peer
 from balancer.proxy.responses import Error
 from balancer.proxy.service import Context, Service
 
@@ -49,6 +49,7 @@ class HttpService(Service):
         "router",
         "stopped",
         "tracer",
+        "trusted_proxies",
         "tunnel_idle_timeout",
     )
 
@@ -70,6 +71,7 @@ class HttpService(Service):
         self.max_header_bytes: int = settings.max_header_bytes
         self.max_headers: int = settings.max_headers
         self.max_uri_bytes: int = settings.max_uri_bytes
+        self.trusted_proxies: Networks = settings.trusted_proxies
         self.tracer: Tracer | None = None
         """What makes spans of requests; None: nobody asked for any, and trace context passes through untouched."""
         self.entry = AccessEntry()

@@ -52,10 +52,12 @@ class ServerStream(Timed):
     and `exchange.client_ready()` when it reads again; `full` says so in between.
     """
 
-    __slots__ = ("full",)
+    __slots__ = ("full", "pinned")
 
     def __init__(self) -> None:
         super().__init__()
+        self.pinned: ClientStream | None = None
+        """What carries this client's requests alone, since authentication bound it (NTLM): closed with the client."""
         self.full = False
         """Whether the client takes its response slower than it comes."""
 
@@ -113,7 +115,17 @@ class ClientStream(Timed):
     and `receiver.endpoint_ready()` when it reads again.
     """
 
-    __slots__ = ()
+    __slots__ = ("bound", "endpoint")
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__()
+        self.endpoint = endpoint
+        self.bound = False
+        """Whether its connection has been authenticated for one client: it carries no other's requests any more."""
+
+    def reuse(self, receiver: Receiver) -> bool:
+        """Carry the next request of the client that it is bound to; False where it can't any more."""
+        return False
 
     def send(self, head: RequestHead, request_id: bytes, extra: Headers, body: bytes, ended: bool, now: float) -> None:
         """Send a head, with X-Request-Id and `extra` fields behind its own, and what there is of the body.

@@ -6,6 +6,8 @@ serialised, so that it is done once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from balancer.balancing.request import RequestInfo
@@ -27,18 +29,23 @@ HTTP_1_1: Final = 11
 HTTP_2: Final = 20
 
 
+Networks = Sequence[IPv4Network | IPv6Network]
+
+
 class Peer:
     """What is known of a client before its first byte: the same for all requests of its connection."""
 
-    __slots__ = ("address", "scheme", "trusted")
+    __slots__ = ("address", "proxies", "scheme", "trusted")
 
-    def __init__(self, address: str, scheme: bytes, trusted: bool) -> None:
+    def __init__(self, address: str, scheme: bytes, trusted: bool, proxies: Networks = ()) -> None:
         self.address = address
         """Its IP address."""
         self.scheme = scheme
         """`http` or `https`."""
         self.trusted = trusted
         """Whether it is in LB_TRUSTED_PROXIES: what it says of others is believed."""
+        self.proxies = proxies
+        """LB_TRUSTED_PROXIES: among the addresses that it names, the client is the last that is none of these."""
 
 
 class RequestFields:
@@ -50,6 +57,7 @@ class RequestFields:
 
     __slots__ = (
         "authority",
+        "bound",
         "client",
         "expects_continue",
         "explain",
@@ -57,6 +65,7 @@ class RequestFields:
         "http1",
         "http2",
         "length",
+        "max_forwards",
         "received",
         "request_id",
         "trace_context",
@@ -73,6 +82,10 @@ class RequestFields:
         """The client's address: the peer's, or the one that trusted proxies name."""
         self.length = 0
         """Bytes of the body: 0 for none, UNKNOWN_LENGTH where the head does not say."""
+        self.bound = False
+        """Whether it authenticates its connection, not itself (NTLM, Negotiate)."""
+        self.max_forwards = -1
+        """Max-Forwards, which OPTIONS obeys; below 0: there is none."""
         self.expects_continue = False
         """Whether the client waits for 100 (Continue) before it sends the body."""
         self.upgrade = b""
@@ -97,6 +110,7 @@ class RequestFields:
         other.authority = authority
         other.client = self.client
         other.length = self.length
+        other.bound = self.bound
         other.expects_continue = self.expects_continue
         other.upgrade = self.upgrade
         other.request_id = self.request_id
@@ -148,18 +162,22 @@ class RequestHead:
 class ResponseHead:
     """A response without its body, interim ones included. Repeated heads are one object, as with requests."""
 
-    __slots__ = ("dated", "fields", "http1", "http2", "length", "retry_after", "status", "upgrade")
+    __slots__ = ("bound", "dated", "fields", "http1", "http2", "length", "retry_after", "retry_at", "status", "upgrade")
 
     def __init__(self, status: int) -> None:
         self.status = status
         self.fields: Headers = []
         """The fields for the client: without those of one hop and X-Request-Id."""
+        self.bound = False
+        """Whether it asks for authentication that binds its connection to the client (NTLM, Negotiate)."""
+        self.retry_at = 0.0
+        """Retry-After as a date, in seconds since the epoch; 0: it is none."""
         self.dated = False
         """Whether Date is among them."""
         self.length = NOT_SAID
         """Content-Length, UNKNOWN_LENGTH or NOT_SAID. Of a response to HEAD, and of 304, it is no length of a body."""
         self.retry_after: float | None = None
-        """Retry-After in seconds; None when there is none."""
+        """Retry-After in seconds; None when there is none, or a date (`retry_at`)."""
         self.upgrade = b""
         """The protocol that a 101 switches to."""
         self.http1 = b""
@@ -171,6 +189,8 @@ class ResponseHead:
         """The same with other fields for the client."""
         other = ResponseHead(self.status)
         other.fields = fields
+        other.bound = self.bound
+        other.retry_at = self.retry_at
         other.dated = any(name.lower() == b"date" for name, _ in fields)
         other.length = self.length
         other.retry_after = self.retry_after

@@ -39,6 +39,7 @@ URI_TOO_LONG: Final = bad_request(414, "request target too long")
 HEADER_TOO_LARGE: Final = bad_request(431, "header fields too large")
 TOO_MANY_FIELDS: Final = bad_request(431, "too many header fields")
 BODY_TOO_LARGE: Final = bad_request(413, "body too large")
+ALLOWED: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 METHOD_REFUSED: Final = bad_request(405, "method refused")
 NOT_TLS: Final = Error(
     400,
@@ -135,5 +136,5 @@ def render(error: Error, request_id: bytes, as_json: bool) -> tuple[ResponseHead
     if error.retry_after:
         head.fields.append((b"Retry-After", b"%d" % error.retry_after))
     if error is METHOD_REFUSED:
-        head.fields.append((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+        head.fields.append((b"Allow", ALLOWED))
     return head, payload

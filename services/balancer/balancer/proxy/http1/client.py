@@ -45,6 +45,10 @@ class Owner:
         """Keep a connection whose request has been answered for the next one."""
         raise NotImplementedError
 
+    def keep(self, connection: ClientConnection, now: float) -> None:
+        """Let a connection that is bound to one client wait for that client's next request."""
+        raise NotImplementedError
+
     def lost(self, connection: ClientConnection) -> None:
         """A connection is closed or closing: use it no more."""
         raise NotImplementedError
@@ -81,7 +85,6 @@ class ClientConnection(ClientStream, Protocol):
         "above",
         "below",
         "carried",
-        "endpoint",
         "idle",
         "idle_since",
         "intake",
@@ -90,9 +93,8 @@ class ClientConnection(ClientStream, Protocol):
     )
 
     def __init__(self, owner: Owner, endpoint: Endpoint) -> None:
-        super().__init__()
+        super().__init__(endpoint)
         self._owner = owner
-        self.endpoint = endpoint
         self.receiver: Receiver | None = None
         """Whose request it carries."""
         self.carried = 0
@@ -128,6 +130,8 @@ class ClientConnection(ClientStream, Protocol):
         self._interim = 0
         fields = head.fields
         self._is_head = head.is_head
+        if fields.bound:
+            self.bound = True
         self._sent_whole = ended
         own = b""
         if not fields.authority:
@@ -155,6 +159,12 @@ class ClientConnection(ClientStream, Protocol):
             self._owner.wheel.arm(self, now + self._owner.response_timeout)
         else:
             self.deadline = 0.0
+
+    def reuse(self, receiver: Receiver) -> bool:
+        if self.transport is None or self.transport.is_closing():
+            return False
+        self.receiver = receiver
+        return True
 
     def data(self, data: bytes, now: float) -> None:
         if self._awaits_continue:
@@ -415,7 +425,12 @@ class ClientConnection(ClientStream, Protocol):
         self._reader = None
         if self.intake is not None:
             self.intake.go(PEER_FULL)
-        if reusable and self._sent_whole:
+        head = self._head
+        if head is not None and head.bound:
+            self.bound = True
+        if reusable and self._sent_whole and self.bound:
+            self._owner.keep(self, now)
+        elif reusable and self._sent_whole:
             self._owner.give_back(self, now)
         else:
             self.deadline = 0.0

@@ -49,7 +49,7 @@ def request_line(line: bytes) -> RequestLine:
     if match is None:
         if line.find(b"#") >= 0:
             raise BadMessage("malformed request line, or a fragment in its target")
-        if _LOOKS_LIKE_HTTP_09.fullmatch(line):
+        if _LOOKS_LIKE_HTTP_09.fullmatch(line) and line.find(b" HTTP/") < 0:
             raise BadMessage("HTTP/0.9 is not supported", 505)
         raise BadMessage("malformed request line")
     method, target, major, minor = match.groups()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
+from balancer.proxy.fields import TE_TRAILERS
 from balancer.proxy.messages import UNKNOWN_LENGTH, Headers, RequestFields, RequestHead, ResponseHead
 
 
@@ -22,7 +23,7 @@ def request_line(head: RequestHead) -> bytes:
 def request_fields(fields: RequestFields) -> bytes:
     """The field lines for an endpoint, those that speak of this one hop included."""
     lines = field_lines(fields.fields)
-    options = [b"TE"] if (b"TE", b"trailers") in fields.fields else []
+    options = [b"TE"] if TE_TRAILERS in fields.fields else []
     if fields.length == UNKNOWN_LENGTH:
         lines += b"Transfer-Encoding: chunked\r\n"
     if fields.upgrade:

@@ -32,6 +32,7 @@ _LINGER: Final = 5
 """Everything has been said; what still comes is discarded until the client closes too."""
 _CLOSED: Final = 6
 
+MALFORMED_LINE: Final = responses.bad_request(400, "malformed request line")
 MAX_EMPTY_LINES: Final = 8
 """Bytes of empty lines before a request line that are skipped (RFC 9112 §2.2)."""
 
@@ -69,7 +70,7 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         super().__init__()
         self.service = service
         self.place = place
-        self.peer = Peer(place.address, place.scheme, place.trusted)
+        self.peer = Peer(place.address, place.scheme, place.trusted, service.trusted_proxies)
         self.exchange: Exchange | None = None
         self._state = _CLOSED
         self._held = b""
@@ -127,6 +128,9 @@ class ServerConnection(ServerStream, Leaving, Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._leave(error is not None)
+        if self.pinned is not None:
+            self.pinned.reset()
+            self.pinned = None
         self._state = _CLOSED
         self._held = b""
         self.service.wheel.forget(self)
@@ -239,7 +243,8 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         service = self.service
         line_end = data.find(b"\r\n", start)
         if (line_end if line_end >= 0 else len(data)) - start > service.max_uri_bytes + 64:
-            self._refuse(responses.URI_TOO_LONG, data[start:])
+            named = 0 <= data.find(b" ", start) - start <= 64
+            self._refuse(responses.URI_TOO_LONG if named else MALFORMED_LINE, data[start:])
         elif len(data) - start > service.max_header_bytes:
             self._refuse(responses.HEADER_TOO_LARGE, data[start:])
         elif framing.BARE_LF.search(data, start) is not None:

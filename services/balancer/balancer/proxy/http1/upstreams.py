@@ -62,6 +62,9 @@ class Http1Owner(Owner):
             self._drop(idle, idle.bottom)
         self.wheel.arm(connection, now + self._keepalive_timeout)
 
+    def keep(self, connection: ClientConnection, now: float) -> None:
+        self.wheel.arm(connection, now + self._keepalive_timeout)
+
     def lost(self, connection: ClientConnection) -> None:
         self.wheel.forget(connection)
         if connection.idle:
