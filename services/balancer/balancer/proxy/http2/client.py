@@ -166,7 +166,7 @@ class Question(ClientStream):
     __slots__ = ("_own", "_stream")
 
     def __init__(self, stream: Response) -> None:
-        super().__init__()
+        super().__init__(stream.own.endpoint)
         self._stream = stream
         self._own = stream.own
 

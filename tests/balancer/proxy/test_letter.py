@@ -1,0 +1,110 @@
+"""The letter of the RFCs, where other balancers were seen to differ from it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tests.balancer.proxy.wire.ends import OK, Accepted, Client, Endpoint, always
+from tests.balancer.proxy.wire.process import Start
+
+GET = "GET / HTTP/1.1\r\nHost: lb.test\r\n"
+
+
+async def test_a_response_without_a_date_gets_one(start: Start) -> None:
+    balancer = start()
+    async with Endpoint(balancer.endpoints[0], always(OK)), await Client.connect(balancer.port) as client:
+        date = (await client.ask(f"{GET}\r\n")).get("date") or ""
+    assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", date)
+
+
+async def test_a_response_with_a_date_keeps_it(start: Start) -> None:
+    balancer = start()
+    dated = "HTTP/1.1 200 OK\r\nDate: Sat, 28 Nov 2026 15:21:42 GMT\r\nContent-Length: 0\r\n\r\n"
+    async with Endpoint(balancer.endpoints[0], always(dated)), await Client.connect(balancer.port) as client:
+        assert (await client.ask(f"{GET}\r\n")).all("date") == ["Sat, 28 Nov 2026 15:21:42 GMT"]
+
+
+async def test_max_forwards_is_counted_down_and_answered_at_0(start: Start) -> None:
+    balancer = start()
+    async with Endpoint(balancer.endpoints[0]) as endpoint, await Client.connect(balancer.port) as client:
+        for hops, method in ((3, "OPTIONS"), (0, "OPTIONS"), (3, "GET")):
+            response = await client.ask(f"{method} / HTTP/1.1\r\nHost: a\r\nMax-Forwards: {hops}\r\n\r\n")
+            assert response.status == 200
+            assert (response.get("allow") is not None) == (hops == 0)
+    assert [request.get("max-forwards") for request in endpoint.requests] == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("te", "passed"),
+    [("trailers", ["trailers"]), ("trailers;q=0", []), ("gzip, trailers;q=0.5", ["trailers"]), ("x-trailers", [])],
+)
+async def test_trailers_are_taken_where_te_says_so(te: str, passed: list[str], start: Start) -> None:
+    balancer = start()
+    async with Endpoint(balancer.endpoints[0]) as endpoint, await Client.connect(balancer.port) as client:
+        await client.ask(f"{GET}TE: {te}\r\nTE: {te}\r\nConnection: TE\r\n\r\n")
+    [request] = endpoint.requests
+    assert request.all("te") == passed
+    assert request.all("connection") == ["TE"] * len(passed)
+
+
+async def test_an_empty_x_forwarded_for_leaves_no_comma(start: Start) -> None:
+    balancer = start(trusted_proxies="127.0.0.1/32")
+    async with Endpoint(balancer.endpoints[0]) as endpoint, await Client.connect(balancer.port) as client:
+        await client.ask(f"{GET}X-Forwarded-For:\r\n\r\n")
+    assert endpoint.requests[0].all("x-forwarded-for") == ["127.0.0.1"]
+
+
+async def test_twins_of_framing_fields_are_dropped(start: Start) -> None:
+    balancer = start()
+    async with Endpoint(balancer.endpoints[0]) as endpoint, await Client.connect(balancer.port) as client:
+        await client.ask(f"{GET}Transfer_Encoding: chunked\r\nContent_Length: 5\r\n\r\n")
+    assert endpoint.requests[0].get("transfer_encoding") is None
+    assert endpoint.requests[0].get("content_length") is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [("GET HTTP/1.1\r\nHost: a\r\n\r\n", 400), ("x" * 100_000 + " / HTTP/1.1\r\nHost: a\r\n\r\n", 400)],
+    ids=["no target", "a method of 100,000 bytes"],
+)
+async def test_a_request_line_that_is_none(sent: str, status: int, start: Start) -> None:
+    balancer = start()
+    async with await Client.connect(balancer.port) as client:
+        await client.send(sent)
+        assert (await client.response()).status == status
+
+
+def upgrade(protocols: str) -> str:
+    return f"{GET}Connection: Upgrade\r\nUpgrade: {protocols}\r\n\r\n"
+
+
+async def test_a_switch_to_a_protocol_that_was_not_asked_for_is_no_answer(start: Start) -> None:
+    balancer = start(retries=0)
+    odd = always("HTTP/1.1 101 Odd\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
+    async with Endpoint(balancer.endpoints[0], odd), await Client.connect(balancer.port) as client:
+        await client.send(upgrade("websocket"))
+        assert (await client.response()).status == 502
+
+
+async def test_h2c_beside_websocket_leaves_websocket(start: Start) -> None:
+    balancer = start()
+    async with Endpoint(balancer.endpoints[0], None) as endpoint, await Client.connect(balancer.port) as client:
+        await client.send(upgrade("websocket, h2c"))
+        connection = await endpoint.accept()
+        assert (await connection.head()).get("upgrade") == "websocket"
+        await connection.send("HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert (await client.head()).status == 101
+        await connection.close()
+
+
+async def test_a_body_cut_short_is_a_reset_for_a_client_of_1_0(start: Start) -> None:
+    balancer = start()
+
+    async def breaks_off(connection: Accepted) -> None:
+        await connection.request()
+        await connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+
+    async with Endpoint(balancer.endpoints[0], breaks_off), await Client.connect(balancer.port) as client:
+        await client.send("GET / HTTP/1.0\r\n\r\n")
+        assert (await client.to_end()).endswith(b"(reset)")
