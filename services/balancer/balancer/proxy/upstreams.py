@@ -51,9 +51,6 @@ class ByEndpoint(Upstreams):
         self._http1.close()
         self._http2.close()
 
-    def evict_idle(self) -> bool:
-        return self._http1.evict_idle()
-
     def idle_to(self, endpoint: Endpoint) -> int:
         return self._http1.idle_to(endpoint) + self._http2.idle_to(endpoint)
 
