@@ -50,6 +50,28 @@ class Histogram:
         self.sum += value
 
 
+GRPC_CODES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+"""gRPC's statuses by number."""
+
+
 class Counters:
     """What the data plane counts for the whole. A dict is keyed by the reason or kind that it counts."""
 
@@ -66,6 +88,7 @@ class Counters:
         "drained_cut",
         "errors",
         "first_byte_seconds",
+        "grpc_responses",
         "loop_lag_seconds",
         "queue_seconds",
         "requests",
@@ -92,6 +115,8 @@ class Counters:
         """Requests begun and not yet answered whole."""
         self.responses = [0, 0, 0, 0, 0, 0]
         """Final responses sent to clients, by the first digit of the status."""
+        self.grpc_responses = [0] * (len(GRPC_CODES) + 1)
+        """gRPC calls ended, by the number of their status; the last: by a number that is none."""
         self.errors: dict[str, int] = {}
         """Responses that the balancer made itself, by reason."""
         self.client_faults: dict[str, int] = {}

@@ -17,7 +17,7 @@ from balancer import __version__
 from balancer.admin.state import STATES, state_of
 from balancer.admin.status import Running
 from balancer.balancing.endpoint import Endpoint
-from balancer.counters import Histogram
+from balancer.counters import GRPC_CODES, Histogram
 
 Reading = tuple[tuple[str, ...], float | Histogram]
 """The labels' values and the metric's."""
@@ -56,6 +56,11 @@ def each(value: Callable[[Endpoint], float]) -> Callable[[Running], Iterable[Rea
 def classes(counts: list[int]) -> Iterator[Reading]:
     """Counts by the first digit of the status, those that are not zero."""
     return (((f"{digit}xx",), count) for digit, count in enumerate(counts) if count and digit)
+
+
+def grpc_codes(counts: list[int]) -> Iterator[Reading]:
+    """Counts by the name of the status, those that are not zero."""
+    return (((name,), count) for name, count in zip((*GRPC_CODES, "other"), counts, strict=True) if count)
 
 
 def _endpoints(running: Running) -> Iterable[Endpoint]:
@@ -167,6 +172,14 @@ METRICS = (
         table(lambda r: r.counters.errors),
         ("reason",),
         "the reasons in docs/errors.md",
+    ),
+    Metric(
+        "lb_grpc_responses_total",
+        "counter",
+        "gRPC calls that have ended, by the status that the client got.",
+        lambda r: grpc_codes(r.counters.grpc_responses),
+        ("code",),
+        "the names of gRPC's statuses",
     ),
     Metric(
         "lb_client_faults_total",

@@ -25,6 +25,7 @@ class AccessEntry:
         "connect",
         "endpoint",
         "first_byte",
+        "grpc_status",
         "method",
         "path",
         "queue",
@@ -67,6 +68,8 @@ class AccessEntry:
         self.strategy = ""
         self.reason = ""
         """Why it failed, in the words of Proxy-Status and the metrics; empty when it did not."""
+        self.grpc_status = ""
+        """How a gRPC call ended, by name; empty for other requests."""
 
 
 class AccessLog:
@@ -108,6 +111,7 @@ class AccessLog:
             self._second = second
             self._prefix = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second))
         path = entry.path if len(entry.path) <= MAX_FIELD else entry.path[:MAX_FIELD] + "…"
+        grpc = f',"grpc_status":"{entry.grpc_status}"' if entry.grpc_status else ""
         request_id = entry.request_id if len(entry.request_id) <= MAX_FIELD else entry.request_id[:MAX_FIELD] + "…"
         self.output.write(
             f'{self._prefix}{int((now - second) * 1000):03d}Z","request_id":{quoted(request_id)},'
@@ -117,7 +121,7 @@ class AccessLog:
             f'"first_byte":{_seconds(entry.first_byte)},"total":{entry.total:.6f},'
             f'{_where(entry) if entry.cluster else ""}"endpoint":{_or_null(entry.endpoint)},'
             f'"attempts":{entry.attempts},'
-            f'"strategy":{quoted(entry.strategy)},"reason":{_or_null(entry.reason)}}}\n'
+            f'"strategy":{quoted(entry.strategy)},"reason":{_or_null(entry.reason)}{grpc}}}\n'
         )
 
     def close(self) -> None:

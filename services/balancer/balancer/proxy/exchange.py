@@ -17,7 +17,7 @@ from balancer.balancing.pool import Lease
 from balancer.balancing.retry import IDEMPOTENT, Retry, may_retry
 from balancer.counters import count
 from balancer.log import AccessEntry
-from balancer.proxy import explain, responses
+from balancer.proxy import explain, grpc, grpc_errors, responses
 from balancer.proxy.attempts import Attempts
 from balancer.proxy.fields import prefers_json
 from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
@@ -85,6 +85,7 @@ class Exchange(Attempts, Receiver):
         "bytes_received",
         "bytes_sent",
         "first_byte_took",
+        "grpc_status",
         "head",
         "http",
         "peer",
@@ -117,6 +118,8 @@ class Exchange(Attempts, Receiver):
         self.status = 0
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.grpc_status = -1
+        """How a gRPC call ended, once it is known."""
         self.first_byte_took = -1.0
         """Seconds from the end of sending to the response's first byte; below 0 when none came."""
         self.stream: ClientStream | None = None
@@ -158,6 +161,9 @@ class Exchange(Attempts, Receiver):
             return
         self.cluster.budget.earn(now)
         total = self.cluster.policy.total_timeout if routed.timeout < 0 else routed.timeout
+        timeout = self.head.fields.timeout
+        if timeout and self.head.fields.grpc and (not total or timeout < total):
+            total = timeout
         if total:
             self._total_deadline = now + total
             service.wheel.arm(self, self._total_deadline)
@@ -356,7 +362,11 @@ class Exchange(Attempts, Receiver):
         # What exactly was wrong is for the log alone: header and metric keep to the few reasons there are.
         self.reason = f"{kind.value}: {fault}" if fault else kind.value
         if self.state == RESPONDING:
-            # Part of the response is with the client: only a broken stream tells it that the rest is missing.
+            # Part of the response is with the client: only a broken stream tells it that the rest is missing, or a
+            # call's status.
+            if self.head.fields.grpc:
+                self._end_call(responses.failed_attempt(kind), now)
+                return
             self._end(now, cut=True)
             self.server.reset()
         elif resend and verdict is Retry.ELSEWHERE and self.may_try_again(kind.value, now):
@@ -430,6 +440,8 @@ class Exchange(Attempts, Receiver):
             self._let_go(self._at_total_timeout(), now)
             if self.state < RESPONDING:
                 self._fail(responses.TOTAL_TIMEOUT, now)
+            elif self.head.fields.grpc:
+                self._end_call(responses.TOTAL_TIMEOUT, now)
             else:
                 self._end(now, cut=True)
                 self.server.reset()
@@ -449,6 +461,8 @@ class Exchange(Attempts, Receiver):
         if self.state == RESPONDING:
             return CLIENT_SLOW if self.server.full else STALLED
         if self.state in (SENT, INFORMED):
+            if self.head.fields.timeout and self.head.fields.grpc:
+                return CLIENT_LEFT  # it was the client who chose how long to wait
             return TIMED_OUT if self.request_whole else CLIENT_SLOW
         return UNUSED
 
@@ -487,6 +501,8 @@ class Exchange(Attempts, Receiver):
         if self.routed.response is not None:
             head = self.routed.edited(head)
         self.server.respond(head, extra, body, ended, now)
+        if ended and self.head.fields.grpc and status == 200:
+            self.grpc_status = grpc.status_of(head.fields)
         if ended:
             self._answered(now)
         elif self.server.full and self.stream is not None:
@@ -507,6 +523,8 @@ class Exchange(Attempts, Receiver):
             return
         self._part()
         self.server.end(trailers)
+        if self.head.fields.grpc:
+            self.grpc_status = grpc.status_of(trailers)
         self._answered(now)
 
     def _part(self) -> None:
@@ -517,7 +535,10 @@ class Exchange(Attempts, Receiver):
 
     def _answered(self, now: float) -> None:
         """The response's last byte has been passed on; its stream has parted."""
-        self.close_lease(Outcome.answered(self.status, self._retry_after), now)
+        status = self.status
+        if self.grpc_status >= 0 and status == 200:
+            status = grpc.as_http(self.grpc_status)
+        self.close_lease(Outcome.answered(status, self._retry_after), now)
         self._end(now)
         self.server.finished(now)
 
@@ -579,10 +600,25 @@ class Exchange(Attempts, Receiver):
         self.reason = f"{error.reason}: {fault}" if fault else error.reason
         self.status = error.status
         count(self.http.counters.errors, error.reason)
+        if self.head.fields.grpc:
+            self.status = 200
+            self.grpc_status = grpc_errors.status_for(error)
+            self.server.respond(grpc_errors.render(error), NO_FIELDS, b"", True, now)
+            self._end(now)
+            self.server.finished(now)
+            return
         head, body = responses.render(error, self.request_id, prefers_json(self.head.fields.received))
         dated = [(b"Date", self.http.date(now))]
         self.server.respond(head, dated, b"" if self.head.is_head else body, True, now)
         self._end(now)
+        self.server.finished(now)
+
+    def _end_call(self, error: responses.Error, now: float) -> None:
+        """End a gRPC call whose response has begun with an error of our own."""
+        self.reason = self.reason or error.reason
+        self.grpc_status = grpc_errors.status_for(error)
+        self.server.end(grpc_errors.trailers(error))
+        self._end(now, cut=True)
         self.server.finished(now)
 
     def _redirect(self, head: ResponseHead, now: float) -> None:
@@ -629,6 +665,8 @@ class Exchange(Attempts, Receiver):
             counters.tunnels_open -= 1
         elif state == RESPONDING and 200 <= self.status < 600:
             counters.responses[self.status // 100] += 1
+        if self.grpc_status >= 0:
+            counters.grpc_responses[min(self.grpc_status, grpc.UNKNOWN_CODE)] += 1
         took = now - self.began_at
         counters.total_seconds.observe(took)
         logs = service.access_log is not None and service.access_log.wants(took)
@@ -648,6 +686,7 @@ class Exchange(Attempts, Receiver):
         entry.method = self.info.method
         entry.path = self.info.path
         entry.status = self.status
+        entry.grpc_status = grpc.name_of(self.grpc_status) if self.grpc_status >= 0 else ""
         entry.bytes_received = self.bytes_received
         entry.bytes_sent = self.bytes_sent
         entry.first_byte = self.first_byte_took if self.first_byte_took >= 0.0 else None

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Final
 
+from balancer.proxy.grpc import is_grpc, timeout_of
 from balancer.proxy.messages import HTTP_1_0, HTTP_2, Headers, Peer, RequestFields, ResponseHead
 
 HOP_BY_HOP: Final = frozenset(
@@ -98,6 +99,12 @@ def fill_request(
             continue  # CGI and WSGI would read it as the field that it is not
         elif lowered == b"x-lb-explain":
             fields.explain = value
+        elif lowered == b"content-type":
+            fields.grpc = version == HTTP_2 and is_grpc(value)
+            kept.append((name, value))
+        elif lowered == b"grpc-timeout":
+            fields.timeout = timeout_of(value)
+            kept.append((name, value))
         elif _speaks_of_the_client(lowered):
             if not peer.trusted or forwarded.takes(lowered, value):
                 pass  # we say it anew, or nobody does

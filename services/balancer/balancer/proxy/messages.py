@@ -62,12 +62,14 @@ class RequestFields:
         "expects_continue",
         "explain",
         "fields",
+        "grpc",
         "http1",
         "http2",
         "length",
         "max_forwards",
         "received",
         "request_id",
+        "timeout",
         "trace_context",
         "upgrade",
     )
@@ -94,6 +96,10 @@ class RequestFields:
         """Host and port as the client named them; empty where it named none (HTTP/1.0)."""
         self.request_id = b""
         """The client's own X-Request-Id, where it is to be believed."""
+        self.grpc = False
+        """Whether it is a gRPC call."""
+        self.timeout = 0.0
+        """Seconds that the client waits, by grpc-timeout; 0: it does not say."""
         self.explain = b""
         """The value of X-LB-Explain, which never reaches an endpoint."""
         self.trace_context: Headers = []

@@ -176,6 +176,7 @@ class Question(ClientStream):
         stream.is_head = head.is_head
         stream.moved_at = now
         stream.sent_whole = ended
+        stream.patient = head.fields.grpc
         if head.fields.upgrade:
             stream.tunnel = True
         encoder = own.encoder
@@ -388,7 +389,7 @@ class ClientConnection(Connection):
         for stream in above:
             self.forget(stream)
         for stream in above:
-            stream.fail(Kind.RESET, NOT_PROCESSED, "GOAWAY")
+            stream.fail(Kind.UNUSED, NOT_PROCESSED, "GOAWAY")
         if not self.streams:
             self.close()
 

@@ -423,6 +423,7 @@ class ServerConnection(Connection, Leaving):
             self.service.wheel.arm(self, self.now + SWEEP)
         self.streams[number] = stream
         stream.expected = -1 if end else head.fields.length
+        stream.patient = head.fields.grpc
         answer = Answer(stream)
         stream.answer = answer
         if (self.service.draining or self.service.crowded) and not self._said_goaway:

@@ -1,0 +1,262 @@
+"""Real gRPC clients and servers: every kind of call, status, deadline, cancellation, and a server that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+from tests.balancer.proxy.wire.http2 import Asked, H2Client, H2Endpoint, asking
+from tests.balancer.proxy.wire.process import Balancer, Start
+
+H2C = {"upstream_protocol": "h2c"}
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class Service(grpc.GenericRpcHandler):
+    """A service of bytes: no generated code is needed to see what passes."""
+
+    def __init__(self, name: str = "a") -> None:
+        self.name = name
+        self.calls: list[str] = []
+        self.cancelled = 0
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        method = handler_call_details.method.rpartition("/")[2]
+        self.calls.append(method)
+        made: dict[str, Callable[[], grpc.RpcMethodHandler[bytes, bytes]]] = {
+            "Unary": lambda: grpc.unary_unary_rpc_method_handler(self.unary),
+            "Fail": lambda: grpc.unary_unary_rpc_method_handler(self.fail),
+            "Out": lambda: grpc.unary_stream_rpc_method_handler(self.out),
+            "In": lambda: grpc.stream_unary_rpc_method_handler(self.into),
+            "Both": lambda: grpc.stream_stream_rpc_method_handler(self.both),
+            "Slow": lambda: grpc.unary_unary_rpc_method_handler(self.slow),
+        }
+        return made[method]() if method in made else None
+
+    async def unary(self, request: bytes, context: Context) -> bytes:
+        await context.send_initial_metadata((("x-head", "1"),))
+        context.set_trailing_metadata((("x-tail", "2"), ("served-by", self.name)))
+        return request
+
+    async def fail(self, request: bytes, context: Context) -> bytes:
+        await context.abort(grpc.StatusCode[request.decode()], "told so")
+        raise AssertionError
+
+    async def out(self, request: bytes, _context: Context) -> AsyncIterator[bytes]:
+        number, size = map(int, request.split())
+        for each in range(number):
+            yield bytes([each % 256]) * size
+
+    async def into(self, requests: AsyncIterator[bytes], _context: Context) -> bytes:
+        sizes = [len(request) async for request in requests]
+        return b"%d %d" % (len(sizes), sum(sizes))
+
+    async def both(self, requests: AsyncIterator[bytes], _context: Context) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield request
+
+    async def slow(self, request: bytes, _context: Context) -> bytes:
+        try:
+            await asyncio.sleep(float(request))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return b"slow"
+
+
+@asynccontextmanager
+async def serving(port: int, service: Service) -> AsyncIterator[grpc.aio.Server]:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((service,))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def calling(balancer: Balancer) -> AsyncIterator[Any]:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{balancer.port}", options=options) as channel:
+        yield channel
+    # Calls hold their channel, and by it the connection; the tracebacks of those that failed hold the calls.
+    gc.collect()
+
+
+async def pieces(number: int, size: int) -> AsyncIterator[bytes]:
+    for each in range(number):
+        yield bytes([each % 256]) * size
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  (nothing tells of it)
+            await asyncio.sleep(0.005)
+
+
+async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code(), error.details() or ""
+    raise AssertionError("it went well")
+
+
+async def test_every_kind_of_call_passes(start: Start) -> None:
+    balancer = start(1, **H2C)
+    async with serving(balancer.endpoints[0], Service()), calling(balancer) as channel:
+        call = channel.unary_unary("/t.T/Unary")(b"hello")
+        assert await call == b"hello"
+        assert ("x-head", "1") in tuple(await call.initial_metadata())
+        assert ("x-tail", "2") in tuple(await call.trailing_metadata())
+
+        received = [len(each) async for each in channel.unary_stream("/t.T/Out")(b"100 30000")]
+        assert received == [30000] * 100
+        assert await channel.stream_unary("/t.T/In")(pieces(100, 30000)) == b"100 3000000"
+        echoed = [len(each) async for each in channel.stream_stream("/t.T/Both")(pieces(100, 30000))]
+        assert echoed == [30000] * 100
+
+
+async def test_each_call_is_a_choice_of_its_own(start: Start) -> None:
+    balancer = start(2, **H2C)
+    a, b = Service("a"), Service("b")
+    async with serving(balancer.endpoints[0], a), serving(balancer.endpoints[1], b), calling(balancer) as channel:
+        for _ in range(20):
+            await channel.unary_unary("/t.T/Unary")(b"x")
+    assert (len(a.calls), len(b.calls)) == (10, 10)
+
+
+async def test_a_status_passes_and_says_whose_fault_it_was(start: Start) -> None:
+    """UNAVAILABLE says that the endpoint fails, INVALID_ARGUMENT that the request does."""
+    balancer = start(1, fresh=True, **H2C)
+    async with serving(balancer.endpoints[0], Service()), calling(balancer) as channel:
+        fail = channel.unary_unary("/t.T/Fail")
+        for _ in range(3):
+            assert await status_of(fail(b"INVALID_ARGUMENT")) == (grpc.StatusCode.INVALID_ARGUMENT, "told so")
+        for _ in range(2):
+            assert await status_of(fail(b"UNAVAILABLE")) == (grpc.StatusCode.UNAVAILABLE, "told so")
+    assert balancer.metric("lb_grpc_responses_total", code="INVALID_ARGUMENT") == 3
+    assert balancer.metric("lb_grpc_responses_total", code="UNAVAILABLE") == 2
+
+
+async def test_an_endpoint_that_answers_unavailable_is_ejected(start: Start) -> None:
+    balancer = start(2, fresh=True, eject_after=3, eject_time=30, **H2C)
+
+    class Broken(Service):
+        async def unary(self, request: bytes, context: Context) -> bytes:
+            return await self.fail(b"UNAVAILABLE", context)
+
+    bad, good = Broken(), Service()
+    async with serving(balancer.endpoints[0], bad), serving(balancer.endpoints[1], good), calling(balancer) as channel:
+        outcomes = []
+        for _ in range(30):
+            try:
+                outcomes.append(await channel.unary_unary("/t.T/Unary")(b"x"))
+            except grpc.aio.AioRpcError:
+                outcomes.append(b"failed")
+    assert outcomes.count(b"failed") == 3
+    assert outcomes[-20:] == [b"x"] * 20
+
+
+async def test_a_client_of_an_invalid_request_ejects_nobody(start: Start) -> None:
+    balancer = start(1, fresh=True, eject_after=3, **H2C)
+    async with serving(balancer.endpoints[0], Service()), calling(balancer) as channel:
+        for code in ("INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED", "FAILED_PRECONDITION"):
+            for _ in range(4):
+                assert (await status_of(channel.unary_unary("/t.T/Fail")(code.encode())))[0].name == code
+    assert balancer.metric("lb_endpoint_ejections_total") == 0
+
+
+async def test_our_own_errors_are_told_as_a_status(start: Start) -> None:
+    balancer = start(1, **H2C)
+    async with calling(balancer) as channel:
+        code, details = await status_of(channel.unary_unary("/t.T/Unary")(b"x"))
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert "refused" in details
+
+
+async def test_the_clients_deadline_bounds_the_attempts(start: Start) -> None:
+    balancer = start(1, **H2C)
+    service = Service()
+    async with serving(balancer.endpoints[0], service), calling(balancer) as channel:
+        code, _ = await status_of(channel.unary_unary("/t.T/Slow")(b"30", timeout=0.4))
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await channel.unary_unary("/t.T/Unary")(b"x") == b"x"
+
+    async def hangs(asked: Asked) -> None:
+        await asyncio.Event().wait()
+
+    # A client that sets a deadline and does not watch over it itself.
+    balancer = start(1, **H2C, request_timeout=7)
+    async with H2Endpoint(balancer.endpoints[0], hangs) as endpoint, await H2Client.connect(balancer.port) as client:
+        extra = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "300m")]
+        answer = await client.answer(await client.begin(asking("/t.T/Slow", "POST", extra)))
+        assert (answer.status, answer.field("grpc-status")) == (200, "4")
+        await endpoint.until(lambda: endpoint.requests[0].reset is not None)
+
+
+async def test_a_cancelled_call_is_cancelled_at_the_endpoint(start: Start) -> None:
+    balancer = start(1, **H2C)
+    service = Service()
+    async with serving(balancer.endpoints[0], service), calling(balancer) as channel:
+        call = channel.unary_unary("/t.T/Slow")(b"30")
+        await until(lambda: bool(service.calls))
+        call.cancel()
+        await until(lambda: bool(service.cancelled))
+
+
+async def test_a_server_that_leaves_in_mid_flight_loses_no_call(start: Start) -> None:
+    """It stops with grace: GOAWAY, calls under way end, the others go to the one that stays."""
+    balancer = start(2, retry_budget=1, **H2C)
+    leaving, staying = Service("leaving"), Service("staying")
+    async with (
+        serving(balancer.endpoints[0], leaving) as server,
+        serving(balancer.endpoints[1], staying),
+        calling(balancer) as channel,
+    ):
+        slow = channel.unary_unary("/t.T/Slow")
+        under_way = [asyncio.ensure_future(slow(b"0.3")) for _ in range(20)]
+        await until(lambda: len(leaving.calls) + len(staying.calls) == 20)
+        stopping = asyncio.ensure_future(server.stop(5))
+        more = [asyncio.ensure_future(slow(b"0.01")) for _ in range(50)]
+        assert await asyncio.gather(*under_way, *more) == [b"slow"] * 70
+        await stopping
+
+
+async def test_a_stalled_stream_stalls_no_other(start: Start) -> None:
+    balancer = start(1, **H2C)
+    async with serving(balancer.endpoints[0], Service()), calling(balancer) as channel:
+        stalled = channel.unary_stream("/t.T/Out")(b"1000 60000")
+        await stalled.read()
+        for _ in range(50):
+            assert await channel.unary_unary("/t.T/Unary")(b"x") == b"x"
+        stalled.cancel()
+
+
+async def test_thousands_of_calls_at_once(start: Start) -> None:
+    balancer = start(2, **H2C)
+    a, b = Service("a"), Service("b")
+    async with serving(balancer.endpoints[0], a), serving(balancer.endpoints[1], b), calling(balancer) as channel:
+        slow = channel.unary_unary("/t.T/Slow")
+        answers = await asyncio.gather(*[slow(b"0.2") for _ in range(3000)])
+    assert answers == [b"slow"] * 3000
+    assert abs(len(a.calls) - len(b.calls)) <= 2
+
+
+async def test_the_access_log_tells_the_status(start: Start) -> None:
+    balancer = start(1, fresh=True, access_log="on", **H2C)
+    async with serving(balancer.endpoints[0], Service()), calling(balancer) as channel:
+        await status_of(channel.unary_unary("/t.T/Fail")(b"NOT_FOUND"))
+        await until(lambda: '"/t.T/Fail"' in balancer.log())
+    lines = [json.loads(line) for line in balancer.log().splitlines() if '"/t.T/Fail"' in line]
+    assert lines[0]["grpc_status"] == "NOT_FOUND"
+    assert lines[0]["status"] == 200
