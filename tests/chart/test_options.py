@@ -271,6 +271,15 @@ def test_a_network_policy_with_chosen_clients_still_lets_the_test_in(render: Any
     assert admin["from"] == [client]
 
 
+def test_the_network_policy_lets_the_balancer_reach_endpoints_that_are_no_pods_of_the_namespace(render: Any) -> None:
+    nodes = {"ipBlock": {"cidr": "10.0.0.0/16"}}
+    values = OWN_SERVICE | {"networkPolicy": {"enabled": True, "endpoints": [nodes]}}
+    egress = render(values=values).one("NetworkPolicy", "lb")["spec"]["egress"]
+    (to,) = [rule["to"] for rule in egress if "to" in rule]
+    assert nodes in to
+    assert len(to) == 2, "and the pods of its namespace"
+
+
 def test_a_network_policy_in_front_of_ones_own_service(render: Any) -> None:
     policy = render(values=OWN_SERVICE | {"networkPolicy": {"enabled": True}}).one("NetworkPolicy", "lb")["spec"]
     (backends,) = [rule for rule in policy["egress"] if "to" in rule]

@@ -3,8 +3,9 @@
     python load.py URL
 
 Twelve clients ask without end: eight over connections that they keep, four with a new one each time. None ever repeats
-a request, so that nothing is hidden but by the balancer. Twice a second a line of JSON goes to standard output: the
-totals so far, who served since the line before, and every failure in words.
+a request, so that nothing is hidden but by the balancer. Four of those that keep their connections trust them: they ask
+again until a response says `close`, and a connection that ends without that notice is a failed request. Twice a second
+a line of JSON goes to standard output: the totals so far, who served since the line before, and every failure in words.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 
 import gmpy2  # type: ignore[import-untyped]
 
-KEEPING, CLOSING = 8, 4
+KEEPING, TRUSTING, CLOSING = 8, 4, 4
 DIGITS = (0, 10, 100, 100, 1000, 1000, 5000, 30_000)
 """From no work at all to a request of some hundredths of a second, so that there is always one in flight."""
 PAUSE = 0.15
@@ -56,7 +57,7 @@ class Load:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.report())
             for number in range(KEEPING + CLOSING):
-                group.create_task(self.client(keeps=number < KEEPING))
+                group.create_task(self.client(keeps=number < KEEPING, trusts=number < TRUSTING))
 
     async def wait_for_the_service(self) -> None:
         """Until it has an address and has answered once; from then on no request may fail."""
@@ -74,7 +75,7 @@ class Load:
             else:
                 return
 
-    async def client(self, *, keeps: bool) -> None:
+    async def client(self, *, keeps: bool, trusts: bool) -> None:
         connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while True:
             digits = random.choice(DIGITS)
@@ -97,8 +98,8 @@ class Load:
             self.requests += 1
             self.slowest = max(self.slowest, time.monotonic() - started)
             await asyncio.sleep(random.uniform(0, 2 * PAUSE))
-            if connection and connection[0].at_eof():
-                # Closed while nothing was asked: no client would ask on it.
+            if connection and connection[0].at_eof() and not trusts:
+                # Closed while nothing was asked: most clients would see it, and not ask on it.
                 connection[1].close()
                 connection = None
 

@@ -74,6 +74,31 @@ def test_restart_of_the_balancer(cluster: Any, load: Any) -> None:
         cluster.rolled("lb")
 
 
+@pytest.mark.timeout(1200)
+def test_twenty_restarts_of_the_balancer(cluster: Any, load: Any) -> None:
+    """Back to back: the pods of one restart still drain while those of the next come."""
+    with load.case("twenty rollout restarts of the balancer"):
+        for _ in range(int(os.environ.get("LB_E2E_RESTARTS", "20"))):
+            cluster.kubectl("rollout", "restart", "deployment/lb")
+            cluster.kubectl("rollout", "status", "deployment/lb", "--timeout=180s")
+        cluster.settled()
+
+
+@pytest.mark.parametrize("wrong", ["LB_KUBERNETES_PORT=htpp", "LB_KUBERNETES_SERVICE=lb-py"])
+def test_a_wrong_port_or_service_replaces_no_pod(cluster: Any, load: Any, wrong: str) -> None:
+    before = set(cluster.names("balancer"))
+    words = "no port htpp" if "PORT" in wrong else "lb-py"
+    with load.case(f"a rollout with {wrong}"):
+        cluster.kubectl("set", "env", "deployment/lb", wrong)
+        pod = wait_for(lambda: [each for each in cluster.pods("balancer") if each["metadata"]["name"] not in before])
+        name = pod[0]["metadata"]["name"]
+        wait_for(lambda: words in cluster.kubectl("logs", name))
+        time.sleep(5)
+        assert set(cluster.names("balancer")) == before
+        cluster.kubectl("rollout", "undo", "deployment/lb")
+        cluster.rolled("lb")
+
+
 def test_restart_of_both_at_once(cluster: Any, load: Any) -> None:
     with load.case("rollout restart of both at once"):
         cluster.kubectl("rollout", "restart", "deployment/lb", "deployment/lb-pi")
