@@ -18,7 +18,7 @@ from balancer.balancing.endpoint import Endpoint, Snapshot
 from balancer.balancing.pool import Pool
 from balancer.balancing.retry import RetryBudget
 from balancer.balancing.strategies import load
-from balancer.discovery.gateway.backends import ClusterSpec
+from balancer.discovery.gateway.backends import H2C, HTTP1, ClusterSpec
 from balancer.discovery.gateway.control import Config, GatewayControl
 from balancer.discovery.gateway.objects import Secret
 from balancer.discovery.gateway.plan import PortPlan
@@ -40,6 +40,7 @@ FEATURES: Final = (
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
     "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolH2C",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",
     "HTTPRouteBackendTimeout",
@@ -60,6 +61,9 @@ FEATURES: Final = (
 """What of the Gateway API is served, by the names that its conformance tests know."""
 
 log = structlog.get_logger()
+
+_TO_SERVICES: Final = {"upstream_protocol": "auto", "upstream_tls": False}
+"""Each Service says by its appProtocol what its pods speak; how the release's own backend is reached is no matter."""
 
 
 class NewPool(Protocol):
@@ -128,7 +132,7 @@ class Gateways:
         """Have these clusters, beside those that are there."""
         for spec in specs:
             before = self.fleets.get(spec.name)
-            settings = self.settings.model_copy(update=dict(spec.overrides))
+            settings = self.settings.model_copy(update={**_TO_SERVICES, **dict(spec.overrides)})
             own_strategy = any(field == "strategy" for field, _ in spec.overrides)
             pool, context = self._new_pool(spec.name, settings, own_strategy), self.context
             budget = RetryBudget(settings.retry_budget)
@@ -180,7 +184,7 @@ class Gateways:
         proxy = HttpProxy(settings, self.context, router)
         if self._tracer is not None:
             proxy.trace(self._tracer)
-        certificates = Certificates(["http/1.1"]) if plan.tls else None
+        certificates = Certificates(["h2", "http/1.1"] if settings.http2 else ["http/1.1"]) if plan.tls else None
         proxy.start(certificates.context if certificates else None)
         port = self.ports[plan.ours] = OpenPort(plan, proxy, router, certificates)
         log.info("gateway port opened", gateway=plan.gateway, port=plan.port, ours=plan.ours, tls=plan.tls)
@@ -259,7 +263,7 @@ def control(gateways: Gateways, gateway_class: str, replica: str, random: Random
         gateway_class=gateway_class,
         front=settings.own_service or "",
         identity=replica,
-        protocols=frozenset({"http1"}),
+        protocols=frozenset({HTTP1, H2C}),
         features=FEATURES,
         usable=usable,
     )
