@@ -18,6 +18,8 @@ PROXY_TIMEOUT: Final = 5.0
 HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What an HTTP/2 client begins with (RFC 9113 §3.4)."""
 
+METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"})
+
 
 class Preface(Timed, Protocol):
     """A connection whose PROXY header is awaited: whoever sends none, or a bad one, is let go."""
@@ -105,6 +107,6 @@ class Opening(Timed, Protocol):
 
 
 def _is_no_http(data: bytes) -> bool:
-    """Whether a first line is there without a slash: one has every target that is a path, and every version."""
-    end = data.find(b"\r\n")
-    return end > 0 and data.find(b"/", 0, end) < 0
+    """Whether the first line is words alone, and none of them a method: no request that could be refused as one."""
+    line = data.partition(b"\r\n")[0]
+    return line.replace(b" ", b"").isalpha() and line.partition(b" ")[0] not in METHODS and len(line) < len(data)
