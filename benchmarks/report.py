@@ -27,13 +27,28 @@ UNEQUAL = ("fleets", "pi")
 PEERS = (OURS, "nginx", "haproxy", "envoy", "traefik", "caddy")
 
 
+NOISE = 1.0
+"""A median whose rounds lie further from it than this share of itself says nothing: the page leaves it out."""
+
+
+def spread(values: Sequence[float]) -> float:
+    """How far the furthest value lies from the median, as a share of it."""
+    middle = statistics.median(values)
+    return max(max(values) - middle, middle - min(values)) / abs(middle) if middle else 0.0
+
+
+def is_noise(result: Result) -> bool:
+    """Whether the page leaves out the whole row: our own figure is noise, and no bar depends on it."""
+    ours = result.samples.get(OURS)
+    return ours is not None and len(ours) > 0 and result.bar is None and spread(ours) > NOISE
+
+
 def cell(values: Sequence[float]) -> str:
     """The median, and how far the least and the greatest lie from it."""
     middle = statistics.median(values)
     if len(values) < 2 or not middle:
         return number(middle)
-    off = max(max(values) - middle, middle - min(values)) / abs(middle)
-    return f"{number(middle)} ±{off * 100:.0f} %"
+    return f"{number(middle)} ±{spread(values) * 100:.0f} %"
 
 
 def verdict(result: Result) -> tuple[str, str, str]:
@@ -90,7 +105,16 @@ def markdown(results: Sequence[Result]) -> str:
     """A table for the page."""
     peers = columns(results)
     heads = ["", "unit", *peers, "ratio", "bar", "met"]
-    lines = [heads, ["---"] * len(heads), *(row(result, peers) for result in results)]
+
+    def without_noise(result: Result) -> list[str]:
+        cells = row(result, peers)
+        clear = [
+            "noise" if peer != OURS and spread(result.samples.get(peer) or [0.0]) > NOISE else shown
+            for peer, shown in zip(peers, cells[2:], strict=False)
+        ]
+        return [*cells[:2], *clear, *cells[2 + len(peers) :]]
+
+    lines = [heads, ["---"] * len(heads), *(without_noise(result) for result in results if not is_noise(result))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
