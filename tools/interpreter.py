@@ -19,7 +19,8 @@ import sysconfig
 from pathlib import Path
 
 OLDEST = (3, 11)
-NAMES = ("/usr/bin/python3", "/usr/local/bin/python3", "python3.15", "python3.14", "python3.13", "python3.12", "python3.11")
+NEWER = tuple(f"python3.{minor}" for minor in range(15, 10, -1))
+NAMES = ("/usr/bin/python3", "/usr/local/bin/python3", *NEWER)
 PLAIN = "without optimisation"
 
 
