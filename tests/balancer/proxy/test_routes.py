@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from random import Random
-from typing import cast
 
 from balancer.balancing.pool import Policy as PoolPolicy
 from balancer.balancing.pool import Pool
@@ -20,10 +19,14 @@ from balancer.routing.table import Entry, Table
 from balancer.settings import Settings
 
 
+class NoUpstreams(Upstreams):
+    """Nothing is sent."""
+
+
 def cluster(name: str) -> Cluster:
     pool = Pool(load("round-robin", Random(1)), "round-robin", PoolPolicy(), Random(1), name)
     settings = Settings(gateway_class="lb", own_service="lb")
-    return Cluster(name, pool, Policy(settings), RetryBudget(0.2), cast("Upstreams", None))
+    return Cluster(name, pool, Policy(settings), RetryBudget(0.2), NoUpstreams())
 
 
 NOWHERE, WEB, API = cluster("default"), cluster("shop/web:80"), cluster("shop/api:80")
