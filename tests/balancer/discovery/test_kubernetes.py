@@ -439,7 +439,7 @@ async def test_a_start_with_a_port_that_is_not_there_is_not_ready(api: Any, watc
 async def test_a_service_scaled_to_nothing_is_ready_at_the_start(api: Any, watch: Callable[..., Any]) -> None:
     api.put(slice_of("pi-1", ports=[]))
     reader = watch(port="http")
-    await reader.until(lambda: reader.status.fresh_at is not None)
+    await reader.until(lambda: reader.status.fresh_at is not None and reader.snapshots)
     assert reader.snapshots == [()]
 
 
@@ -448,7 +448,7 @@ async def test_an_address_that_is_none_is_left_out_and_told_with_its_slice(
 ) -> None:
     api.put(slice_of("pi-1", A, endpoint("010.0.0.2", "octal")))
     reader = watch()
-    await reader.until(lambda: reader.status.fresh_at is not None)
+    await reader.until(lambda: reader.status.fresh_at is not None and reader.snapshots)
     assert reader.last == ["10.0.0.1:8000"]
     assert "'010.0.0.2' in EndpointSlice pi-1" in reader.status.error
     assert reader.status.events["bad_address"] == 1
