@@ -1,0 +1,154 @@
+"""What a replica believes of the load that the others have sent, and how that belief fades.
+
+Two rules, both found in the lab (`python -m balancer lab`, docs/lab.md):
+
+**News has an age.** What another replica had in flight `a` seconds ago counts `exp(-a / T)` of itself, where `T` is how
+long a request takes on average: after that time most of what was reported has ended. Old news counted whole is worse
+than none, because all replicas see the same endpoint idle and send to it at once: they herd.
+
+**Among near ties each replica prefers a part of its own.** The replicas in order of their names share the endpoints in
+order of their addresses, one after the other; an endpoint of another replica's part counts as if it had a fraction of
+a request more. So two replicas that know of the same two idle endpoints choose different ones, however old their news.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.pool import Pool
+from balancer.peers.report import Report
+
+ELSEWHERE_BIAS: Final = 0.3
+"""Requests that an endpoint of another replica's part counts for: less than one, so that it only decides ties."""
+FORGOTTEN: Final = 8.0
+"""News older than so many `T` says nothing."""
+SILENCE: Final = 3.0
+"""Seconds without a report after which a replica's news is dropped: it hangs, or the network does."""
+FIRST_DURATION: Final = 0.05
+"""How long (s) a request takes, until some have ended."""
+SMOOTHING: Final = 0.2
+"""Weight of one tick's figures in the average duration of a request."""
+
+
+class Replica:
+    """What one other replica has said."""
+
+    __slots__ = ("delay", "ejected", "heard_at", "in_flight", "name", "reports")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.in_flight: dict[str, int] = {}
+        self.ejected: frozenset[str] = frozenset()
+        self.delay = 0.0
+        """Seconds that a report takes to arrive."""
+        self.heard_at = 0.0
+        self.reports = 0
+
+    def age(self, now: float) -> float:
+        """Age (s) of its news."""
+        return now - self.heard_at + self.delay
+
+
+class Belief:
+    """The others' load at each endpoint, written to `endpoint.elsewhere`, where every strategy counts it."""
+
+    def __init__(self, pool: Pool, name: str) -> None:
+        """`name` is this replica's own, as the others hear it."""
+        self._pool = pool
+        self._name = name
+        self._replicas: dict[str, Replica] = {}
+        self._home: frozenset[str] | None = None
+        """Addresses of this replica's part; None: to be worked out again."""
+        self._members: tuple[int, int] = (0, 0)
+        self._duration = FIRST_DURATION
+        self._choices = 0
+        self._ticked_at = -1.0
+
+    @property
+    def replicas(self) -> Iterable[Replica]:
+        """The other replicas that have been heard, by name."""
+        return sorted(self._replicas.values(), key=lambda replica: replica.name)
+
+    @property
+    def duration(self) -> float:
+        """Seconds that a request takes, on average: the time in which news fades."""
+        return self._duration
+
+    def take(self, report: Report, now: float) -> None:
+        """Another replica's report has come."""
+        replica = self._replicas.get(report.replica)
+        if replica is None:
+            replica = self._replicas[report.replica] = Replica(report.replica)
+            self._home = None
+        if report.delay is not None:
+            replica.delay = report.delay
+        if report.ejected is not None:
+            replica.ejected = report.ejected
+        replica.heard_at = now
+        replica.reports += 1
+        if report.whole or self._home is None:
+            replica.in_flight = dict(report.in_flight) if report.whole else {**replica.in_flight, **report.in_flight}
+            self._count_all(now)
+            return
+        replica.in_flight.update(report.in_flight)
+        for address in report.in_flight:
+            endpoint = self._pool.find(address)
+            if endpoint is not None:
+                self._count(endpoint, now)
+
+    def forget(self, name: str, now: float) -> None:
+        """A replica is gone."""
+        if self._replicas.pop(name, None) is not None:
+            self._home = None
+            self._count_all(now)
+
+    def tick(self, now: float) -> None:
+        """Let time pass: news ages, the silent are dropped, and the duration of a request is measured."""
+        self._measure(now)
+        for replica in list(self._replicas.values()):
+            if now - replica.heard_at > SILENCE:
+                self.forget(replica.name, now)
+        self._count_all(now)
+
+    def votes(self, address: str) -> int:
+        """How many other replicas have ejected the endpoint at `address`."""
+        return sum(address in replica.ejected for replica in self._replicas.values())
+
+    def _measure(self, now: float) -> None:
+        """Little's law: requests in flight over requests begun a second is how long each takes."""
+        begun = sum(self._pool.chosen_by.values())
+        if self._ticked_at >= 0.0 and now > self._ticked_at and begun > self._choices:
+            in_flight = sum(endpoint.in_flight for endpoint in self._pool.endpoints)
+            duration = in_flight * (now - self._ticked_at) / (begun - self._choices)
+            self._duration += SMOOTHING * (duration - self._duration)
+        self._choices = begun
+        self._ticked_at = now
+
+    def _count_all(self, now: float) -> None:
+        self._home = self._part()
+        for endpoint in self._pool.endpoints:
+            self._count(endpoint, now)
+
+    def _count(self, endpoint: Endpoint, now: float) -> None:
+        address = endpoint.address
+        elsewhere = 0.0
+        for replica in self._replicas.values():
+            in_flight = replica.in_flight.get(address, 0)
+            if in_flight:
+                faded = replica.age(now) / self._duration
+                if faded < FORGOTTEN:
+                    elsewhere += in_flight * math.exp(-faded)
+        if self._home is not None and self._replicas and address not in self._home:
+            elsewhere += ELSEWHERE_BIAS
+        if elsewhere != endpoint.elsewhere:
+            endpoint.elsewhere = elsewhere
+            self._pool.changed(endpoint)
+
+    def _part(self) -> frozenset[str]:
+        """The addresses of this replica's part of the endpoints."""
+        names = sorted([self._name, *self._replicas])
+        addresses = sorted(endpoint.address for endpoint in self._pool.endpoints)
+        return frozenset(addresses[names.index(self._name) :: len(names)])

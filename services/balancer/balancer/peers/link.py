@@ -1,0 +1,162 @@
+"""The connection on which this replica reports to one other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import aiohttp
+import structlog
+
+from balancer.balancing.pool import Pool
+from balancer.peers.report import Intent, Report
+
+SOONEST: Final = 0.002
+"""Seconds between two reports at the least: what changes within them is told together."""
+LATEST: Final = 0.1
+"""Seconds between two looks at a pool at rest."""
+HEARTBEAT: Final = 1.0
+"""Seconds after which a report goes out though nothing has changed; it also measures the delay."""
+SHARE: Final = 0.012
+"""Largest share of the time that reporting may take, over all links; hearing the others takes about as much."""
+CONNECT_TIMEOUT: Final = 5.0
+BACKOFF_FIRST: Final = 0.2
+BACKOFF_MOST: Final = 5.0
+OURSELVES: Final = 4000
+"""Close code: the replica that was connected to is the one that connects."""
+MANY: Final = 50_000
+"""Addresses remembered as told; where endpoints come and go, a whole report then begins again."""
+REFUSED: Final = 4001
+"""Close code: what was sent is no report of this version."""
+
+log = structlog.get_logger(__name__)
+
+
+class Speaker(Protocol):
+    """What the links report of."""
+
+    name: str
+    pool: Pool
+    links: int
+    """How many links share the time for reporting."""
+
+    @property
+    def intent(self) -> Intent:
+        """What was asked of the whole fleet."""
+
+    @property
+    def ejected(self) -> frozenset[str]:
+        """Addresses of the endpoints ejected here."""
+
+
+class Link:
+    """Connects to one replica, again and again, and tells it what changes here."""
+
+    def __init__(self, speaker: Speaker, url: str, token: str, count: Callable[[str], None]) -> None:
+        """`count` counts what happens, by kind."""
+        self._speaker = speaker
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._count = count
+        self._told: dict[str, int] = {}
+        self._told_ejected: frozenset[str] = frozenset()
+        self._told_intent = Intent()
+        self._delay: float | None = None
+        self._asked_at: float | None = None
+        """When the answer that is awaited was asked for (s)."""
+
+    async def run(self, session: aiohttp.ClientSession) -> None:
+        """Report until cancelled, or until it turns out that the other is ourselves."""
+        backoff, fault = BACKOFF_FIRST, ""
+        while True:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    socket = await session.ws_connect(self._url, headers=self._headers, heartbeat=2.0, compress=0)
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                problem = _words(error)
+                self._count("unreachable")
+            else:
+                backoff = BACKOFF_FIRST
+                self._count("connected")
+                async with socket:
+                    await self._report(socket)
+                if socket.close_code == OURSELVES:
+                    return
+                problem = f"closed with code {socket.close_code}" if socket.close_code == REFUSED else ""
+                self._count("disconnected")
+            if problem and problem != fault:
+                log.warning("peer unreachable", peer=self._url, error=problem)
+            fault = problem
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, BACKOFF_MOST)
+
+    async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Report on one connection until it ends."""
+        self._told = {}
+        self._asked_at = None
+        listener = asyncio.create_task(self._listen(socket))
+        pause, measured_at, whole = SOONEST, 0.0, True
+        try:
+            while not socket.closed:
+                begun = time.perf_counter()
+                measure = begun - measured_at >= HEARTBEAT
+                report = self._changes(whole or len(self._told) > 2 * MANY, measure)
+                if report is not None:
+                    if measure:
+                        measured_at = begun
+                        self._asked_at = self._asked_at or begun
+                    await socket.send_str(report.encode())
+                    self._count("sent")
+                    whole = False
+                    took = time.perf_counter() - begun
+                    pause = min(LATEST, max(SOONEST, took * self._speaker.links / SHARE))
+                else:
+                    pause = min(LATEST, 2 * pause)
+                await asyncio.sleep(pause)
+        except (ConnectionError, aiohttp.ClientError):
+            pass  # It is closed: `run` connects again.
+        finally:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+
+    async def _listen(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Measure: an answer has come back after twice the time that a report takes."""
+        async for _ in socket:
+            if self._asked_at is not None:
+                self._delay = (time.perf_counter() - self._asked_at) / 2
+                self._asked_at = None
+
+    def _changes(self, whole: bool, measure: bool) -> Report | None:
+        """What has changed since the report before; None: nothing, and no answer is wanted."""
+        speaker = self._speaker
+        if whole:
+            self._told = {}
+        told = self._told
+        changed: dict[str, int] = {}
+        for endpoint in speaker.pool.endpoints:
+            in_flight = endpoint.in_flight
+            address = endpoint.address
+            if in_flight != told.get(address, 0):
+                changed[address] = told[address] = in_flight
+        ejected, intent = speaker.ejected, speaker.intent
+        if not (whole or measure or changed or ejected != self._told_ejected or intent is not self._told_intent):
+            return None
+        report = Report(
+            speaker.name,
+            changed,
+            ejected if whole or ejected != self._told_ejected else None,
+            self._delay if measure else None,
+            intent if whole or intent is not self._told_intent else None,
+            whole,
+            measure,
+        )
+        self._told_ejected, self._told_intent = ejected, intent
+        return report
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, aiohttp.WSServerHandshakeError):
+        return f"refused with status {error.status}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,176 @@
+"""The replicas of this balancer: a link to each, and what each of them says."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final, Protocol
+
+import aiohttp
+import structlog
+from aiohttp import WSMsgType, web
+
+from balancer.balancing.endpoint import EndpointSpec, Snapshot
+from balancer.balancing.pool import Pool
+from balancer.peers.belief import Belief
+from balancer.peers.fleet import FleetIntent
+from balancer.peers.link import OURSELVES, REFUSED, Link
+from balancer.peers.report import MAX_BYTES, BadReport, Intent, decode
+
+PATH: Final = "/peers"
+TICK: Final = 0.05
+"""Seconds between two moments at which news ages."""
+
+log = structlog.get_logger(__name__)
+
+
+class Source(Protocol):
+    """Says which replicas there are: a discovery of their admin ports."""
+
+    def snapshots(self) -> AsyncGenerator[Snapshot, None]:
+        """Every set of replicas, whole, as it becomes known."""
+
+
+class Peers:
+    """Tells the other replicas of this one's load and hears of theirs. `run` it as a task; serve `routes`."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        source: Source,
+        name: str,
+        token: str,
+        switch_strategy: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`name` tells this replica from the others; `token` is what all of them know."""
+        self.pool = pool
+        self.name = name
+        self.links = 0
+        self.events: dict[str, int] = {}
+        """What happened, by kind: connected, sent, received, refused, …"""
+        self.fleet = FleetIntent(pool, switch_strategy, time.time)
+        self.belief = Belief(pool, name)
+        self._source = source
+        self._token = token
+        self._clock = clock
+        self._links: dict[str, asyncio.Task[None]] = {}
+        """By the URL of the replica."""
+        self._hearing: dict[str, web.WebSocketResponse] = {}
+        """The connection on which each replica speaks, the latest."""
+
+    @property
+    def intent(self) -> Intent:
+        """What was asked of the whole fleet."""
+        return self.fleet.intent
+
+    @property
+    def ejected(self) -> frozenset[str]:
+        """Addresses of the endpoints ejected here."""
+        return frozenset(endpoint.address for endpoint in self.pool.endpoints if endpoint.ejected)
+
+    @property
+    def connected(self) -> int:
+        """How many replicas are heard now."""
+        return len(self._hearing)
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where the others speak to this one."""
+        return [web.get(PATH, self.hear, allow_head=False)]
+
+    async def run(self) -> None:
+        """Link to every replica there is, until cancelled."""
+        async with aiohttp.ClientSession() as session:
+            ageing = asyncio.create_task(self._age())
+            try:
+                async with aclosing(self._source.snapshots()) as snapshots:
+                    async for snapshot in snapshots:
+                        self._link(snapshot, session)
+                await ageing
+            finally:
+                tasks = [ageing, *self._links.values()]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def hear(self, request: web.Request) -> web.StreamResponse:
+        """Another replica speaks, on one connection, until it closes."""
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode()):
+            self._count("unauthorized")
+            log.warning("peer refused", client=request.remote, remedy="give all replicas the same LB_PEERS_TOKEN")
+            return web.json_response({"error": "Replicas alone speak here, with LB_PEERS_TOKEN."}, status=401)
+        socket = web.WebSocketResponse(heartbeat=2.0, max_msg_size=MAX_BYTES, compress=False)
+        await socket.prepare(request)
+        name = ""
+        try:
+            async for message in socket:
+                if message.type is not WSMsgType.TEXT:
+                    continue
+                name = await self._read(message.data, name, socket)
+                if not name:
+                    break
+        finally:
+            if name and self._hearing.get(name) is socket:
+                del self._hearing[name]
+                self.belief.forget(name, self._clock())
+                log.info("peer left", peer=name)
+        return socket
+
+    async def _read(self, text: str, known: str, socket: web.WebSocketResponse) -> str:
+        """Take one report; the name of the replica, or "" once the connection has been closed for what it says."""
+        try:
+            report = decode(text)
+        except BadReport as bad:
+            self._count("refused")
+            log.warning("peer's report refused", peer=known, error=str(bad))
+            await socket.close(code=REFUSED, message=str(bad)[:100].encode())
+            return ""
+        if report.replica == self.name:
+            await socket.close(code=OURSELVES, message=b"this is you")
+            return ""
+        if not known:
+            log.info("peer joined", peer=report.replica)
+        self._hearing[report.replica] = socket
+        self._count("received")
+        now = self._clock()
+        self.belief.take(report, now)
+        if report.intent is not None:
+            self.fleet.take(report.intent, report.replica, now)
+        if report.answer:
+            await socket.send_str("{}")
+        return report.replica
+
+    def _link(self, snapshot: Snapshot, session: aiohttp.ClientSession) -> None:
+        """Link to those that have come, and let go of those that have left."""
+        wanted = {_url(spec) for spec in snapshot}
+        for url in self._links.keys() - wanted:
+            self._links.pop(url).cancel()
+        for url in wanted - self._links.keys():
+            link = Link(self, url, self._token, self._count)
+            self._links[url] = asyncio.create_task(link.run(session), name=f"peer {url}")
+            self._links[url].add_done_callback(_log_fault)
+        self.links = max(1, len(self._links))
+
+    async def _age(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            now = self._clock()
+            self.belief.tick(now)
+            self.fleet.enforce(now)
+
+    def _count(self, event: str) -> None:
+        self.events[event] = self.events.get(event, 0) + 1
+
+
+def _url(spec: EndpointSpec) -> str:
+    host = f"[{spec.host}]" if ":" in spec.host else spec.host
+    return f"ws://{host}:{spec.port}{PATH}"
+
+
+def _log_fault(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        log.error("a link to a peer failed", error=repr(fault))

@@ -1,0 +1,130 @@
+"""What one replica says to another: a JSON object in one WebSocket message.
+
+A report is whole (the first on a connection) or names only what has changed since the one before. Unknown fields are
+passed over, so that a newer replica may say more; a report that cannot be read is refused whole, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+VERSION: Final = 1
+"""Version of the format: a report of another one is refused."""
+MAX_BYTES: Final = 4 << 20
+"""Longest report that is read: 50,000 endpoints fit."""
+
+
+class BadReport(ValueError):
+    """A message that is no report of this version; its text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What an operator has asked of the whole fleet. Of two, the later one counts; of two at once, the larger text."""
+
+    at: float = 0.0
+    """Unix time (s) at which it was asked; 0: never."""
+    strategy: str = ""
+    """Name of the strategy; empty: nobody has switched it."""
+    drained: frozenset[str] = frozenset()
+    """Addresses of the endpoints drained by hand."""
+
+    def newer_than(self, other: Intent) -> bool:
+        """Whether this one replaces `other`."""
+        return (self.at, self.strategy, sorted(self.drained)) > (other.at, other.strategy, sorted(other.drained))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One message."""
+
+    replica: str
+    """Name of the replica that speaks: its pod's."""
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    """Requests in flight by endpoint address; where the report is not `whole`, of those that changed."""
+    ejected: frozenset[str] | None = None
+    """Addresses of the endpoints that the replica has ejected; None: as before."""
+    delay: float | None = None
+    """How long (s) a report takes to arrive, as the sender measures it; None: as before."""
+    intent: Intent | None = None
+    """None: as before."""
+    whole: bool = False
+    """Whether an endpoint that `in_flight` does not name has none."""
+    answer: bool = False
+    """Whether the sender waits for an empty message in return, to measure how long a report takes."""
+
+    def encode(self) -> str:
+        """The message's text."""
+        message: dict[str, object] = {"v": VERSION, "replica": self.replica}
+        if self.whole:
+            message["whole"] = True
+        if self.answer:
+            message["answer"] = True
+        if self.in_flight:
+            message["in_flight"] = dict(self.in_flight)
+        if self.ejected is not None:
+            message["ejected"] = sorted(self.ejected)
+        if self.delay is not None:
+            message["delay"] = round(self.delay, 6)
+        if self.intent is not None:
+            intent = self.intent
+            message["intent"] = {"at": intent.at, "strategy": intent.strategy, "drained": sorted(intent.drained)}
+        return json.dumps(message, separators=(",", ":"))
+
+
+def decode(text: str) -> Report:
+    """Read a message. Raises BadReport."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadReport("not JSON") from error
+    if not isinstance(message, dict):
+        raise BadReport("not an object")
+    if message.get("v") != VERSION:
+        raise BadReport(f"format version {message.get('v')!r}, this replica reads {VERSION}")
+    replica = message.get("replica")
+    if not isinstance(replica, str) or not replica or len(replica) > 253:
+        raise BadReport("no replica's name")
+    ejected = message.get("ejected")
+    delay = message.get("delay")
+    if delay is not None and not _is_number(delay):
+        raise BadReport("delay is no number of seconds")
+    return Report(
+        replica,
+        _counts(message.get("in_flight", {})),
+        None if ejected is None else _names(ejected, "ejected"),
+        None if delay is None else float(delay),
+        _intent(message.get("intent")),
+        message.get("whole") is True,
+        message.get("answer") is True,
+    )
+
+
+def _counts(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise BadReport("in_flight is no object")
+    for count in value.values():
+        if type(count) is not int or not 0 <= count < 1 << 31:
+            raise BadReport("in_flight has a value that is no count")
+    return value
+
+
+def _names(value: object, name: str) -> frozenset[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BadReport(f"{name} is no list of names")
+    return frozenset(value)
+
+
+def _intent(value: object) -> Intent | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not _is_number(value.get("at")) or not isinstance(value.get("strategy"), str):
+        raise BadReport("intent has no time or no strategy")
+    return Intent(float(value["at"]), value["strategy"], _names(value.get("drained", []), "drained"))
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e12  # type: ignore[operator]

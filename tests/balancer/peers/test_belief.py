@@ -1,0 +1,101 @@
+"""What a replica makes of the others' news: it fades, it decides ties, and it is forgotten with its replica."""
+
+from __future__ import annotations
+
+import pytest
+from tests.balancer.balancing.world import Fleet
+
+from balancer.balancing.outcome import Outcome
+from balancer.peers.belief import ELSEWHERE_BIAS, FIRST_DURATION, SILENCE, Belief
+from balancer.peers.report import Report
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    return Fleet("least-connections", "a b c d")
+
+
+@pytest.fixture
+def belief(fleet: Fleet) -> Belief:
+    return Belief(fleet.pool, "lb-1")
+
+
+def test_an_endpoint_that_another_replica_keeps_busy_gets_no_request(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"a:80": 5, "c:80": 5}, whole=True), fleet.now)
+    assert set(fleet.chosen(20)) == {"b", "d"}
+
+
+def test_news_fades_with_the_time_that_a_request_takes(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
+    fresh = fleet["a"].elsewhere
+    belief.tick(fleet.now + FIRST_DURATION)
+    faded = fleet["a"].elsewhere
+    belief.tick(fleet.now + 20 * FIRST_DURATION)
+    assert fresh == pytest.approx(10.0, abs=ELSEWHERE_BIAS)
+    assert faded == pytest.approx(3.68, abs=ELSEWHERE_BIAS)
+    assert fleet["a"].elsewhere <= ELSEWHERE_BIAS
+
+
+def test_late_news_counts_less(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"a:80": 10}, delay=FIRST_DURATION, whole=True), fleet.now)
+    assert fleet["a"].elsewhere == pytest.approx(3.68, abs=ELSEWHERE_BIAS)
+
+
+def test_of_equally_idle_endpoints_two_replicas_prefer_different_ones(fleet: Fleet) -> None:
+    other = Fleet("least-connections", "a b c d")
+    one, two = Belief(fleet.pool, "lb-1"), Belief(other.pool, "lb-2")
+    one.take(Report("lb-2", whole=True), fleet.now)
+    two.take(Report("lb-1", whole=True), other.now)
+    assert set(fleet.chosen(20)) == {"a", "c"}
+    assert set(other.chosen(20)) == {"b", "d"}
+
+
+def test_a_preferred_endpoint_that_is_busy_is_left_for_an_idle_one(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", whole=True), fleet.now)
+    busy = [fleet.lease().endpoint.spec.host for _ in range(4)]
+    assert sorted(busy) == ["a", "b", "c", "d"]
+
+
+def test_without_other_replicas_nothing_is_preferred(fleet: Fleet, belief: Belief) -> None:
+    belief.tick(fleet.now)
+    assert set(fleet.chosen(20)) == {"a", "b", "c", "d"}
+
+
+def test_a_replica_that_left_is_forgotten(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
+    belief.forget("lb-2", fleet.now)
+    assert [fleet[name].elsewhere for name in "abcd"] == [0.0] * 4
+    assert not list(belief.replicas)
+
+
+def test_a_silent_replica_is_forgotten(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
+    belief.tick(fleet.now + SILENCE + 0.1)
+    assert not list(belief.replicas)
+    assert fleet["a"].elsewhere == 0.0
+
+
+def test_a_report_names_only_what_changed(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"a:80": 4, "c:80": 2}, whole=True), fleet.now)
+    belief.take(Report("lb-2", {"a:80": 0}), fleet.now)
+    assert (fleet["a"].elsewhere, fleet["c"].elsewhere) == (0.0, 2.0)
+    belief.take(Report("lb-2", {"a:80": 1}, whole=True), fleet.now)
+    assert (fleet["a"].elsewhere, fleet["c"].elsewhere) == (1.0, 0.0)
+
+
+def test_an_endpoint_that_is_not_known_yet_counts_once_it_is(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"e:80": 4}, whole=True), fleet.now)
+    fleet.add("e")
+    belief.tick(fleet.now)
+    assert fleet["e"].elsewhere >= 4.0
+
+
+def test_the_duration_of_a_request_is_measured(fleet: Fleet, belief: Belief) -> None:
+    belief.tick(fleet.now)
+    for _ in range(200):  # One begins and one ends every 10 ms, four at a time: 40 ms each.
+        leases = [fleet.lease() for _ in range(4)]
+        fleet.now += 0.04
+        belief.tick(fleet.now)
+        for lease in leases:
+            lease.close(Outcome.answered(200), fleet.now)
+    assert belief.duration == pytest.approx(0.04, rel=0.05)

@@ -1,0 +1,66 @@
+"""What one replica says to another survives the way, and what is no report is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.peers.report import BadReport, Intent, Report, decode
+
+NAMES = st.frozensets(st.text(max_size=30))
+REPORTS = st.builds(
+    Report,
+    replica=st.text(min_size=1, max_size=60),
+    in_flight=st.dictionaries(st.text(max_size=30), st.integers(0, 2**31 - 1)),
+    ejected=st.none() | NAMES,
+    delay=st.none() | st.integers(0, 10**9).map(lambda micros: round(micros / 1e6, 6)),
+    intent=st.none() | st.builds(Intent, st.floats(0, 1e11), st.text(max_size=30), NAMES),
+    whole=st.booleans(),
+    answer=st.booleans(),
+)
+
+
+@given(REPORTS)
+def test_a_report_is_read_as_it_was_said(report: Report) -> None:
+    assert decode(report.encode()) == report
+
+
+@given(st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
+def test_what_is_no_report_is_refused(text: str) -> None:
+    with pytest.raises(BadReport):
+        decode(text)
+
+
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        ({"v": 2, "replica": "a"}, "version 2"),
+        ({"v": 1}, "no replica's name"),
+        ({"v": 1, "replica": "a", "in_flight": {"b": -1}}, "no count"),
+        ({"v": 1, "replica": "a", "in_flight": {"b": True}}, "no count"),
+        ({"v": 1, "replica": "a", "in_flight": []}, "no object"),
+        ({"v": 1, "replica": "a", "ejected": [1]}, "no list of names"),
+        ({"v": 1, "replica": "a", "delay": "soon"}, "delay"),
+        ({"v": 1, "replica": "a", "intent": {"at": 1}}, "intent"),
+    ],
+)
+def test_a_refusal_names_the_fault(message: object, fault: str) -> None:
+    with pytest.raises(BadReport, match=fault):
+        decode(json.dumps(message))
+
+
+def test_a_newer_replica_may_say_more() -> None:
+    message = json.loads(Report("a", {"b": 1}).encode()) | {"pace": {"b": 2.0}}
+    assert decode(json.dumps(message)) == Report("a", {"b": 1})
+
+
+def test_of_two_intents_the_later_counts_and_both_sides_agree_on_a_tie() -> None:
+    early, late = Intent(1.0, "round-robin"), Intent(2.0, "least-connections")
+    assert late.newer_than(early)
+    assert not early.newer_than(late)
+    one, other = Intent(1.0, "a", frozenset({"x"})), Intent(1.0, "a", frozenset({"y"}))
+    assert one.newer_than(other) != other.newer_than(one)
+    assert not one.newer_than(one)
