@@ -31,6 +31,8 @@ NUMBER = r"^([0-9]{1,12}(\.[0-9]{1,9})?)$"
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength")
 
 ELSEWHERE = {
+    "peers": "peers.enabled",
+    "peers_token": "peers.tokenSecret",
     "kubernetes_service": "backend.service",
     "kubernetes_port": "backend.port",
     "kubernetes_namespace": "backend.namespace",

@@ -42,6 +42,9 @@ Environment variables of settings: ejectAfter becomes LB_EJECT_AFTER. One that i
 {{- $_ := set $settings "gatewayClass" .Values.gateway.className }}
 {{- $_ := set $settings "ownService" (include "lb.fullname" .) }}
 {{- end }}
+{{- if and .Values.peers.enabled (eq (include "lb.discovery" .) "kubernetes") }}
+{{- $_ := set $settings "peers" (include "lb.peers" .) }}
+{{- end }}
 {{- if .Values.balancer.tls.secretName }}
 {{- $_ := set $settings "tlsCert" "/etc/lb/tls/tls.crt" }}
 {{- $_ := set $settings "tlsKey" "/etc/lb/tls/tls.key" }}
@@ -68,6 +71,11 @@ Environment variables of settings: ejectAfter becomes LB_EJECT_AFTER. One that i
 {{/* Name of the Secret that has the admin token; empty where there is none. */}}
 {{- define "lb.tokenSecret" -}}
 {{- if .Values.balancer.settings.adminToken }}{{ include "lb.fullname" . }}-admin{{ else }}{{ .Values.balancer.adminTokenSecret.name }}{{ end -}}
+{{- end -}}
+
+{{/* Name of the headless Service by which the replicas find each other, and of what goes with it. */}}
+{{- define "lb.peers" -}}
+{{- include "lb.fullname" . }}-peers
 {{- end -}}
 
 {{/* A port that a component listens at. Takes a list: settings, name, default. */}}

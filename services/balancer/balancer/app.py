@@ -27,6 +27,7 @@ from balancer.balancing.endpoint import Endpoint, Snapshot
 from balancer.balancing.pool import DEFAULT_CLUSTER, Policy, Pool
 from balancer.counters import Counters
 from balancer.log import AccessLog, Output
+from balancer.peers import Peers
 from balancer.probes import Probes
 from balancer.proxy.buffers import Buffers, default_limit
 from balancer.proxy.certificates import ServerCertificate
@@ -117,6 +118,7 @@ class Balancer:
             self._gateways = gateways.Gateways(settings, context, self._new_fleet, self._proxy.cluster, self._tracer)
             self._control = gateways.control(self._gateways, settings.gateway_class, self.replica, self._random)
         self._discovery = discovery.create(settings, self._counters.discovery_events, self._clock)
+        self._peers = self._make_peers() if settings.peers else None
         self._admin = Admin(
             settings=settings,
             pool=self._pool,
@@ -126,6 +128,7 @@ class Balancer:
             proxy=self,
             switch_strategy=self.switch_strategy,
             others=self._gateways.pools if self._gateways is not None else tuple,
+            peers=self._peers,
         )
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -154,6 +157,8 @@ class Balancer:
             work.append(self._reload())
         if self._control is not None:
             work.append(self._control.run())
+        if self._peers is not None:
+            work.append(self._peers.run())
         self._tasks = [loop.create_task(self._supervise(job)) for job in work]
         log.info(
             "listening",
@@ -278,6 +283,16 @@ class Balancer:
         pool = self._new_pool(cluster, settings, settings.strategy if own_strategy else self._strategy_name)
         self._admin.follow(pool)
         return pool
+
+    def _make_peers(self) -> Peers:
+        return Peers(
+            self._pool,
+            discovery.create_for_peers(self._settings),
+            self.replica,
+            self._settings.peers_token or "",
+            self.switch_strategy,
+            self._clock,
+        )
 
     def _strategy(self, name: str) -> strategies.Strategy:
         return strategies.load(name, self._random, self._settings.hash_key)

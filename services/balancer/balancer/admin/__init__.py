@@ -10,7 +10,7 @@ from aiohttp import web
 from balancer.admin.feed import Feed
 from balancer.admin.lag import LoopLag
 from balancer.admin.server import application, listen
-from balancer.admin.status import DiscoveryStatus, ProxyStatus, Running
+from balancer.admin.status import DiscoveryStatus, PeersStatus, ProxyStatus, Running
 from balancer.balancing.pool import Pool
 from balancer.counters import Counters
 
@@ -34,9 +34,10 @@ class Admin:
         proxy: ProxyStatus,
         switch_strategy: Callable[[str], None],
         others: Callable[[], Iterable[Pool]] = tuple,
+        peers: PeersStatus | None = None,
     ) -> None:
         """`others` are the pools of the clusters that routes lead to."""
-        self._running = Running(settings, pool, counters, clock, discovery, proxy, switch_strategy, others=others)
+        self._running = Running(settings, pool, counters, clock, discovery, proxy, switch_strategy, peers, others)
         self.draining = False
         """Set at SIGTERM: /readyz fails from then on."""
 

@@ -15,8 +15,8 @@ from balancer.admin.auth import Auth, Refusal, who
 from balancer.admin.feed import Feed
 from balancer.admin.openapi import document
 from balancer.admin.slices import in_pieces
-from balancer.admin.status import Running
-from balancer.admin.views import endpoint_view, to_json
+from balancer.admin.status import PeersStatus, Running
+from balancer.admin.views import endpoint_view, fleet_view, to_json
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.strategies import ALIASES
 
@@ -47,6 +47,7 @@ class Api:
             web.put("/api/strategy", self.switch),
             web.get("/api/decisions", self.decisions),
             web.get("/api/history", self.history),
+            web.get("/api/fleet", self.fleet),
             web.get("/api/config", self.config),
             web.get("/api/events", self.events, allow_head=False),
         ]
@@ -95,8 +96,11 @@ class Api:
         if name not in names:
             raise Refusal(422, f"There is no strategy {name!r}. There are: {', '.join(names)}.")
         before = self._running.pool.strategy_name
+        peers = self._whole_fleet(request)
         self._running.switch_strategy(name)
-        log.info("strategy switched", strategy=name, before=before, **who(request))
+        if peers is not None:
+            peers.strategy_switched(name)
+        log.info("strategy switched", strategy=name, before=before, fleet=peers is not None, **who(request))
         self._feed.switched(before)
         return answer({**self._feed.choices.view(), "before": before})
 
@@ -119,6 +123,21 @@ class Api:
         """GET: what happens, as it happens."""
         return await self._feed.hub.stream(request, *await self._feed.hello())
 
+    async def fleet(self, _request: web.Request) -> web.Response:
+        """GET: every replica that is heard, this one among them, and what each has in flight."""
+        return answer(fleet_view(self._running, self._running.clock()))
+
+    def _whole_fleet(self, request: web.Request) -> PeersStatus | None:
+        """The other replicas, where `?scope=fleet` asks for them; None for this replica alone. Raises Refusal."""
+        scope = request.query.get("scope", "replica")
+        if scope not in {"replica", "fleet"}:
+            raise Refusal(400, "scope is replica or fleet.")
+        if scope == "replica":
+            return None
+        if self._running.peers is None:
+            raise Refusal(409, "This replica knows of no other: set LB_PEERS (in the chart: peers.enabled).")
+        return self._running.peers
+
     def _find(self, request: web.Request) -> Endpoint:
         address, cluster = request.match_info["address"], request.query.get("cluster")
         for pool in self._running.pools:
@@ -129,7 +148,10 @@ class Api:
     def _drain(self, request: web.Request, drained: bool) -> web.Response:
         self._auth.require(request)
         endpoint = self._find(request)
+        peers = self._whole_fleet(request)
         self._running.pool_of(endpoint).drain(endpoint, drained, self._running.clock())
+        if peers is not None:
+            peers.drained(endpoint.address, drained)
         log.info(
             "endpoint drained by hand" if drained else "endpoint taken back", endpoint=endpoint.address, **who(request)
         )

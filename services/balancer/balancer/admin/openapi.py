@@ -98,6 +98,24 @@ SCHEMAS: dict[str, Schema] = {
         strategy=TEXT,
     ),
     "History": record(seconds=several(ref("Second"))),
+    "Fleet": record(
+        peers={**FLAG, "description": "Whether this replica looks for others (LB_PEERS)."},
+        replicas=several(
+            {
+                "type": "object",
+                "properties": {
+                    "name": TEXT,
+                    "self": {**FLAG, "description": "Whether it is the one that answers."},
+                    "age": {**NUMBER, "description": "Age (s) of its news."},
+                    "in_flight": COUNT,
+                    "ejected": {**several(TEXT), "description": "Addresses of the endpoints that it has ejected."},
+                },
+                "required": ["name", "self", "age", "in_flight"],
+                "additionalProperties": False,
+            }
+        ),
+        endpoints=several(record(address=TEXT, in_flight={**COUNTS, "description": "By the name of the replica."})),
+    ),
     "Config": record(settings={"type": "object", "additionalProperties": TEXT}),
 }  # fmt: skip
 
@@ -141,15 +159,20 @@ Response = tuple[str, str | None]
 WRONG_TOKEN: Response = ("The token is missing or wrong.", "Error")
 NO_TOKEN: Response = ("LB_ADMIN_TOKEN is not set, or another site's page asks.", "Error")
 NO_ENDPOINT: Response = ("There is no endpoint of that address.", "Error")
+WRONG_SCOPE: Response = ("scope is neither replica nor fleet.", "Error")
+NO_FLEET: Response = ("scope is fleet, and this replica knows of no other (LB_PEERS).", "Error")
 DRAINED: dict[str, Response] = {
     "200": ("The endpoint.", "Endpoint"),
+    "400": WRONG_SCOPE,
+    "409": NO_FLEET,
     "401": WRONG_TOKEN,
     "403": NO_TOKEN,
     "404": NO_ENDPOINT,
 }
 SWITCHED: dict[str, Response] = {
     "200": ("Switched.", "Switched"),
-    "400": ("The body is not as described.", "Error"),
+    "400": ("The body or the scope is not as described.", "Error"),
+    "409": NO_FLEET,
     "401": WRONG_TOKEN,
     "403": NO_TOKEN,
     "413": ("The body is too long.", "Error"),
@@ -178,9 +201,21 @@ def _paths() -> Schema:
         "description": "Whose endpoint, where several clusters have one of that address.",
     }
     limit = {"name": "limit", "in": "query", "schema": {**COUNT, "minimum": 1, "maximum": 1000, "default": 100}}
+    scope = {
+        "name": "scope",
+        "in": "query",
+        "schema": {"enum": ["replica", "fleet"], "default": "replica"},
+        "description": "This replica alone, or all of them, those that start later too.",
+    }
     body = {"required": True, "content": {"application/json": {"schema": ref("StrategyName")}}}
-    drain = _operation("drain", "Give it no new request; those in flight end as they would.", DRAINED, security=BEARER)
-    undrain = _operation("undrain", "Take it back.", DRAINED, security=BEARER)
+    drain = _operation(
+        "drain",
+        "Give it no new request; those in flight end as they would.",
+        DRAINED,
+        security=BEARER,
+        parameters=[scope],
+    )
+    undrain = _operation("undrain", "Take it back.", DRAINED, security=BEARER, parameters=[scope])
     latest: dict[str, Response] = {
         "200": ("Them.", "Decisions"),
         "400": ("limit is no number from 1 to 1000.", "Error"),
@@ -197,13 +232,18 @@ def _paths() -> Schema:
         "/api/endpoints/{address}/undrain": {"parameters": [address, cluster], "post": undrain},
         "/api/strategy": {
             "get": _operation("strategy", "The one in force, and those there are.", {"200": ("Them.", "Strategy")}),
-            "put": _operation("switch", switch, SWITCHED, security=BEARER, requestBody=body),
+            "put": _operation("switch", switch, SWITCHED, security=BEARER, parameters=[scope], requestBody=body),
         },
         "/api/decisions": {
             "get": _operation("decisions", "The latest recorded, the newest first.", latest, parameters=[limit])
         },
         "/api/history": {
             "get": _operation("history", "The last five minutes.", {"200": ("A second each.", "History")})
+        },
+        "/api/fleet": {
+            "get": _operation(
+                "fleet", "Every replica that is heard, and what it has in flight.", {"200": ("Them.", "Fleet")}
+            )
         },
         "/api/config": {"get": _operation("config", "The settings in force.", {"200": ("Secrets masked.", "Config")})},
         "/api/events": {"get": _events()},

@@ -28,6 +28,7 @@ def application(running: Running, feed: Feed, draining: Callable[[], bool]) -> w
             web.get("/metrics", exposition.handler(running), allow_head=False),
             *Api(running, feed).routes(),
             *dashboard.routes(),
+            *(running.peers.routes() if running.peers is not None else ()),
         ]
     )
     return app

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from aiohttp import web
+
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.pool import Pool
 from balancer.counters import Counters
@@ -57,6 +59,40 @@ class ProxyStatus(Protocol):
         """Unused connections kept open to `endpoint`."""
 
 
+class HeardReplica(Protocol):
+    """What is known of another replica."""
+
+    name: str
+    in_flight: dict[str, int]
+    """Requests in flight there, by endpoint address."""
+    ejected: frozenset[str]
+    reports: int
+    """Reports heard so far."""
+
+    def age(self, now: float) -> float:
+        """Age (s) of its news."""
+
+
+class PeersStatus(Protocol):
+    """The other replicas, where LB_PEERS names them."""
+
+    events: dict[str, int]
+    """What happened on the links, by kind."""
+
+    @property
+    def heard(self) -> list[HeardReplica]:
+        """The replicas that are heard, by name."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where the others speak to this one."""
+
+    def strategy_switched(self, name: str) -> None:
+        """The fleet's strategy was switched here."""
+
+    def drained(self, address: str, drained: bool) -> None:
+        """An endpoint was drained in the whole fleet, or taken back, here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """The running balancer, as the rest of this room sees it."""
@@ -70,6 +106,8 @@ class Running:
     proxy: ProxyStatus
     switch_strategy: Callable[[str], None]
     """Makes the named strategy choose from now on. Raises ValueError, with the names there are, for an unknown one."""
+    peers: PeersStatus | None = None
+    """None: this replica knows of no other."""
     transitions: dict[str, int] = field(default_factory=dict)
     """How often each event of decision.EVENTS has happened."""
     others: Callable[[], Iterable[Pool]] = tuple

@@ -15,8 +15,9 @@ from balancer.balancing.endpoint import Snapshot
 from balancer.discovery.follow import follow
 from balancer.discovery.status import Status
 from balancer.settings import Settings
+from balancer.settings.backends import parse_backends
 
-__all__ = ["Discovery", "Status", "create", "follow"]
+__all__ = ["Discovery", "Status", "create", "create_for_peers", "follow"]
 
 
 class Discovery(Protocol):
@@ -67,3 +68,16 @@ def create(
     if settings.backends_file:
         return FileDiscovery(settings.backends_file, status)
     return ListDiscovery(settings.backends, status)
+
+
+def create_for_peers(settings: Settings) -> Discovery:
+    """The discovery of the admin ports of this balancer's replicas, as LB_PEERS says: listed, or a headless Service."""
+    peers = settings.peers or ""
+    status = Status("peers")
+    if ":" in peers:
+        from balancer.discovery.static import ListDiscovery
+
+        return ListDiscovery(parse_backends(peers.split(",")), status)
+    from balancer.discovery.kubernetes import KubernetesDiscovery
+
+    return KubernetesDiscovery(service=peers, namespace=None, port="admin", status=status, random=random.Random())

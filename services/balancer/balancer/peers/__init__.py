@@ -8,6 +8,7 @@ protocol. A replica that is silent, late or of another version costs the others 
 from __future__ import annotations
 
 from balancer.peers.belief import Belief
+from balancer.peers.peers import Peers
 from balancer.peers.report import BadReport, Report
 
-__all__ = ["BadReport", "Belief", "Report"]
+__all__ = ["BadReport", "Belief", "Peers", "Report"]

@@ -73,7 +73,7 @@ class Link:
         while True:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
-                    socket = await session.ws_connect(self._url, headers=self._headers, heartbeat=2.0, compress=0)
+                    socket = await session.ws_connect(self._url, headers=self._headers, heartbeat=2.0)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 problem = _words(error)
                 self._count("unreachable")

@@ -15,7 +15,7 @@ from aiohttp import WSMsgType, web
 
 from balancer.balancing.endpoint import EndpointSpec, Snapshot
 from balancer.balancing.pool import Pool
-from balancer.peers.belief import Belief
+from balancer.peers.belief import Belief, Replica
 from balancer.peers.fleet import FleetIntent
 from balancer.peers.link import OURSELVES, REFUSED, Link
 from balancer.peers.report import MAX_BYTES, BadReport, Intent, decode
@@ -70,12 +70,20 @@ class Peers:
     @property
     def ejected(self) -> frozenset[str]:
         """Addresses of the endpoints ejected here."""
-        return frozenset(endpoint.address for endpoint in self.pool.endpoints if endpoint.ejected)
+        return frozenset(endpoint.address for endpoint in self.pool.endpoints if endpoint.ejected_until)
 
     @property
-    def connected(self) -> int:
-        """How many replicas are heard now."""
-        return len(self._hearing)
+    def heard(self) -> list[Replica]:
+        """The replicas that are heard, by name."""
+        return list(self.belief.replicas)
+
+    def strategy_switched(self, name: str) -> None:
+        """The fleet's strategy was switched here."""
+        self.fleet.strategy(name)
+
+    def drained(self, address: str, drained: bool) -> None:
+        """An endpoint was drained in the whole fleet, or taken back, here."""
+        self.fleet.drain(address, drained)
 
     def routes(self) -> list[web.RouteDef]:
         """Where the others speak to this one."""

@@ -127,6 +127,16 @@ RULES: list[Rule] = [
         "LB_UPSTREAM_PROXY_PROTOCOL needs LB_MODE=tcp: in http mode clients share connections (see X-Forwarded-For)",
     ),
     (
+        lambda s: s.peers is not None and s.peers_token is None,
+        "peers peers_token",
+        "LB_PEERS needs LB_PEERS_TOKEN, the same for every replica: any long random text",
+    ),
+    (
+        lambda s: s.peers is not None and ":" not in s.peers and s.discovery != "kubernetes",
+        "peers discovery",
+        "LB_PEERS names a Service, which needs LB_DISCOVERY=kubernetes: or list host:port of the admin ports",
+    ),
+    (
         _ports_clash,
         "port admin_port host admin_host",
         "LB_PORT and LB_ADMIN_PORT are the same on the same address: change one of them",

@@ -24,6 +24,7 @@ from balancer.settings.table import Row, rows_of
 STRATEGY_NAMES = (*STRATEGIES, *ALIASES)
 MODULE_CLASS = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 HOSTS = r"[0-9A-Za-z.:%_-]+( ?, ?[0-9A-Za-z.:%_-]+)*"
+HOST_PORT = r"[0-9A-Za-z.:%_\[\]-]+:[0-9]{1,5}"
 DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
@@ -70,6 +71,9 @@ Label = Annotated[
 ]
 
 
+PEERS_FORM = rf"{DNS_LABEL}|{HOST_PORT}( ?, ?{HOST_PORT})*"
+
+
 class Group:
     """A group of settings, in the order in which help and docs list them; calling it declares one of them."""
 
@@ -89,6 +93,7 @@ ADMIN = Group("Admin port")
 CHOOSING = Group("Strategy")
 DISCOVERY = Group("Discovery")
 GATEWAY = Group("Gateway API")
+PEERS = Group("Other replicas")
 TIMEOUTS = Group("Timeouts")
 CLIENT_LIMITS = Group("Limits on clients")
 ENDPOINT_LIMITS = Group("Limits on endpoints")
@@ -197,6 +202,14 @@ class Settings(BaseModel):
 
     gateway_class: Label = GATEWAY(
         None, "GatewayClass whose Gateways are served, beside the endpoints of LB_DISCOVERY; none: off."
+    )
+
+    peers: Annotated[
+        str | None,
+        kinds.or_none(kinds.pattern(PEERS_FORM, "a Service's name, or host:port of admin ports, comma separated")),
+    ] = PEERS(None, "Headless Service of the replicas, which then tell each other their load; none: they do not.")
+    peers_token: Annotated[str | None, kinds.or_none(kinds.pattern(r"[!-~]+", "printable ASCII without spaces"))] = (
+        PEERS(None, "Bearer token by which the replicas know each other.", secret=True)
     )
 
     connect_timeout: Seconds = TIMEOUTS(2.0, "Seconds to connect to an endpoint.")

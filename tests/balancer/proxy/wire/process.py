@@ -119,7 +119,7 @@ class Balancer:
         not to `log` with the messages.
         """
         self.port = free_port()
-        self.admin_port = free_port()
+        self.admin_port = int((settings or {}).get("LB_ADMIN_PORT") or free_port())
         self.endpoints: Sequence[int] = [free_port() for _ in range(endpoints)]
         self.log_path = log
         self._seen = 0

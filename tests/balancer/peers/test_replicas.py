@@ -1,0 +1,132 @@
+"""Replicas that know of each other, as processes of their own: what one sends, the other sees."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.balancer.proxy.wire.process import Balancer, free_port
+
+TOKEN = "for-replicas-alone"
+SEEN = 10.0
+"""Seconds within which what is bound to happen has happened, on a busy machine too."""
+
+
+class Replicas:
+    """Two balancers of the same endpoints; each knows where both are."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.admin_ports = [free_port(), free_port()]
+        self.backends = ",".join(f"127.0.0.1:{free_port()}" for _ in range(4))
+        self.running: dict[int, Balancer] = {}
+
+    def start(self, number: int, **settings: str) -> Balancer:
+        peers = ",".join(f"127.0.0.1:{port}" for port in self.admin_ports)
+        self.running[number] = Balancer(
+            self._folder / f"{number}-{time.monotonic()}.log",
+            settings={
+                "LB_ADMIN_PORT": str(self.admin_ports[number]),
+                "LB_ADMIN_TOKEN": "secret",
+                "LB_BACKENDS": self.backends,
+                "LB_PEERS": peers,
+                "LB_PEERS_TOKEN": TOKEN,
+                "HOSTNAME": f"lb-{number}",
+                **settings,
+            },
+        )
+        return self.running[number]
+
+    def ask(self, number: int, path: str, method: str = "GET", body: object = None) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.admin_ports[number]}{path}",
+            None if body is None else json.dumps(body).encode(),
+            {"Authorization": "Bearer secret", "Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return json.load(response)
+
+    def names(self, number: int) -> set[str]:
+        return {replica["name"] for replica in self.ask(number, "/api/fleet")["replicas"]}
+
+
+def seen(condition: Callable[[], bool]) -> bool:
+    """Whether it holds within `SEEN` seconds."""
+    deadline = time.monotonic() + SEEN
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.fixture
+def replicas(tmp_path: Path) -> Iterator[Replicas]:
+    made = Replicas(tmp_path)
+    yield made
+    for balancer in made.running.values():
+        balancer.stop()
+
+
+def test_replicas_find_each_other_and_forget_one_that_left(replicas: Replicas) -> None:
+    replicas.start(0)
+    replicas.start(1)
+    assert seen(lambda: replicas.names(0) == replicas.names(1) == {"lb-0", "lb-1"})
+    replicas.running.pop(1).stop()
+    assert seen(lambda: replicas.names(0) == {"lb-0"})
+
+
+def test_a_strategy_switched_at_one_replica_is_switched_at_all_and_outlives_a_restart(replicas: Replicas) -> None:
+    replicas.start(0)
+    replicas.start(1)
+    replicas.ask(0, "/api/strategy?scope=fleet", "PUT", {"strategy": "least-connections"})
+    assert seen(lambda: replicas.ask(1, "/api/strategy")["strategy"] == "least-connections")
+    replicas.running.pop(0).stop()
+    replicas.start(0)
+    assert seen(lambda: replicas.ask(0, "/api/strategy")["strategy"] == "least-connections")
+
+
+def test_a_switch_of_one_replica_alone_stays_there(replicas: Replicas) -> None:
+    replicas.start(0)
+    replicas.start(1)
+    assert seen(lambda: replicas.names(1) == {"lb-0", "lb-1"})
+    replicas.ask(0, "/api/strategy", "PUT", {"strategy": "least-connections"})
+    replicas.ask(0, "/api/strategy?scope=fleet", "PUT", {"strategy": "random-of-two"})
+    assert seen(lambda: replicas.ask(1, "/api/strategy")["strategy"] == "random-of-two")
+    assert "least-connections" not in replicas.running[1].log()
+
+
+def test_an_endpoint_drained_at_one_replica_is_drained_at_all_and_taken_back(replicas: Replicas) -> None:
+    replicas.start(0)
+    replicas.start(1)
+    address = replicas.backends.split(",")[0]
+
+    def eligible(number: int) -> bool:
+        return bool(replicas.ask(number, f"/api/endpoints/{address}")["eligible"])
+
+    replicas.ask(0, f"/api/endpoints/{address}/drain?scope=fleet", "POST")
+    assert seen(lambda: not eligible(0) and not eligible(1))
+    replicas.ask(1, f"/api/endpoints/{address}/undrain?scope=fleet", "POST")
+    assert seen(lambda: eligible(0) and eligible(1))
+
+
+def test_a_stranger_is_refused_and_the_log_says_what_to_do(replicas: Replicas) -> None:
+    replicas.start(0)
+    replicas.start(1, LB_PEERS_TOKEN="another")
+    assert seen(lambda: "LB_PEERS_TOKEN" in replicas.running[0].log())
+    assert replicas.names(0) == {"lb-0"}
+
+
+def test_the_fleet_cannot_be_asked_where_there_is_none(replicas: Replicas) -> None:
+    replicas.start(0, LB_PEERS="none", LB_PEERS_TOKEN="none")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        replicas.ask(0, "/api/strategy?scope=fleet", "PUT", {"strategy": "random-of-two"})
+    assert refused.value.code == 409
+    assert "LB_PEERS" in refused.value.read().decode()
