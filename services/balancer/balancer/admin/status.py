@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -80,7 +80,7 @@ class PeersStatus(Protocol):
     """What happened on the links, by kind."""
 
     @property
-    def heard(self) -> list[HeardReplica]:
+    def heard(self) -> Sequence[HeardReplica]:
         """The replicas that are heard, by name."""
 
     def routes(self) -> list[web.RouteDef]:

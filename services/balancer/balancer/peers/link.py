@@ -11,16 +11,11 @@ import aiohttp
 import structlog
 
 from balancer.balancing.pool import Pool
+from balancer.peers.pace import Pace
 from balancer.peers.report import Intent, Report
 
-SOONEST: Final = 0.002
-"""Seconds between two reports at the least: what changes within them is told together."""
-LATEST: Final = 0.1
-"""Seconds between two looks at a pool at rest."""
 HEARTBEAT: Final = 1.0
 """Seconds after which a report goes out though nothing has changed; it also measures the delay."""
-SHARE: Final = 0.012
-"""Largest share of the time that reporting may take, over all links; hearing the others takes about as much."""
 CONNECT_TIMEOUT: Final = 5.0
 BACKOFF_FIRST: Final = 0.2
 BACKOFF_MOST: Final = 5.0
@@ -39,8 +34,7 @@ class Speaker(Protocol):
 
     name: str
     pool: Pool
-    links: int
-    """How many links share the time for reporting."""
+    pace: Pace
 
     @property
     def intent(self) -> Intent:
@@ -63,7 +57,8 @@ class Link:
         self._told: dict[str, int] = {}
         self._told_ejected: frozenset[str] = frozenset()
         self._told_intent = Intent()
-        self._delay: float | None = None
+        self._delay = 0.0
+        """Seconds that a report takes to arrive."""
         self._asked_at: float | None = None
         """When the answer that is awaited was asked for (s)."""
 
@@ -97,9 +92,10 @@ class Link:
         self._told = {}
         self._asked_at = None
         listener = asyncio.create_task(self._listen(socket))
-        pause, measured_at, whole = SOONEST, 0.0, True
+        pace, measured_at, whole = self._speaker.pace, 0.0, True
         try:
             while not socket.closed:
+                cpu = time.thread_time()
                 begun = time.perf_counter()
                 measure = begun - measured_at >= HEARTBEAT
                 report = self._changes(whole or len(self._told) > 2 * MANY, measure)
@@ -110,11 +106,8 @@ class Link:
                     await socket.send_str(report.encode())
                     self._count("sent")
                     whole = False
-                    took = time.perf_counter() - begun
-                    pause = min(LATEST, max(SOONEST, took * self._speaker.links / SHARE))
-                else:
-                    pause = min(LATEST, 2 * pause)
-                await asyncio.sleep(pause)
+                pace.spend(time.thread_time() - cpu, report is not None)
+                await pace.turn()
         except (ConnectionError, aiohttp.ClientError):
             pass  # It is closed: `run` connects again.
         finally:
@@ -147,7 +140,8 @@ class Link:
             speaker.name,
             changed,
             ejected if whole or ejected != self._told_ejected else None,
-            self._delay if measure else None,
+            # On average, what is reported has waited half a pause to be so.
+            self._delay + speaker.pace.pause / 2,
             intent if whole or intent is not self._told_intent else None,
             whole,
             measure,

@@ -18,6 +18,7 @@ from balancer.balancing.pool import Pool
 from balancer.peers.belief import Belief, Replica
 from balancer.peers.fleet import FleetIntent
 from balancer.peers.link import OURSELVES, REFUSED, Link
+from balancer.peers.pace import Pace
 from balancer.peers.report import MAX_BYTES, BadReport, Intent, decode
 
 PATH: Final = "/peers"
@@ -49,7 +50,7 @@ class Peers:
         """`name` tells this replica from the others; `token` is what all of them know."""
         self.pool = pool
         self.name = name
-        self.links = 0
+        self.pace = Pace()
         self.events: dict[str, int] = {}
         """What happened, by kind: connected, sent, received, refused, …"""
         self.fleet = FleetIntent(pool, switch_strategy, time.time)
@@ -161,7 +162,6 @@ class Peers:
             link = Link(self, url, self._token, self._count)
             self._links[url] = asyncio.create_task(link.run(session), name=f"peer {url}")
             self._links[url].add_done_callback(_log_fault)
-        self.links = max(1, len(self._links))
 
     async def _age(self) -> None:
         while True:

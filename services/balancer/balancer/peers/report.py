@@ -48,7 +48,7 @@ class Report:
     ejected: frozenset[str] | None = None
     """Addresses of the endpoints that the replica has ejected; None: as before."""
     delay: float | None = None
-    """How long (s) a report takes to arrive, as the sender measures it; None: as before."""
+    """How old (s) the report is when it arrives, on average, as the sender measures it; None: as before."""
     intent: Intent | None = None
     """None: as before."""
     whole: bool = False
