@@ -20,9 +20,11 @@ from balancer.lab.experiment import Setting
 from balancer.lab.fleet import FLEETS, Script, named
 from balancer.lab.news import News
 from balancer.lab.record import Summary
-from balancer.lab.replica import Rules
+from balancer.lab.replica import Replica, Rules
 from balancer.lab.study import Study, study
 from balancer.lab.traffic import ARRIVALS, COSTS, Traffic
+from balancer.peers.belief import Belief
+from balancer.peers.report import Report
 
 WRONG: Final = 2
 _FIELDS: Final[dict[str, Callable[[str], object]]] = {
@@ -58,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     balancer.add_argument("--strategies", default=",".join(_default()), metavar="A,B", help="which; module:Class too")
     balancer.add_argument("--replicas", type=_replicas, default=1, metavar="N", help="1 to 8 balancers (1)")
     balancer.add_argument("--news-every", type=float, default=0.0, metavar="S", help="they report so often (never)")
+    balancer.add_argument("--naive", action="store_true", help="and believe every word, however old it is")
     balancer.add_argument("--news-late", type=float, default=0.0, metavar="S", help="and a report takes so long (0)")
     balancer.add_argument("--limit", type=_positive, metavar="N", help="LB_ENDPOINT_MAX_REQUESTS (none)")
     balancer.add_argument("--eject-after", type=int, default=5, metavar="N", help="LB_EJECT_AFTER (5)")
@@ -95,6 +98,21 @@ def main(asked: argparse.Namespace) -> int:
     return 0
 
 
+class _Beliefs:
+    """What each simulated replica believes of the others: the very rules by which real ones do."""
+
+    def __init__(self) -> None:
+        self._beliefs: dict[Replica, Belief] = {}
+
+    def hear(self, replica: Replica, own: str, name: str, in_flight: dict[str, int], age: float) -> None:
+        """A report has come."""
+        belief = self._beliefs.get(replica)
+        if belief is None:
+            belief = self._beliefs[replica] = Belief(replica.pool, own)
+        belief.tick(replica.clock.now)
+        belief.take(Report(name, in_flight, delay=age, whole=True), replica.clock.now)
+
+
 def _setting(asked: argparse.Namespace) -> tuple[Setting, str]:
     """What to simulate, and what to say about it first. Raises ValueError or OSError."""
     policy = Policy(
@@ -104,7 +122,7 @@ def _setting(asked: argparse.Namespace) -> tuple[Setting, str]:
         slow_start=asked.slow_start,
     )
     rules = Rules(policy, asked.retries, response_timeout=asked.timeout)
-    news = News(asked.news_every, asked.news_late)
+    news = News(asked.news_every, asked.news_late, None if asked.naive else _Beliefs().hear)
     if asked.replay:
         recording = replay.read(_lines(asked.replay))
         fleet, told = recording.fleet, recording.summary()

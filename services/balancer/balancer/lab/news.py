@@ -11,8 +11,8 @@ from balancer.lab.clock import Clock
 if TYPE_CHECKING:
     from balancer.lab.replica import Replica
 
-Hear = Callable[["Replica", str, dict[str, int], float], None]
-"""Who hears, who tells, its requests in flight by the endpoint's address, and how old (s) that is."""
+Hear = Callable[["Replica", str, str, dict[str, int], float], None]
+"""Who hears and its name, who tells, its requests in flight by the endpoint's address, and how old (s) that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,19 @@ class News:
     def begin(self, replicas: list[Replica], clock: Clock) -> None:
         """Start telling."""
         if self.every > 0 and len(replicas) > 1:
-            for i, replica in enumerate(replicas):
-                teller = _Teller(self, replica, f"replica-{i}", [each for each in replicas if each is not replica])
-                clock.at(self.every * (i + 1) / len(replicas), teller.tell)
+            names = {f"replica-{i}": replica for i, replica in enumerate(replicas)}
+            for i, name in enumerate(names):
+                clock.at(self.every * (i + 1) / len(replicas), _Teller(self, name, names).tell)
 
 
 class _Teller:
     """One replica that tells the others."""
 
-    def __init__(self, news: News, replica: Replica, name: str, others: list[Replica]) -> None:
+    def __init__(self, news: News, name: str, replicas: dict[str, Replica]) -> None:
         self._news = news
-        self._replica = replica
+        self._replica = replicas[name]
         self._name = name
-        self._others = others
+        self._others = {other: replica for other, replica in replicas.items() if other != name}
         self._hear = news.hear or _Believed().hear
 
     def tell(self) -> None:
@@ -50,8 +50,9 @@ class _Teller:
         in_flight = {endpoint.address: endpoint.in_flight for endpoint in self._replica.pool.endpoints}
 
         def arrive() -> None:
-            for other in self._others:
-                self._hear(other, self._name, in_flight, self._news.late)
+            for other, replica in self._others.items():
+                # On average, what is reported has waited half a pause to be so.
+                self._hear(replica, other, self._name, in_flight, self._news.late + self._news.every / 2)
 
         clock.at(clock.now + self._news.late, arrive)
         clock.at(clock.now + self._news.every, self.tell)
@@ -63,7 +64,7 @@ class _Believed:
     def __init__(self) -> None:
         self._said: dict[Replica, dict[str, int]] = {}
 
-    def hear(self, replica: Replica, name: str, in_flight: dict[str, int], age: float) -> None:
+    def hear(self, replica: Replica, _own: str, _name: str, in_flight: dict[str, int], age: float) -> None:
         """Replace what this one said before."""
         before = self._said.get(replica, {})
         self._said[replica] = in_flight
