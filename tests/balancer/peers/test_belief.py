@@ -99,3 +99,36 @@ def test_the_duration_of_a_request_is_measured(fleet: Fleet, belief: Belief) -> 
         for lease in leases:
             lease.close(Outcome.answered(200), fleet.now)
     assert belief.duration == pytest.approx(0.04, rel=0.05)
+
+
+def test_an_endpoint_that_most_replicas_have_ejected_is_ejected_here_too(fleet: Fleet, belief: Belief) -> None:
+    for number in (2, 3):
+        belief.take(Report(f"lb-{number}", ejected=frozenset({"a:80"}), whole=True), fleet.now)
+    belief.tick(fleet.now)
+    assert ("a", "ejected") in fleet.events
+    assert "a" not in fleet.chosen(20)
+
+
+def test_an_endpoint_that_one_replica_cannot_reach_stays_in_for_the_others(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", ejected=frozenset({"a:80"}), whole=True), fleet.now)
+    belief.take(Report("lb-3", whole=True), fleet.now)
+    belief.tick(fleet.now)
+    assert ("a", "ejected") not in fleet.events
+
+
+def test_of_two_replicas_neither_outvotes_the_other(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", ejected=frozenset({"a:80"}), whole=True), fleet.now)
+    belief.tick(fleet.now)
+    assert ("a", "ejected") not in fleet.events
+
+
+def test_one_that_returned_gets_its_chance_whatever_the_others_still_say(fleet: Fleet, belief: Belief) -> None:
+    for number in (2, 3):
+        belief.take(Report(f"lb-{number}", ejected=frozenset({"a:80"}), whole=True), fleet.now)
+    belief.tick(fleet.now)
+    fleet.wait(10.1)
+    assert fleet.events.count(("a", "returned")) == 1
+    for number in (2, 3):
+        belief.take(Report(f"lb-{number}", ejected=frozenset({"a:80"}), whole=True), fleet.now)
+    belief.tick(fleet.now)
+    assert fleet.events.count(("a", "ejected")) == 1

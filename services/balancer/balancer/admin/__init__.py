@@ -37,7 +37,9 @@ class Admin:
         peers: PeersStatus | None = None,
     ) -> None:
         """`others` are the pools of the clusters that routes lead to."""
-        self._running = Running(settings, pool, counters, clock, discovery, proxy, switch_strategy, peers, others)
+        self._running = Running(
+            settings, pool, counters, clock, discovery, proxy, switch_strategy, peers, others=others
+        )
         self.draining = False
         """Set at SIGTERM: /readyz fails from then on."""
 

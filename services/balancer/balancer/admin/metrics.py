@@ -128,8 +128,18 @@ def _chosen_by(running: Running) -> dict[str, int]:
     return dict(counts)
 
 
+def _peer_events(running: Running) -> dict[str, int]:
+    return running.peers.events if running.peers is not None else {}
+
+
+def _peer_ages(running: Running) -> Iterator[Reading]:
+    now = running.clock()
+    for replica in running.peers.heard if running.peers is not None else ():
+        yield (replica.name,), replica.age(now)
+
 _OLD_EVENTS = {"left_alone": "backoff", "held": "drained", "released": "undrained"}
 """Events that were renamed: counted under both names until 0.3."""
+
 
 _STATES = ", ".join(f"`{state}`" for state in STATES)
 
@@ -213,6 +223,21 @@ METRICS = (
         "counter",
         "Requests and connections cut at the end of LB_DRAIN_TIMEOUT.",
         whole(lambda r: r.counters.drained_cut),
+    ),
+    Metric(
+        "lb_peers",
+        "gauge",
+        "Other replicas that are heard now.",
+        whole(lambda r: len(r.peers.heard) if r.peers is not None else 0),
+    ),
+    Metric("lb_peer_news_age_seconds", "gauge", "Age of what each other replica reported last.", _peer_ages, ("peer",)),
+    Metric(
+        "lb_peer_events_total",
+        "counter",
+        "What happened between the replicas.",
+        table(_peer_events),
+        ("event",),
+        "`connected`, `disconnected`, `unreachable`, `sent`, `received`, `refused`, `unauthorized`",
     ),
     Metric(
         "lb_log_lines_dropped_total",

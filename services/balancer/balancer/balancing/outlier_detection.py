@@ -55,6 +55,11 @@ class OutlierDetection:
         self._pool.notify(endpoint, "ejected", f"{why}, for {seconds:g} s")
         self._pool.update_health(endpoint, now)
 
+    def outvoted(self, endpoint: Endpoint, now: float) -> None:
+        """Most replicas have ejected `endpoint`: eject it here too, unless it was given another chance just now."""
+        if now - endpoint.returned_at >= self._policy.eject_time:
+            self._eject(endpoint, "most replicas have ejected it", now)
+
     def back_off(self, endpoint: Endpoint, seconds: float, now: float) -> None:
         """`endpoint` asked us to back off for some seconds."""
         if endpoint.backoff_until == 0.0 and not self._may_leave_out(endpoint):

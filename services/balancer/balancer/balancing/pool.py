@@ -399,6 +399,10 @@ class Pool:
         """`endpoint`, which asked us to back off, has answered a later request well."""
         self._outliers.answers_again(endpoint, now)
 
+    def outvoted(self, endpoint: Endpoint, now: float) -> None:
+        """Most replicas of this balancer have ejected `endpoint`."""
+        self._outliers.outvoted(endpoint, now)
+
     def tick(self, now: float) -> None:
         """Let time pass: ejections end, slow starts go on. Called every 100 ms."""
         self._outliers.tick(now)

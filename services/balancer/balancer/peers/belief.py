@@ -1,6 +1,6 @@
 """What a replica believes of the load that the others have sent, and how that belief fades.
 
-Two rules, both found in the lab (`python -m balancer lab`, docs/lab.md):
+Two rules about load, both found in the lab (`python -m balancer lab`, docs/lab.md):
 
 **News has an age.** What another replica had in flight `a` seconds ago counts `exp(-a / T)` of itself, where `T` is how
 long a request takes on average: after that time most of what was reported has ended. Old news counted whole is worse
@@ -9,11 +9,15 @@ than none, because all replicas see the same endpoint idle and send to it at onc
 **Among near ties each replica prefers a part of its own.** The replicas in order of their names share the endpoints in
 order of their addresses, one after the other; an endpoint of another replica's part counts as if it had a fraction of
 a request more. So two replicas that know of the same two idle endpoints choose different ones, however old their news.
+
+And one about failure: **ejection is a vote.** An endpoint that most replicas have ejected is ejected by the others too;
+one that a single replica cannot reach stays in for the others.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -112,10 +116,17 @@ class Belief:
             if now - replica.heard_at > SILENCE:
                 self.forget(replica.name, now)
         self._count_all(now)
+        self._vote(now)
 
-    def votes(self, address: str) -> int:
-        """How many other replicas have ejected the endpoint at `address`."""
-        return sum(address in replica.ejected for replica in self._replicas.values())
+    def _vote(self, now: float) -> None:
+        """Follow most replicas where they have ejected an endpoint. One that a few cannot reach stays in elsewhere."""
+        votes: Counter[str] = Counter()
+        for replica in self._replicas.values():
+            votes.update(replica.ejected)
+        for address, count in votes.items():
+            endpoint = self._pool.find(address)
+            if 2 * count > len(self._replicas) + 1 and endpoint is not None:
+                self._pool.outvoted(endpoint, now)
 
     def _measure(self, now: float) -> None:
         """Little's law: requests in flight over requests begun a second is how long each takes."""
