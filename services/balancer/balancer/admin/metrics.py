@@ -137,6 +137,7 @@ def _peer_ages(running: Running) -> Iterator[Reading]:
     for replica in running.peers.heard if running.peers is not None else ():
         yield (replica.name,), replica.age(now)
 
+
 _OLD_EVENTS = {"left_alone": "backoff", "held": "drained", "released": "undrained"}
 """Events that were renamed: counted under both names until 0.3."""
 
