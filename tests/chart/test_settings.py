@@ -11,7 +11,7 @@ import pytest
 from balancer.settings import table
 from pi.settings import Settings as PiSettings
 
-MADE_BY_THE_CHART = {"kubernetes_service", "kubernetes_port", "kubernetes_namespace", "admin_token"}
+MADE_BY_THE_CHART = {"kubernetes_service", "kubernetes_port", "kubernetes_namespace", "admin_token", "gateway_class"}
 
 
 def camel_case(name: str) -> Any:
