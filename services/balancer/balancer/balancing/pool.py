@@ -118,11 +118,11 @@ class Pool:
             endpoint = self._second_choice(request, excluded, now)
             if endpoint is None:
                 raise self._refusal(excluded, view)
+        # Recorded as it was when the strategy chose: before this request counts.
+        decision = None if view is None else self._record(view, endpoint, None)
         lease = self._take(endpoint, now)
-        if view is not None:
-            decision = self._record(view, endpoint, None)
-            if explain:
-                lease.decision = decision
+        if explain:
+            lease.decision = decision
         return lease
 
     def lease_at(self, endpoint: Endpoint, now: float) -> Lease | None:
