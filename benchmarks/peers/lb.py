@@ -21,7 +21,14 @@ class Lb(Peer):
     source = "make compiled"
     policies: ClassVar[Mapping[str, str]] = {
         name: name
-        for name in ("round-robin", "least-connections", "least-response-time", "random-of-two", "consistent-hash")
+        for name in (
+            "round-robin",
+            "least-connections",
+            "least-response-time",
+            "least-work",
+            "random-of-two",
+            "consistent-hash",
+        )
     }
 
     def __init__(self, setup: Setup) -> None:

@@ -16,6 +16,7 @@ STRATEGIES = [
     "round-robin",
     "least-connections",
     "least-response-time",
+    "least-work",
     "random-of-two",
     "consistent-hash",
 ]

@@ -147,7 +147,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(refusal: Any, argument: str
 @pytest.mark.parametrize("strategy", ["fastest", "Round-Robin", ""])
 def test_an_unknown_strategy_is_refused_with_the_list_of_names(refusal: Any, strategy: str) -> None:
     said = refusal("--set", f"balancer.settings.strategy={strategy}")
-    names = ["n-to-one", "round-robin", "least-connections", "least-response-time", "random-of-two", "consistent-hash"]
+    least = ["least-connections", "least-response-time", "least-work"]
+    names = ["n-to-one", "round-robin", *least, "random-of-two", "consistent-hash"]
     names.append("primary-backup")
     assert (
         f"at '/balancer/settings/strategy': value must be one of {', '.join(map(repr, [*names, 'module:Class']))}"

@@ -349,4 +349,5 @@ def _policy(settings: Settings) -> Policy:
         slow_start=settings.slow_start,
         prefer_zone=None if settings.prefer_zone == "auto" else settings.prefer_zone,
         hash_key=settings.hash_key,
+        cost_key=settings.cost_key or "",
     )

@@ -17,6 +17,7 @@ MEANINGS = {
     "round-robin": "Each endpoint in its turn, as often as its weight says.",
     "least-connections": "The endpoint with the fewest requests in flight for its weight.",
     "least-response-time": "The endpoint that would answer soonest: its recent latency times its load.",
+    "least-work": "The endpoint that would be done first: what requests cost, its pace and its workers are learned.",
     "random-of-two": "The less loaded of two drawn at random.",
     "consistent-hash": "The same key to the same endpoint, as far as load allows.",
 }

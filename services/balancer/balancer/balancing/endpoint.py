@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mypy_extensions import mypyc_attr
 
 from balancer.balancing.latency import PeakEwma
+from balancer.balancing.work import NOTHING_KNOWN
 
 if TYPE_CHECKING:
     from balancer.balancing.lease import Lease
@@ -91,6 +92,7 @@ class Endpoint:
         "slow_start_from",
         "spec",
         "weight",
+        "work",
     )
 
     def __init__(self, spec: EndpointSpec) -> None:
@@ -115,6 +117,8 @@ class Endpoint:
         """Of the leases sent whole that still wait for the response's head, the one sent first; `newer` leads on."""
         self.newest: Lease | None = None
         self.latency = PeakEwma()
+        self.work = NOTHING_KNOWN
+        """What it has to do, in expected seconds, where the strategy asks for that."""
 
         self.cluster = ""
         """The name of its pool's cluster, once it belongs to one."""

@@ -9,6 +9,7 @@ from mypy_extensions import mypyc_attr
 from balancer.balancing.decision import Decision
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import FAILURE, SATURATION, SUCCESS, Kind, Outcome
+from balancer.balancing.work import Job
 
 if TYPE_CHECKING:
     from balancer.balancing.pool import Pool
@@ -26,6 +27,7 @@ class Lease:
         "decision",
         "endpoint",
         "first_byte_at",
+        "job",
         "newer",
         "older",
         "opened_at",
@@ -42,6 +44,8 @@ class Lease:
         self.sent_at: float | None = None
         self.first_byte_at: float | None = None
         self.closed = False
+        self.job: Job | None = None
+        """The request as work, where the strategy asks for that."""
         self.older: Lease | None = None
         """Its neighbours among those of the endpoint that wait for a response; a list in place of a dict: 100 ns."""
         self.newer: Lease | None = None
@@ -54,6 +58,8 @@ class Lease:
         if self.closed or self.sent_at is not None or self.first_byte_at is not None:
             return
         self.sent_at = now
+        if self.job is not None:
+            self.job.sent(now)
         endpoint = self.endpoint
         newest = endpoint.newest
         if newest is None:
@@ -71,6 +77,8 @@ class Lease:
             return
         self.first_byte_at = now
         endpoint = self.endpoint
+        if self.job is not None:
+            self.job.answered(now)
         latency = endpoint.latency
         self._had_average = latency.measured
         self._average_before = latency.value
@@ -80,7 +88,8 @@ class Lease:
             latency.sample(0.0, now)
         else:
             self._wait_no_more()
-            latency.sample(now - sent_at, now)
+            took = now - sent_at
+            latency.sample(took if self.job is None else self.job.fair(took), now)
         self.pool.changed(endpoint)
 
     def close(self, outcome: Outcome, now: float) -> None:
@@ -93,8 +102,11 @@ class Lease:
         if sent_at is not None and self.first_byte_at is None:
             self._wait_no_more()
             if outcome.kind is Kind.CLIENT_LEFT:
-                endpoint.latency.sample(now - sent_at, now)
+                took = now - sent_at
+                endpoint.latency.sample(took if self.job is None else self.job.fair(took), now)
         verdict = outcome.verdict
+        if self.job is not None:
+            self.job.ended(verdict == SUCCESS, verdict == FAILURE, now)
         if verdict == SUCCESS:
             endpoint.failures_in_row = 0
             endpoint.recent += 1

@@ -18,3 +18,4 @@ class Policy:
     slow_start: float = 0.0
     prefer_zone: str | None = None
     hash_key: str = "client-ip"
+    cost_key: str = ""

@@ -20,7 +20,8 @@ from balancer.balancing.queue import Granted, Refused, Ticket
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.rng import Random
 from balancer.balancing.strategies.guarded import Guarded
-from balancer.balancing.strategies.strategy import Strategy, hears_changes, hears_load
+from balancer.balancing.strategies.strategy import Strategy, follows_work, hears_changes, hears_load
+from balancer.balancing.work import NOTHING_KNOWN, Costs
 
 __all__ = ["Lease", "Policy", "Pool", "Subscriber"]
 
@@ -71,6 +72,8 @@ class Pool:
         self._strategy = strategy
         self._hears_load = hears_load(strategy)
         self._hears_changes = hears_changes(strategy)
+        self._costs = Costs(policy.cost_key)
+        self._follows_work = follows_work(strategy)
         self._explainer = Explainer(random, policy.hash_key, self.ineligible_reason)
         self._explainer.cluster = cluster
         self._explainer.use(strategy, strategy_name)
@@ -120,20 +123,22 @@ class Pool:
                 raise self._refusal(excluded, view)
         # Recorded as it was when the strategy chose: before this request counts.
         decision = None if view is None else self._record(view, endpoint, None)
-        lease = self._take(endpoint, now)
+        lease = self._take(endpoint, request, now)
         if explain:
             lease.decision = decision
         return lease
 
-    def lease_at(self, endpoint: Endpoint, now: float) -> Lease | None:
+    def lease_at(self, endpoint: Endpoint, request: RequestInfo, now: float) -> Lease | None:
         """A lease on this very endpoint, for a client that is bound to it; None where it can't be had now."""
         if not endpoint.eligible or (self._limited and self._admission.capacity <= 0):
             return None
-        return self._take(endpoint, now)
+        return self._take(endpoint, request, now)
 
-    def _take(self, endpoint: Endpoint, now: float) -> Lease:
+    def _take(self, endpoint: Endpoint, request: RequestInfo, now: float) -> Lease:
         """Count a chosen endpoint as busy."""
         lease = Lease(self, endpoint, now)
+        if self._follows_work:
+            lease.job = self._costs.begin(endpoint.work, request, now)
         self._choices += 1
         endpoint.chosen_at = self._choices
         in_flight = endpoint.in_flight + 1
@@ -277,6 +282,10 @@ class Pool:
     def _join(self, endpoint: Endpoint, slowly: bool, now: float) -> None:
         endpoint.cluster = self.cluster
         self._outliers.resume(endpoint, now)
+        if endpoint.work is NOTHING_KNOWN:
+            endpoint.work = self._costs.join()
+        else:
+            self._costs.join_again(endpoint.work)
         self._eligibility.count(endpoint, 1)
         for subscriber in self._subscribers:
             subscriber.joined(endpoint)
@@ -291,6 +300,7 @@ class Pool:
         self._eligibility.count(endpoint, -1)
         self._apply(endpoint)
         self._outliers.forget(endpoint)
+        self._costs.leave(endpoint.work)
         for subscriber in self._subscribers:
             subscriber.left(endpoint)
         self.notify(endpoint, "left", "")
@@ -447,6 +457,7 @@ class Pool:
         self._report_from = 0.0
         self._hears_load = hears_load(strategy)
         self._hears_changes = hears_changes(strategy)
+        self._follows_work = follows_work(strategy)
         self._explainer.use(strategy, name)
         self.notify(None, "strategy", f"{before} → {name}")
 

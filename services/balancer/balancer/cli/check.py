@@ -9,6 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from balancer.balancing import strategies
+from balancer.balancing.cost import Kinds
 from balancer.settings import parse_backends_file
 from balancer.settings.kinds import ItemsError
 
@@ -29,7 +30,10 @@ def faults_at_start(settings: Settings) -> list[str]:
 def _strategy(settings: Settings) -> list[str]:
     try:
         strategies.load(settings.strategy, Random(), settings.hash_key)
+        Kinds(settings.cost_key or "")
     except ValueError as error:
+        if str(error).startswith("cost key"):
+            return [f"LB_COST_KEY={settings.cost_key}: {error}"]
         return [f"LB_STRATEGY={settings.strategy}: {error}"]
     except Exception as error:  # noqa: BLE001 (a user's module may raise anything while it is imported)
         return [f"LB_STRATEGY={settings.strategy}: importing it failed: {type(error).__name__}: {error}"]

@@ -194,7 +194,7 @@ class Exchange(Attempts, Receiver):
         """Use the connection that is bound to this client, if that can be had."""
         self.server.pinned = None
         pool = self.cluster.pool
-        lease = pool.lease_at(pinned.endpoint, now) if pinned.endpoint.cluster == pool.cluster else None
+        lease = pool.lease_at(pinned.endpoint, self.info, now) if pinned.endpoint.cluster == pool.cluster else None
         if lease is None or not pinned.reuse(self):
             pinned.reset()
             if lease is not None:

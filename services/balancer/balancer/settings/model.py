@@ -168,6 +168,14 @@ class Settings(BaseModel):
         str,
         kinds.pattern(f"client-ip|path|(header|cookie):{FIELD_NAME}", "client-ip, path, header:NAME or cookie:NAME"),
     ] = CHOOSING("client-ip", "What consistent-hash takes as the key of a request.")
+    cost_key: Annotated[
+        str | None,
+        kinds.or_none(kinds.pattern(f"header:{FIELD_NAME}|path:.+", "header:NAME or path:REGULAR-EXPRESSION")),
+    ] = CHOOSING(
+        None,
+        "What tells how expensive a request is, for least-work and least-response-time; of a pattern its groups; "
+        "none: method, the path's shape and the body's length.",
+    )
 
     discovery: Annotated[Literal["static", "dns", "kubernetes"], kinds.one_of(["static", "dns", "kubernetes"])] = (
         DISCOVERY("static", "Where the endpoints come from.")

@@ -13,6 +13,7 @@ from balancer.balancing.strategies.consistent_hash import ConsistentHash
 from balancer.balancing.strategies.guarded import Guarded
 from balancer.balancing.strategies.least_connections import LeastConnections
 from balancer.balancing.strategies.least_response_time import LeastResponseTime
+from balancer.balancing.strategies.least_work import LeastWork
 from balancer.balancing.strategies.n_to_one import NToOne
 from balancer.balancing.strategies.random_of_two import RandomOfTwo
 from balancer.balancing.strategies.round_robin import RoundRobin
@@ -25,6 +26,7 @@ STRATEGIES: Final[dict[str, Callable[[Random], Strategy]]] = {
     "round-robin": RoundRobin,
     "least-connections": LeastConnections,
     "least-response-time": LeastResponseTime,
+    "least-work": LeastWork,
     "random-of-two": RandomOfTwo,
     "consistent-hash": ConsistentHash,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from math import inf, log
-from typing import Final
+from typing import ClassVar, Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.latency import TIME_CONSTANT
@@ -18,6 +18,9 @@ LOOKS: Final = 32
 """How many endpoints a choice looks at when requests that wait have raised the scores: in a brownout, where everything
 waits, the best of these is good enough."""
 
+AGES: Final = 4
+"""Requests whose age is looked at."""
+
 _LAST: Final = 1e9
 """Score of an endpoint that was never measured and holds its share: behind all that were measured."""
 
@@ -29,8 +32,10 @@ _UNMEASURED: Final = -1
 class LeastResponseTime(Strategy):
     """The lowest product of expected response time and load.
 
-    The time is the larger of the peak-EWMA of the time to the response's first byte and the age of the oldest request
-    that still waits for its response; the load is requests in flight, this one included, for each unit of weight.
+    A time counts as what an average request would have taken (cost.py), so that an expensive one, a long poll or a
+    stream makes no endpoint look slow. The time is the larger of the peak-EWMA of the time to the response's first byte
+    and the age of the oldest request that still waits for its response; the load is requests in flight, this one
+    included, for each unit of weight.
 
     An endpoint never measured comes before those that were, as long as with this request it holds no more than one or
     the mean in flight of the measured ones, whichever is more; in slow start no more than one. So a new one is tried
@@ -43,6 +48,8 @@ class LeastResponseTime(Strategy):
 
     Source: Finagle's peak-EWMA balancer for the score, with the exact minimum instead of the better of two.
     """
+
+    watches_cost: ClassVar[bool] = True
 
     def __init__(self, random: Random) -> None:
         self._entries: dict[Endpoint, Entry[Endpoint]] = {}
@@ -94,7 +101,7 @@ class LeastResponseTime(Strategy):
             if self._comes_first(endpoint):
                 return -1.0 / (endpoint.in_flight + 1)
             return _unmeasured_key(endpoint) + _LAST
-        return max(average, endpoint.age(now)) * load_of(endpoint)
+        return max(average, _age(endpoint, now)) * load_of(endpoint)
 
     def _comes_first(self, endpoint: Endpoint) -> bool:
         """Whether an endpoint never measured is tried before those that were."""
@@ -165,10 +172,26 @@ def _unmeasured_key(endpoint: Endpoint) -> float:
     return in_flight + (_LAST if in_flight and endpoint.slow_start_from is not None else 0.0)
 
 
+def _age(endpoint: Endpoint, now: float) -> float:
+    """How long (s) a request has waited there, as an average one: the longest of the oldest few.
+
+    Where one is a long poll, the next may tell more.
+    """
+    longest = 0.0
+    lease = endpoint.oldest
+    looks = 0
+    while lease is not None and looks < AGES:
+        age = max(now - (lease.sent_at or 0.0), 0.0)
+        longest = max(longest, age if lease.job is None else lease.job.fair(age))
+        lease = lease.newer
+        looks += 1
+    return longest
+
+
 def _aged(entry: Entry[Endpoint], shift: float, now: float) -> float:
     """The key of a measured endpoint, raised by the age of its oldest request that waits."""
     endpoint = entry.item
-    age = endpoint.age(now)
+    age = _age(endpoint, now)
     if age == 0.0:
         return entry.key
     return max(entry.key, log(age) + shift + log(load_of(endpoint)))

@@ -10,7 +10,7 @@ from mypy_extensions import mypyc_attr
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
 
-_FIRST: Final = -(1 << 60)
+_FIRST: Final = -(1 << 59)
 """Less than any time in microseconds."""
 
 
@@ -23,7 +23,7 @@ def turn(endpoint: Endpoint) -> int:
     """
     oldest = endpoint.oldest
     if oldest is None:
-        return _FIRST + endpoint.chosen_at
+        return _FIRST + endpoint.chosen_at if endpoint.chosen_at else 2 * _FIRST + endpoint.order
     return -int((oldest.sent_at or 0.0) * 1e6)
 
 
@@ -64,3 +64,8 @@ def hears_changes(strategy: Strategy) -> bool:
 def hears_load(strategy: Strategy) -> bool:
     """Whether it must hear of each request that begins and ends, not only of weights."""
     return hears_changes(strategy) and bool(getattr(strategy, "watches_load", True))
+
+
+def follows_work(strategy: Strategy) -> bool:
+    """Whether it asks for each request's expected cost, and so for that to be learned."""
+    return bool(getattr(strategy, "watches_cost", False))

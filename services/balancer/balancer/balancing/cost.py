@@ -1,0 +1,179 @@
+"""What a request is expected to cost, learned: kinds of request, and the mean cost of each.
+
+A kind is the method and the shape of the path: a number counts by its magnitude (its bits), an identifier not at all;
+where there is a body, by the magnitude of its length too. A gRPC method is a path, and so a kind. `LB_COST_KEY` names
+a header field, or a pattern of the path, instead.
+
+Costs are seconds of work at a typical endpoint. Kinds are bounded in number: whatever clients invent, the ones seen
+most stay, and all others count as their method's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from mypy_extensions import mypyc_attr
+
+from balancer.balancing.request import RequestInfo
+
+MOST: Final = 512
+"""Kinds kept."""
+REMEMBERED: Final = 4096
+"""Paths whose kind is remembered, so that it is worked out once."""
+MEMORY: Final = 0.02
+"""Least weight of a sample in a kind's mean: about the last hundred count."""
+TRUSTED: Final = 4
+"""Samples after which a kind's own mean counts alone; before, in part that of the wider kind."""
+OUTLIER: Final = 50.0
+"""A sample above so many times the mean counts as that, once the mean is known."""
+_LONG: Final = 40
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+@mypyc_attr(acyclic=True)
+class Kind:
+    """Requests that are expected to cost the same."""
+
+    __slots__ = ("count", "in_rotation", "mean", "parked", "square", "wider")
+
+    def __init__(self, wider: Kind | None) -> None:
+        self.wider = wider
+        """The kind that counts while little is known of this one."""
+        self.count = 0
+        self.mean = 0.0
+        """Seconds."""
+        self.square = 0.0
+        """The mean of their squares."""
+        self.parked = False
+        """Such requests wait at the endpoint and take no worker: long polls. They are no work."""
+        self.in_rotation = 0
+        """How often it was asked for of late."""
+
+    def sample(self, seconds: float) -> None:
+        """One request of this kind took so much work."""
+        self.count += 1
+        if self.count > 20:
+            seconds = min(seconds, OUTLIER * self.mean)
+        weight = max(1.0 / self.count, MEMORY)
+        self.mean += weight * (seconds - self.mean)
+        self.square += weight * (seconds * seconds - self.square)
+        if self.wider is not None and not self.parked:
+            self.wider.sample(seconds)
+
+    @property
+    def expected(self) -> float:
+        """Seconds that one is expected to cost; 0 while nothing is known."""
+        wider = self.wider
+        if wider is None or self.count >= TRUSTED:
+            return self.mean
+        return (self.count * self.mean + (TRUSTED - self.count) * wider.expected) / TRUSTED
+
+    @property
+    def growth(self) -> float:
+        """What is left of one, for each second that it has run, beside its mean: -1 where all cost the same.
+
+        With a squared coefficient of variation v it is (v - 1)/(v + 1): exact for a fixed cost (-1), an exponential
+        one (0, it has no memory) and a heavy tail of the Lomax family (the longer it has run, the longer it will).
+        """
+        kind = self
+        while kind.count < 8 and kind.wider is not None:
+            kind = kind.wider
+        if kind.count < 8 or kind.mean <= 0.0:
+            return 0.0
+        v = max(kind.square / (kind.mean * kind.mean) - 1.0, 0.0)
+        return (v - 1.0) / (v + 1.0)
+
+
+class Kinds:
+    """The kinds seen so far, at most `MOST`."""
+
+    __slots__ = ("_by_path", "_field", "_kinds", "_pattern", "all")
+
+    def __init__(self, key: str = "") -> None:
+        """`key`: empty, `header:NAME` or `path:PATTERN`, a regular expression. Raises ValueError for another."""
+        self.all = Kind(None)
+        """Every request."""
+        self._kinds: dict[str, Kind] = {}
+        self._by_path: dict[str, Kind] = {}
+        self._field, self._pattern = _parse(key)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def of(self, request: RequestInfo) -> Kind:
+        """The kind of `request`."""
+        if self._field:
+            return self._named(request.header(self._field) or "", "")
+        method = request.method
+        path = f"{method} {request.path}"
+        if method in _WITH_BODY:
+            path += f" {_magnitude(request.header('content-length') or '')}"
+        kind = self._by_path.get(path)
+        if kind is None:
+            if len(self._by_path) >= REMEMBERED:
+                self._by_path.clear()
+            kind = self._by_path[path] = self._find(path)
+        kind.in_rotation += 1
+        return kind
+
+    def _find(self, path: str) -> Kind:
+        if self._pattern is not None:
+            match = self._pattern.search(path.split(" ")[1])
+            return self._named("" if match is None else "/".join(each or "" for each in match.groups()) or match[0], "")
+        return self._named(shape(path, True), shape(path, False))
+
+    def _named(self, name: str, wider_name: str) -> Kind:
+        kind = self._kinds.get(name)
+        if kind is None:
+            wider = self.all if wider_name in ("", name) else self._named(wider_name, "")
+            if len(self._kinds) >= MOST:
+                self._forget()
+            kind = self._kinds[name] = Kind(wider)
+        return kind
+
+    def _forget(self) -> None:
+        """Drop the half that was asked for least of late."""
+        kept = sorted(self._kinds.items(), key=_used, reverse=True)[: MOST // 2]
+        for _, kind in kept:
+            kind.in_rotation //= 2
+        self._kinds = dict(kept)
+        self._by_path.clear()
+
+
+def _used(item: tuple[str, Kind]) -> int:
+    return item[1].in_rotation
+
+
+def shape(path: str, magnitudes: bool) -> str:
+    """A path with what differs from request to request taken out."""
+    return "/".join([_part(part, magnitudes) for part in path.split("/")])
+
+
+def _part(part: str, magnitudes: bool) -> str:
+    if part.isdecimal() and part.isascii():
+        return _magnitude(part) if magnitudes else "#"
+    digits = sum(map(str.isdigit, part))
+    if len(part) > _LONG or digits >= 4 or (digits and len(part) >= 16):
+        return "*"
+    return part
+
+
+def _magnitude(number: str) -> str:
+    if not (number.isdecimal() and number.isascii()):
+        return "-"
+    return f"#{int(number).bit_length()}" if len(number) < _LONG else f"#{_LONG}"
+
+
+def _parse(key: str) -> tuple[str, re.Pattern[str] | None]:
+    source, _, rest = key.partition(":")
+    if not key:
+        return "", None
+    if source == "header" and rest:
+        return rest, None
+    if source == "path" and rest:
+        try:
+            return "", re.compile(rest)
+        except re.error as error:
+            raise ValueError(f"cost key {key!r}: not a regular expression: {error}") from error
+    raise ValueError(f"cost key {key!r}: allowed are header:NAME and path:PATTERN")

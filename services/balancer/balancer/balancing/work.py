@@ -1,0 +1,403 @@
+"""What each endpoint has to do, in expected seconds; how fast it is; and how much it works on at once.
+
+**How much at once** shows when an answer overtakes requests sent before it: one that leaves k older ones behind says
+that the endpoint works on k + 1 at least. The estimate is the 98th percentile of that, so that a few odd answers (a
+cache in front of one worker) do not count. Long polls take no worker: a kind of which more than a few wait at once,
+fifty times longer than usual, while others are answered, is parked, and counts as no work.
+
+**Pace** is the time that an endpoint takes over what was expected, waiting in its own queue taken off; the mean of
+its logarithm, so that a heavy tail weighs little. Only the comparison of endpoints counts. So an expensive request
+makes no endpoint look slow.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heapreplace
+from math import exp, log, sqrt
+from typing import Final
+
+from mypy_extensions import mypyc_attr
+
+from balancer.balancing.cost import MEMORY, Kind, Kinds
+from balancer.balancing.request import RequestInfo
+
+PACE_MEMORY: Final = 0.01
+"""Least weight of a sample in the pace: about the last two hundred count."""
+DOUBT: Final = 4
+"""A pace begins as if so many samples of the typical one had been taken."""
+MOST_WORKERS: Final = 1024.0
+RISE: Final = 0.5
+FALL: Final = 0.01
+"""How the number of workers follows: by their ratio it settles where 2 % of the answers overtake more."""
+LENGTHY: Final = 50.0
+"""A request that takes so many times the usual may be one that waits for something, and works on nothing."""
+PARKED: Final = 8
+"""More than so many of those, and others answered all the same: they are."""
+SCHEDULED: Final = 64
+"""Up to so many requests at an endpoint are scheduled one by one; of more, the mean is as good."""
+SMALLEST: Final = 1e-6
+"""Shortest time (s) that has a logarithm."""
+
+
+@mypyc_attr(acyclic=True)
+class Job:
+    """One request at one endpoint."""
+
+    __slots__ = (
+        "_gone",
+        "expected",
+        "growth",
+        "kind",
+        "newer",
+        "older",
+        "parked",
+        "sent_at",
+        "service",
+        "started_at",
+        "work",
+    )
+
+    def __init__(self, work: Work, kind: Kind, expected: float) -> None:
+        self.work = work
+        self.kind = kind
+        self.expected = expected
+        """Seconds of work at a typical endpoint."""
+        self.growth = kind.growth
+        self._gone = False
+        self.parked = False
+        self.sent_at = -1.0
+        self.started_at = -1.0
+        """When the endpoint is believed to have begun with it; below 0: it waits there, or is not sent whole."""
+        self.service = -1.0
+        """Seconds that the endpoint worked on it; below 0 until it has answered."""
+        self.older: Job | None = None
+        self.newer: Job | None = None
+
+    def sent(self, now: float) -> None:
+        """It is sent whole: the endpoint can begin."""
+        work = self.work
+        self._come_no_more()
+        self.sent_at = now
+        work.changed_at = now
+        if self.kind.parked:
+            self.parked = True
+            return
+        newest = work.newest
+        if newest is None:
+            work.oldest = self
+        else:
+            newest.newer = self
+            self.older = newest
+        work.newest = self
+        work.waiting += 1
+        if work.waiting <= work.servers:
+            self.started_at = now
+
+    def answered(self, now: float) -> None:
+        """The response has begun; what that teaches is learned at its end, when its status is known."""
+        work = self.work
+        work.changed_at = now
+        if self.sent_at < 0.0:  # It answered before it had all of it: its work cannot be told.
+            self._come_no_more()
+            return
+        if self.parked:
+            self.service = now - self.sent_at
+            return
+        work.count_overtaken(self)
+        started_at = self.started_at if self.started_at >= 0.0 else self.sent_at
+        self.service = now - started_at
+        work.answered_at = now
+        work.drop(self, now)
+
+    def fair(self, seconds: float) -> float:
+        """A time that it took, as an average request would have taken it: so that none makes its endpoint look slow.
+
+        What is not known to be expensive is believed to be, and counts as the average at most.
+        """
+        mean = self.work.costs.mean
+        if mean <= 0.0:
+            return seconds
+        if self.kind.count < TRUSTED_KIND:
+            return min(seconds, mean)
+        return seconds * mean / max(self.kind.mean, SMALLEST)
+
+    def _come_no_more(self) -> None:
+        if not self._gone:
+            self._gone = True
+            self.work.coming -= 1
+            self.work.coming_cost -= self.expected
+
+    def ended(self, succeeded: bool, failed: bool, now: float) -> None:
+        """The lease is closed."""
+        work = self.work
+        work.changed_at = now
+        if self.service >= 0.0:
+            if succeeded:
+                work.learn(self, self.service)
+        elif self.sent_at >= 0.0:
+            if not self.parked:
+                work.drop(self, now)
+        else:
+            self._come_no_more()
+        if failed:
+            work.failed_at = now
+            work.failures = min(work.failures + 1, 8)
+
+
+@mypyc_attr(acyclic=True)
+class Work:
+    """What one endpoint has to do, and what is learned of it."""
+
+    __slots__ = (
+        "_epoch",
+        "_samples",
+        "answered_at",
+        "changed_at",
+        "coming",
+        "coming_cost",
+        "costs",
+        "failed_at",
+        "failures",
+        "learned_at",
+        "newest",
+        "oldest",
+        "pace_log",
+        "servers",
+        "waiting",
+        "workers",
+    )
+
+    def __init__(self, costs: Costs) -> None:
+        self.costs = costs
+        self.oldest: Job | None = None
+        self.newest: Job | None = None
+        self.waiting = 0
+        """Requests sent whole that wait for their response."""
+        self.coming = 0
+        """Requests that are not sent whole: connecting, or an upload."""
+        self.coming_cost = 0.0
+        self.workers = costs.workers
+        self.servers = max(int(self.workers + 0.5), 1)
+        """How many it works on at once."""
+        self.pace_log = costs.typical
+        self._samples = 0
+        self._epoch = costs.epoch
+        self.answered_at = 0.0
+        self.changed_at = 0.0
+        """When anything of this last changed."""
+        self.learned_at = 0.0
+        self.failed_at = 0.0
+        self.failures = 0
+        """Failures since the last success."""
+
+    @property
+    def pace(self) -> float:
+        """Time that it takes, as a multiple of a typical endpoint's."""
+        return exp(self.pace_log - self.costs.typical)
+
+    @property
+    def doubt(self) -> float:
+        """Standard error of the logarithm of its pace: that of exponential costs is 1.28."""
+        return 1.28 / sqrt(min(self._samples, 200) + DOUBT)
+
+    def learn(self, job: Job, service: float) -> None:
+        """One request has been answered well: its kind's cost, and the pace."""
+        costs = self.costs
+        self.failures = 0
+        service = max(service, SMALLEST)
+        if job.parked:
+            job.kind.sample(service)
+            return
+        costs.usual += MEMORY * (log(service) - self.pace_log + costs.typical - costs.usual)
+        if job.kind.count >= TRUSTED_KIND:
+            self._samples += 1
+            weight = max(1.0 / (self._samples + DOUBT), PACE_MEMORY)
+            step = weight * (log(service / max(job.kind.mean, SMALLEST)) - self.pace_log)
+            self.pace_log += step
+            costs.shift(step)
+            self.learned_at = self.answered_at
+        job.kind.sample(service / self.pace)
+
+    def count_overtaken(self, job: Job) -> None:
+        """An answer leaves older requests behind: that many and one more are worked on at once, at least."""
+        if self._epoch != self.costs.epoch:  # What was learned of workers counted requests that take none.
+            self._epoch = self.costs.epoch
+            self.workers = 1.0
+            self._samples = 0
+            self.costs.shift(self.costs.typical - self.pace_log)
+            self.pace_log = self.costs.typical
+        if self.waiting <= self.servers and job.older is None:
+            return
+        at_once = 1
+        long = 0
+        lengthy = LENGTHY * exp(self.costs.usual)
+        older = job.older
+        while older is not None:
+            if not older.kind.parked:
+                at_once += 1
+                if older.expected > lengthy:
+                    long += 1
+                    if long > PARKED:
+                        older.kind.parked = True
+                        self.costs.epoch += 1
+                        self.costs.workers = 1.0
+            older = older.older
+        if at_once > self.workers + 0.5:
+            self.workers = min(self.workers + max(RISE, (at_once - self.workers) / 4), MOST_WORKERS)
+        elif self.waiting > self.servers:
+            self.workers = max(self.workers - FALL, 1.0)
+        self.servers = max(int(self.workers + 0.5), 1)
+        self.costs.workers += 0.05 * (self.workers - self.costs.workers)
+
+    def drop(self, job: Job, now: float) -> None:
+        """One waits no more; the endpoint goes on with the next."""
+        older = job.older
+        newer = job.newer
+        if older is None:
+            self.oldest = newer
+        else:
+            older.newer = newer
+        if newer is None:
+            self.newest = older
+        else:
+            newer.older = older
+        job.older = None
+        job.newer = None
+        self.waiting -= 1
+        next_job = self.oldest
+        number = 0
+        while next_job is not None and number < self.servers:
+            if next_job.started_at < 0.0:
+                next_job.started_at = now
+            next_job = next_job.newer
+            number += 1
+
+    def wait(self, elsewhere: float, now: float) -> float:
+        """Seconds, at a typical pace, until it can begin with one more; `elsewhere`: requests of other replicas."""
+        servers = self.servers
+        if self.waiting + self.coming + elsewhere < servers:
+            return 0.0
+        others = elsewhere * self.costs.mean
+        if servers == 1 or self.waiting > SCHEDULED:
+            return (self._left(now) + self.coming_cost + others) / servers
+        free = [0.0] * servers
+        pace = self.pace
+        job = self.oldest
+        number = 0
+        while job is not None:
+            if number < servers:
+                free[number] = _left(job, pace, now)
+                if number == servers - 1:
+                    heapify(free)
+            else:
+                heapreplace(free, free[0] + job.expected)
+            job = job.newer
+            number += 1
+        if number < servers:
+            heapify(free)
+        each = (self.coming_cost + others) / max(self.coming + elsewhere, 1.0)
+        for _ in range(int(self.coming + elsewhere + 0.5)):
+            heapreplace(free, free[0] + each)
+        return free[0]
+
+    def silence(self, now: float) -> float:
+        """For how long (s) it has been silent, where that is longer than its requests make likely; else 0."""
+        job = self.oldest
+        if job is None:
+            return 0.0
+        unit = STALLED * self.pace
+        longest = 0.0
+        number = 0
+        while job is not None and number < 8 and job.started_at >= 0.0:
+            silent = now - max(job.started_at, self.answered_at)
+            if silent > longest and silent > unit * max(job.expected, SMALLEST):
+                longest = silent
+            job = job.newer
+            number += 1
+        return longest
+
+    def _left(self, now: float) -> float:
+        """Expected seconds of all that wait there, at a typical pace."""
+        pace = self.pace
+        total = 0.0
+        job = self.oldest
+        while job is not None:
+            total += _left(job, pace, now)
+            job = job.newer
+        return total
+
+
+TRUSTED_KIND: Final = 2
+"""Samples of a kind after which it says something of an endpoint's pace."""
+STALLED: Final = 4.0
+"""Silence of so many times what was expected is suspicious."""
+
+
+def _left(job: Job, pace: float, now: float) -> float:
+    """Seconds, at a typical pace, that one still needs."""
+    if job.started_at < 0.0:
+        return job.expected
+    run = (now - job.started_at) / pace
+    # One that should have ended long ago is not about to end: it has a tail that its kind does not show.
+    return max(job.expected + job.growth * run, 0.1 * run, 0.02 * job.expected)
+
+
+class Costs:
+    """What is learned of requests, pooled over all endpoints of a pool."""
+
+    __slots__ = ("_endpoints", "_total", "epoch", "kinds", "typical", "usual", "workers")
+
+    def __init__(self, key: str = "") -> None:
+        self.kinds = Kinds(key)
+        self.workers = 1.0
+        """How much a new endpoint is believed to work on at once: as much as the others."""
+        self.epoch = 0
+        """Changes when what was learned of workers no longer holds."""
+        self.usual = 0.0
+        """Mean logarithm of the seconds of work of a request."""
+        self.typical = 0.0
+        """Mean logarithm of the endpoints' paces."""
+        self._total = 0.0
+        self._endpoints = 0
+
+    @property
+    def mean(self) -> float:
+        """Expected seconds of any request."""
+        return self.kinds.all.mean
+
+    def join(self) -> Work:
+        """What a new endpoint has to do."""
+        work = Work(self)
+        self._endpoints += 1
+        self._total += work.pace_log
+        return work
+
+    def leave(self, work: Work) -> None:
+        """An endpoint is gone."""
+        self._endpoints -= 1
+        self._total -= work.pace_log
+        self.shift(0.0)
+
+    def shift(self, step: float) -> None:
+        """The pace of one endpoint has changed."""
+        self._total += step
+        if self._endpoints > 0:
+            self.typical = self._total / self._endpoints
+
+    def join_again(self, work: Work) -> None:
+        """An endpoint that had left is back."""
+        self._endpoints += 1
+        self._total += work.pace_log
+
+    def begin(self, work: Work, request: RequestInfo, now: float) -> Job:
+        """`request` goes to an endpoint."""
+        kind = self.kinds.of(request)
+        job = Job(work, kind, kind.expected)
+        work.coming += 1
+        work.coming_cost += job.expected
+        work.changed_at = now
+        return job
+
+
+NOTHING_KNOWN: Final = Work(Costs())
+"""Of an endpoint whose work is not followed."""

@@ -1,0 +1,134 @@
+"""What is learned of requests and endpoints, and that least-work follows it."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from tests.balancer.balancing.world import Fleet
+
+from balancer.balancing.cost import MOST, Kind, Kinds, shape
+from balancer.balancing.outcome import Outcome
+from balancer.balancing.request import RequestInfo
+from balancer.lab.experiment import Setting, run
+from balancer.lab.fleet import Script, named
+from balancer.lab.study import study
+from balancer.lab.traffic import Kind as Sent
+from balancer.lab.traffic import Traffic
+
+OK = Outcome.answered(200)
+
+
+def get(path: str, *headers: tuple[bytes, bytes], method: str = "GET") -> RequestInfo:
+    return RequestInfo("192.0.2.1", method, path, headers)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("/pi/1000", "/pi/1023", True),
+        ("/pi/1000", "/pi/9000", False),
+        ("/users/7f3a9c2e11", "/users/88b1c0de99", True),
+        ("/users/1/posts", "/users/1/photos", False),
+        ("/shop.Cart/Add", "/shop.Cart/Remove", False),
+        ("/v1/items", "/v2/items", False),
+        ("/x/" + "9" * 5000, "/x/" + "8" * 5001, True),
+    ],
+)
+def test_the_shape_of_a_path_says_the_kind(one: str, other: str, same: bool) -> None:
+    kinds = Kinds()
+    assert (kinds.of(get(one)) is kinds.of(get(other))) is same
+
+
+def test_the_method_and_the_size_of_a_body_tell_kinds_apart() -> None:
+    kinds = Kinds()
+    small, large = ((b"Content-Length", size) for size in (b"100", b"100000"))
+    assert kinds.of(get("/x", small, method="POST")) is not kinds.of(get("/x", large, method="POST"))
+    assert kinds.of(get("/x")) is not kinds.of(get("/x", method="DELETE"))
+
+
+@pytest.mark.parametrize("key", ["header:X-Cost", "path:/api/([a-z]+)"])
+def test_a_key_says_what_tells_kinds_apart(key: str) -> None:
+    kinds = Kinds(key)
+    cheap, dear = get("/api/cheap/1", (b"x-cost", b"1")), get("/api/dear/2", (b"X-Cost", b"9"))
+    assert kinds.of(cheap) is not kinds.of(dear)
+    assert kinds.of(cheap) is kinds.of(get("/api/cheap/99999", (b"X-COST", b"1")))
+
+
+@pytest.mark.parametrize("key", ["cookie:a", "header:", "path:(", "x"])
+def test_a_wrong_key_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="cost key"):
+        Kinds(key)
+
+
+def test_kinds_are_bounded_whatever_clients_invent() -> None:
+    kinds = Kinds()
+    known = kinds.of(get("/known"))
+    for i in range(5 * MOST):
+        kinds.of(get("/" + "".join(chr(97 + int(digit)) for digit in str(i))))
+        assert kinds.of(get("/known")) is known
+    assert len(kinds) <= MOST
+
+
+def test_paths_are_shaped() -> None:
+    assert shape("GET /a/12/b", True) == "GET /a/#4/b"
+    assert shape("GET /a/12/b", False) == "GET /a/#/b"
+
+
+@pytest.mark.parametrize(("spread", "growth"), [("fixed", -1.0), ("exponential", 0.0), ("heavy", 0.6)])
+def test_what_is_left_of_a_request_follows_from_the_spread_of_its_kind(spread: str, growth: float) -> None:
+    random = Random(1)
+    kind = Kind(None)
+    draws = {
+        "fixed": lambda: 1.0,
+        "exponential": lambda: random.expovariate(1.0),
+        "heavy": lambda: random.paretovariate(1.5),
+    }
+    for _ in range(3000):
+        kind.sample(draws[spread]())
+    assert kind.growth == pytest.approx(growth, abs=0.4)
+
+
+def test_an_expensive_request_keeps_its_endpoint_busy_and_makes_it_not_slow() -> None:
+    fleet = Fleet("least-work", names="a b")
+    for path, took in (("/cheap", 0.01), ("/dear", 1.0)) * 10:
+        lease = fleet.lease(request=get(path))
+        lease.sent(fleet.now)
+        fleet.now += took
+        lease.first_byte(fleet.now)
+        lease.close(OK, fleet.now)
+    dear = fleet.lease(request=get("/dear"))
+    dear.sent(fleet.now)
+    for _ in range(20):
+        cheap = fleet.lease(request=get("/cheap"))
+        assert cheap.endpoint is not dear.endpoint
+        cheap.sent(fleet.now)
+    assert 0.8 < fleet["a"].work.pace / fleet["b"].work.pace < 1.25
+
+
+@pytest.mark.parametrize(("workers", "bar"), [(1, 0.95), (4, 1.1)])
+def test_how_much_an_endpoint_works_on_at_once_is_learned(workers: int, bar: float) -> None:
+    """By what it answers out of turn; and heavy-tailed costs are then waited for less than by counting requests."""
+    setting = Setting(tuple(named("equal", 4, workers)), Traffic("heavy", 0.03), load=0.7, requests=2500)
+    found = study(setting, ["least-work", "least-connections"], range(1, 6)).summaries()
+    assert found["least-work"].mean < bar * found["least-connections"].mean
+
+
+@pytest.mark.parametrize("strategy", ["least-work", "least-response-time"])
+def test_long_polls_streams_and_uploads_make_no_endpoint_look_slow(strategy: str) -> None:
+    kinds = (
+        Sent("/items", 0.9, 0.005),
+        Sent("/poll", 0.05, 0.0, "fixed", idle=2.0),
+        Sent("/events", 0.03, 0.002, stream=5.0),
+        Sent("/upload", 0.02, 0.002, "fixed", "PUT", upload=3.0),
+    )
+    setting = Setting((Script(workers=2),) * 4, Traffic("kinds", kinds=kinds), load=0.6, requests=6000)
+    shares = run(setting, strategy, 1).shares
+    assert min(shares) > 0.4 * max(shares)
+
+
+def test_a_slow_endpoint_gets_its_share_and_no_more() -> None:
+    setting = Setting(tuple(named("one-slow", 4, 4)), load=0.7, requests=4000)
+    found = run(setting, "least-work", 1)
+    assert found.shares[3] < 0.05
+    assert found.p99 < 0.08
