@@ -118,7 +118,7 @@ async def one_refusal(client: Client, case: Case, *, or_end: bool = False) -> No
 @pytest.mark.parametrize("count", [1, 4], ids=["whole", "split"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_a_hostile_request_is_refused_or_normalised(case: Case, count: int, start: Start) -> None:
-    balancer = start(retries=0)
+    balancer = start(retries=0, http2="off")
     witness = Witness()
     expected = await requests_in(case.expected or case.sent) if case.verdict == "passed" or case.expected else []
     async with Endpoint(balancer.endpoints[0], witness.script), await Client.connect(balancer.port) as client:

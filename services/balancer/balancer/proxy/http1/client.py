@@ -457,5 +457,6 @@ def response_head(head: bytes, max_fields: int) -> Head:
     options = rules.connection_options(received)
     response.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
     rules.fill_response(response, received, options)
-    lines.response_lines(response, head[13:line_end])
+    # A status line without a reason may end before the blank: compiled, bytes know no slice that ends before it begins.
+    lines.response_lines(response, head[13:line_end] if line_end > 13 else b"")
     return response
