@@ -30,7 +30,7 @@ def plain_value(schema: Any) -> Any:
 
 def test_every_setting_of_the_balancer_can_be_given(render: Any) -> None:
     rows = [row for row in table() if row.field not in MADE_BY_THE_CHART]
-    fixed = {"strategy": "m:C", "hash_key": "path", "health_path": "/", "admin_host": "::"}
+    fixed = {"strategy": "m:C", "hash_key": "path", "cost_key": "path:/*", "health_path": "/", "admin_host": "::"}
     given = {row.field: fixed.get(row.field, plain_value(row.schema)) for row in rows}
     env = render(values={"balancer": {"settings": {camel_case(name): value for name, value in given.items()}}}).env()
     assert {row.variable: env.get(row.variable) for row in rows} == {

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
-from balancer.settings.model import STRATEGY_NAMES
+from balancer.balancing.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
@@ -88,8 +88,8 @@ def test_port_8080_is_forwarded_to_the_balancers_service(render: Any) -> None:
 
 
 def test_there_is_a_profile_for_each_strategy(render: Any) -> None:
-    assert set(PROFILES) == {"dev", "kind", "minikube", *STRATEGY_NAMES}
-    for name in STRATEGY_NAMES:
+    assert set(PROFILES) == {"dev", "kind", "minikube", *STRATEGIES}
+    for name in STRATEGIES:
         assert render(*arguments(with_profile(name))).env()["LB_STRATEGY"] == name
 
 

@@ -130,8 +130,8 @@ class Api:
     def _whole_fleet(self, request: web.Request) -> PeersStatus | None:
         """The other replicas, where `?scope=fleet` asks for them; None for this replica alone. Raises Refusal."""
         scope = request.query.get("scope", "replica")
-        if scope not in {"replica", "fleet"} or len(request.query) > ("scope" in request.query):
-            raise Refusal(400, "The query may have one scope, which is replica or fleet.")
+        if scope not in {"replica", "fleet"} or request.query.keys() - {"scope", "cluster"}:
+            raise Refusal(400, "The query may say scope=replica or scope=fleet, and no more.")
         if scope == "replica":
             return None
         if self._running.peers is None:
