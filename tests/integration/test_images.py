@@ -77,7 +77,7 @@ file.write_text('''{"apiVersion": "v1", "kind": "Config", "current-context": "c"
 async def main():
     api = await SliceApi.connect({"KUBECONFIG": str(file)})
     try:
-        await api.list_all("default", "shop")
+        await api.list_all("default", "shop", print)
     except ApiError as error:
         print(error.kind)
     await api.close()

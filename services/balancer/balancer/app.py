@@ -141,11 +141,6 @@ class Balancer:
     async def start(self) -> None:
         """Listen, on the admin port first. Raises OSError when a port cannot be had."""
         await self._admin.start()
-        try:
-            self._proxy.start(self._certificate.context if self._certificate else None)
-        except OSError:
-            await self._admin.stop()
-            raise
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._leaving.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
@@ -160,6 +155,13 @@ class Balancer:
         if self._peers is not None:
             work.append(self._peers.run())
         self._tasks = [loop.create_task(self._supervise(job)) for job in work]
+        await asyncio.sleep(0)  # Endpoints that are listed are known from here: the first client finds them.
+        try:
+            self._proxy.start(self._certificate.context if self._certificate else None)
+        except OSError:
+            await self._end_tasks()
+            await self._admin.stop()
+            raise
         log.info(
             "listening",
             mode=self._settings.mode,
@@ -201,9 +203,7 @@ class Balancer:
 
     async def stop(self) -> None:
         """End every task and close every port."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end_tasks()
         self._proxy.close()
         if self._gateways is not None:
             self._gateways.close()
@@ -220,6 +220,11 @@ class Balancer:
         await self._proxy.all_closed()
         if self._gateways is not None:
             await self._gateways.all_closed()
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _interrupted(self) -> None:
         """Ctrl-C: no delay."""
