@@ -411,7 +411,11 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         self.intake.stop(reason)
 
     def resume_reading(self, reason: int) -> None:
+        waited = self.intake.stopped
         self.intake.go(reason)
+        if waited and not self.intake.stopped and self._state in (_LENGTH, _CHUNKED):
+            # It was we who did not read: the client's time begins here.
+            self.service.wheel.arm(self, self.service.clock() + self.service.idle_timeout)
 
     def _write(self, data: bytes) -> None:
         self.service.counters.bytes_sent += len(data)
