@@ -1,6 +1,6 @@
 """What a replica believes of the load that the others have sent, and how that belief fades.
 
-Two rules about load, both found in the lab (`python -m balancer lab`, docs/lab.md):
+Two rules about load, both tried in the lab (`python -m balancer lab --replicas 4 --news-every 0.004`):
 
 **News has an age.** What another replica had in flight `a` seconds ago counts `exp(-a / T)` of itself, where `T` is how
 long a request takes on average: after that time most of what was reported has ended. Old news counted whole is worse
