@@ -1,6 +1,6 @@
 """What the replicas of one balancer tell each other, so that each sees the load that the others send.
 
-`report` and `belief` are pure: what one replica says, and what another makes of it as the news ages. `links` carries
+`report` and `belief` are pure: what one replica says, and what another makes of it as the news ages. `link` carries
 the reports over WebSockets of the admin port. Kubernetes says which replicas there are; nothing here is a membership
 protocol. A replica that is silent, late or of another version costs the others nothing but its news.
 """

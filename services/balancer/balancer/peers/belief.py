@@ -66,7 +66,6 @@ class Belief:
         self._replicas: dict[str, Replica] = {}
         self._home: frozenset[str] | None = None
         """Addresses of this replica's part; None: to be worked out again."""
-        self._members: tuple[int, int] = (0, 0)
         self._duration = FIRST_DURATION
         self._choices = 0
         self._ticked_at = -1.0
