@@ -20,7 +20,7 @@ import structlog
 import uvloop
 
 from balancer import discovery, tracing
-from balancer.admin import Admin
+from balancer.admin import Admin, Phase
 from balancer.balancing import strategies
 from balancer.balancing.decision import DecisionLog
 from balancer.balancing.endpoint import Endpoint, Snapshot
@@ -162,6 +162,7 @@ class Balancer:
             await self._end_tasks()
             await self._admin.stop()
             raise
+        self._admin.phase = Phase.SERVING
         log.info(
             "listening",
             mode=self._settings.mode,
@@ -180,7 +181,7 @@ class Balancer:
     async def serve(self) -> None:
         """Serve until told to leave; then leave in order (decision 11 of docs/architecture.md)."""
         await self._leaving.wait()
-        self._admin.draining = True
+        self._admin.phase = Phase.DRAINING
         if self.crashed:  # Without its clock, nothing here ends in time: leave at once, and be started anew.
             return
         self._proxy.drain()

@@ -5,6 +5,8 @@ import pytest
 from aiohttp import ClientSession
 from tests.balancer.admin.world import MakeWorld, World
 
+from balancer.admin import Phase
+
 
 async def test_the_process_lives_even_before_it_is_ready(make_world: MakeWorld) -> None:
     world = await make_world()
@@ -14,18 +16,21 @@ async def test_the_process_lives_even_before_it_is_ready(make_world: MakeWorld) 
 
 async def test_is_ready_from_the_first_snapshot_until_sigterm(make_world: MakeWorld) -> None:
     world = await make_world()
+    world.admin.phase = Phase.STARTING
     async with aiohttp.ClientSession(world.url) as client:
 
         async def ready() -> tuple[int, str]:
             async with client.get("/readyz") as response:
                 return response.status, (await response.json())["status"]
 
+        assert await ready() == (503, "waiting for its ports")
+        world.admin.phase = Phase.SERVING
         assert await ready() == (503, "waiting for the first snapshot")
         assert not world.admin.ready
         world.fleet("pi-a")
         assert await ready() == (200, "ready")
         assert world.admin.ready
-        world.admin.draining = True
+        world.admin.phase = Phase.DRAINING
         assert await ready() == (503, "draining")
         assert not world.admin.ready
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from balancer.admin import Admin
+from balancer.admin import Admin, Phase
 from balancer.balancing import strategies
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.outcome import Outcome
@@ -65,6 +65,7 @@ class World:
             proxy=self.proxy,
             switch_strategy=self.switch,
         )
+        self.admin.phase = Phase.SERVING
         self.url = ""
 
     def strategy(self, name: str) -> strategies.Strategy:

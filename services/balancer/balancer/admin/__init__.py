@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from balancer.admin.feed import Feed
+from balancer.admin.health import Phase, readiness
 from balancer.admin.lag import LoopLag
 from balancer.admin.server import application, listen
 from balancer.admin.status import DiscoveryStatus, PeersStatus, ProxyStatus, Running
@@ -17,7 +18,7 @@ from balancer.counters import Counters
 if TYPE_CHECKING:
     from balancer.settings import Settings
 
-__all__ = ["Admin", "DiscoveryStatus", "ProxyStatus"]
+__all__ = ["Admin", "DiscoveryStatus", "Phase", "ProxyStatus"]
 
 
 class Admin:
@@ -40,8 +41,8 @@ class Admin:
         self._running = Running(
             settings, pool, counters, clock, discovery, proxy, switch_strategy, peers, others=others
         )
-        self.draining = False
-        """Set at SIGTERM: /readyz fails from then on."""
+        self.phase = Phase.STARTING
+        """The app moves it on: /readyz answers 200 only while serving."""
 
         self.port = settings.admin_port
         """Where it listens, once started."""
@@ -51,8 +52,8 @@ class Admin:
 
     @property
     def ready(self) -> bool:
-        """From the first complete snapshot until SIGTERM."""
-        return self._running.discovery.fresh_at is not None and not self.draining
+        """From when the ports listen and the first snapshot is complete until SIGTERM."""
+        return readiness(self._running, self.phase)[0] == 200
 
     def follow(self, pool: Pool) -> None:
         """Tell what happens in another pool too."""
@@ -60,7 +61,7 @@ class Admin:
 
     async def start(self) -> None:
         """Listen at LB_ADMIN_HOST (several with commas), LB_ADMIN_PORT. Raises OSError when it cannot."""
-        app = application(self._running, self._feed, lambda: self.draining)
+        app = application(self._running, self._feed, lambda: self.phase)
         hosts = [host.strip() for host in self._running.settings.admin_host.split(",")]
         self._runner, self.port = await listen(app, hosts, self._running.settings.admin_port)
         self._feed.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -9,13 +10,23 @@ from aiohttp import web
 from balancer.admin.status import Running
 
 
+class Phase(enum.Enum):
+    """How far the process is between its start and its end."""
+
+    STARTING = "waiting for its ports"
+    """The data plane does not listen yet: a client would be refused."""
+    SERVING = "ready"
+    DRAINING = "draining"
+    """From SIGTERM on."""
+
+
 async def healthz(_request: web.Request) -> web.Response:
     """The process lives: its event loop could answer."""
     return web.json_response({"status": "ok"})
 
 
-def readiness(running: Running, draining: bool) -> tuple[int, dict[str, object]]:
-    """The status and body of /readyz: 200 from the first snapshot that can be served until SIGTERM.
+def readiness(running: Running, phase: Phase) -> tuple[int, dict[str, object]]:
+    """The status and body of /readyz: 200 from when the ports listen and a snapshot can be served until SIGTERM.
 
     A start that finds no such Service or port is not ready, so that a rollout stops at it. Later an empty fleet or a
     stale discovery is a detail in the body and no failure: this replica would then do no better by being taken out, and
@@ -24,10 +35,11 @@ def readiness(running: Running, draining: bool) -> tuple[int, dict[str, object]]
     now, discovery = running.clock(), running.discovery
     endpoints = list(running.pool.endpoints)
     eligible = sum(endpoint.eligible for endpoint in endpoints)
-    ready = discovery.fresh_at is not None and not draining
+    waiting = phase is Phase.SERVING and discovery.fresh_at is None
+    ready = phase is Phase.SERVING and not waiting
     return 200 if ready else 503, {
-        "status": "draining" if draining else "ready" if ready else "waiting for the first snapshot",
-        "notes": _notes(running, draining, len(endpoints), eligible),
+        "status": "waiting for the first snapshot" if waiting else phase.value,
+        "notes": _notes(running, phase, len(endpoints), eligible),
         "endpoints": {"total": len(endpoints), "eligible": eligible},
         "discovery": {
             "source": discovery.source,
@@ -39,9 +51,9 @@ def readiness(running: Running, draining: bool) -> tuple[int, dict[str, object]]
     }
 
 
-def _notes(running: Running, draining: bool, total: int, eligible: int) -> list[str]:
+def _notes(running: Running, phase: Phase, total: int, eligible: int) -> list[str]:
     notes = []
-    if draining:
+    if phase is Phase.DRAINING:
         notes.append("Stopping: requests are served on through LB_DRAIN_DELAY and those in flight finished.")
     if running.discovery.fresh_at is None:
         notes.append("Discovery has not yet told a set of endpoints that could be served: see its error.")
@@ -54,11 +66,11 @@ def _notes(running: Running, draining: bool, total: int, eligible: int) -> list[
     return notes
 
 
-def readyz(running: Running, draining: Callable[[], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def readyz(running: Running, phase: Callable[[], Phase]) -> Callable[[web.Request], Awaitable[web.Response]]:
     """Answers GET /readyz."""
 
     async def answer(_request: web.Request) -> web.Response:
-        status, body = readiness(running, draining())
+        status, body = readiness(running, phase())
         return web.json_response(body, status=status)
 
     return answer

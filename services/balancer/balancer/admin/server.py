@@ -17,14 +17,14 @@ CLOSE_TIMEOUT = 1.0
 """Seconds that a request in progress is given when the port closes."""
 
 
-def application(running: Running, feed: Feed, draining: Callable[[], bool]) -> web.Application:
+def application(running: Running, feed: Feed, phase: Callable[[], health.Phase]) -> web.Application:
     """Every path of the admin port."""
     app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT)
     app.on_response_prepare.append(protect)
     app.add_routes(
         [
             web.get("/healthz", health.healthz),
-            web.get("/readyz", health.readyz(running, draining)),
+            web.get("/readyz", health.readyz(running, phase)),
             web.get("/metrics", exposition.handler(running), allow_head=False),
             *Api(running, feed).routes(),
             *dashboard.routes(),
