@@ -27,7 +27,7 @@ def shown_by(row: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[2:40])
 def test_every_behaviour_names_tests_and_metrics_that_exist(row: str) -> None:
     for file, name in shown_by(row):
-        source = (Path(__file__).parent / f"test_{file}.py").read_text()
+        source = (Path(__file__).parent / re.sub(r"([^/]+)$", r"test_\1.py", file)).read_text()
         assert f"def test_{name}" in source, f"{file}: no test begins with {name!r}"
     known = {metric.name for metric in METRICS}
     named = set(re.findall(r"`(lb_\w+)", row))

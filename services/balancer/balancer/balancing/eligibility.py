@@ -115,7 +115,8 @@ class Eligibility:
         if endpoint.drained:
             return "drained by hand"
         if not endpoint.passing_probes:
-            return "its health checks fail"
+            why = endpoint.probe_fault
+            return f"its health checks fail: {why}" if why else "its health checks fail"
         if endpoint.ejected_until > 0.0:
             return f"ejected for {max(endpoint.ejected_until - now, 0.0):.0f} s more"
         if endpoint.backoff_until > 0.0:

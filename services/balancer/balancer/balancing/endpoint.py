@@ -86,6 +86,7 @@ class Endpoint:
         "oldest",
         "order",
         "passing_probes",
+        "probe_fault",
         "recent",
         "recent_failures",
         "returned_at",
@@ -132,6 +133,8 @@ class Endpoint:
         """Healthy, not ejected, not backed off from."""
         self.passing_probes = True
         """What the active probes say."""
+        self.probe_fault = ""
+        """Why they fail, in a few words."""
         self.drained = False
         """Drained by hand, through the API."""
         self.ejected_until = 0.0

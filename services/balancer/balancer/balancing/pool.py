@@ -371,12 +371,13 @@ class Pool:
         self._eligibility.count(endpoint, 1)
         self._settle(now, endpoint)
 
-    def set_health(self, endpoint: Endpoint, healthy: bool, now: float) -> None:
-        """What the active probes say."""
+    def set_health(self, endpoint: Endpoint, healthy: bool, now: float, why: str = "") -> None:
+        """What the active probes say; `why` they fail, in a few words."""
+        endpoint.probe_fault = why
         if endpoint.passing_probes == healthy:
             return
         endpoint.passing_probes = healthy
-        self.notify(endpoint, "healthy" if healthy else "unhealthy", "")
+        self.notify(endpoint, "healthy" if healthy else "unhealthy", why)
         if healthy:
             self._outliers.start_slowly(endpoint, now)
         self.update_health(endpoint, now)

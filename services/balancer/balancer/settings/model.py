@@ -263,7 +263,12 @@ class Settings(BaseModel):
 
     health_path: Annotated[
         str | None,
-        kinds.or_none(kinds.pattern(r"tcp|/[!-~]*", "a path that begins with /, or tcp (connecting suffices)")),
+        kinds.or_none(
+            kinds.pattern(
+                r"tcp|grpc(:[A-Za-z0-9_.\-/]{0,200})?|/[!-~]*",
+                "a path that begins with /, grpc or grpc:SERVICE (gRPC's health check), or tcp (connecting suffices)",
+            )
+        ),
     ] = HEALTH(None, "What each endpoint is asked for to learn whether it is healthy; none: active checks are off.")
     health_status: Annotated[tuple[tuple[int, int], ...], kinds.status_ranges()] = HEALTH(
         ((200, 399),), "Statuses that a healthy endpoint answers with."

@@ -11,8 +11,9 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from tests.balancer.proxy.wire.http2 import Asked, H2Client, H2Endpoint, asking
-from tests.balancer.proxy.wire.process import Balancer, Start
+from tests.balancer.proxy.wire.process import Balancer, Start, free_port
 
 H2C = {"upstream_protocol": "h2c"}
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -260,3 +261,39 @@ async def test_the_access_log_tells_the_status(start: Start) -> None:
     lines = [json.loads(line) for line in balancer.log().splitlines() if '"/t.T/Fail"' in line]
     assert lines[0]["grpc_status"] == "NOT_FOUND"
     assert lines[0]["status"] == 200
+
+
+async def test_a_health_check_takes_a_service_out_and_back(start: Start) -> None:
+    """By the check of gRPC itself (LB_HEALTH_PATH=grpc:SERVICE) of real servers; log and API say what was wrong."""
+    serves = health_pb2.HealthCheckResponse.SERVING
+    ill, well = Service("ill"), Service("well")
+    ports = (free_port(), free_port())
+    checks = [health.aio.HealthServicer(), health.aio.HealthServicer()]
+    await checks[1].set("t.T", serves)
+    async with serving(ports[0], ill) as first, serving(ports[1], well) as second:
+        for check, server in zip(checks, (first, second), strict=True):
+            health_pb2_grpc.add_HealthServicer_to_server(check, server)
+        balancer = start(
+            backends=",".join(f"127.0.0.1:{port}" for port in ports),
+            fresh=True,
+            health_path="grpc:t.T",
+            health_interval=0.1,
+            health_fall=1,
+            health_rise=1,
+            panic_share=0,
+            **H2C,
+        )
+        async with calling(balancer) as channel:
+            await until(lambda: balancer.metric("lb_endpoints", state="unhealthy") == 1)
+            for _ in range(10):
+                await channel.unary_unary("/t.T/Unary")(b"x")
+            assert "Unary" not in ill.calls
+            told = json.loads(balancer.admin("/api/endpoints")[1])["endpoints"]
+            why = "its health checks fail: NOT_FOUND: the server knows no service 't.T'"
+            assert [each["ineligible_reason"] for each in told] == [why, None]
+            assert "the server knows no service 't.T'" in balancer.log()
+            await checks[0].set("t.T", serves)
+            await until(lambda: balancer.metric("lb_endpoints", state="unhealthy") == 0)
+            for _ in range(10):
+                await channel.unary_unary("/t.T/Unary")(b"x")
+            assert "Unary" in ill.calls

@@ -1,0 +1,140 @@
+"""One check of one endpoint: a request over a plain stream, or just a connection.
+
+It is no HTTP client's work, since an endpoint may expect a PROXY protocol header before anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import ssl
+
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.outcome import LOCAL_ERRORS
+from balancer.probes import http2_call
+from balancer.probes.http2_call import Call, CallFailed
+from balancer.proxy.endpoint_tls import EndpointTls
+from balancer.settings import Settings
+
+MAX_HEAD = 64 << 10
+
+PREFACES = {"off": b"", "v1": b"PROXY UNKNOWN\r\n", "v2": b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"}
+"""A connection that carries no client's, in the PROXY protocol: UNKNOWN (its section 2.1), or command LOCAL (2.2)."""
+
+
+class Ask:
+    """One check of one endpoint, by LB_HEALTH_PATH.
+
+    A path is asked for by GET, in the protocol in which the endpoint gets its requests; `grpc` and `grpc:SERVICE` call
+    gRPC's own health check; `tcp` is just a connection, and its TLS handshake.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        path = settings.health_path or "tcp"
+        self._path = path
+        self._service: str | None = path.partition(":")[2] if path.partition(":")[0] == "grpc" else None
+        """The service to ask for by gRPC, "" being the whole server; None: not by gRPC."""
+        self._protocol = settings.upstream_protocol if settings.mode == "http" else "http1"
+        self._expected = settings.health_status
+        self._timeout = settings.health_timeout
+        self._preface = PREFACES[settings.upstream_proxy_protocol]
+        self._tls = EndpointTls(settings, ()) if settings.upstream_tls else None
+
+    async def __call__(self, endpoint: Endpoint) -> str | None:
+        """Why the endpoint is not healthy, or None if it is. Raises OSError for what is no fault of the endpoint."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._asked(endpoint)
+        except TimeoutError:
+            return f"no answer within {self._timeout:g} s"
+        except ssl.SSLError as error:
+            return f"TLS failed: {getattr(error, 'verify_message', '') or error.reason or error}"
+        except CallFailed as failed:
+            return str(failed)
+        except asyncio.LimitOverrunError:
+            return f"a response head of more than {MAX_HEAD} bytes"
+        except EOFError:
+            return "closed before its answer"
+        except UnicodeError:
+            return f"{endpoint.spec.host!r} is no host name"
+        except OSError as error:
+            if error.errno in LOCAL_ERRORS:
+                raise
+            return _words(error)
+
+    async def _asked(self, endpoint: Endpoint) -> str | None:
+        host = endpoint.spec.host
+        by_http2 = self._by_http2(endpoint)
+        context, name = None, None
+        if self._tls is not None:
+            context = self._tls.context(asyncio.get_running_loop().time(), "h2" if by_http2 else "")
+            name = self._tls.name or host.rstrip(".")
+        # With a PROXY header before it, TLS begins after the connection is made.
+        first = None if self._preface else context
+        reader, writer = await asyncio.open_connection(
+            host, endpoint.spec.port, limit=MAX_HEAD, ssl=first, server_hostname=name if first else None
+        )
+        try:
+            if self._preface:
+                writer.write(self._preface)
+                if context is not None:
+                    await writer.start_tls(context, server_hostname=name)
+            if self._path == "tcp":
+                return None
+            return await (self._call if by_http2 else self._get)(endpoint, reader, writer)
+        finally:
+            # At once, and still in order: nothing is left to be sent. A polite TLS close could wait for its answer.
+            writer.transport.abort()
+
+    def _by_http2(self, endpoint: Endpoint) -> bool:
+        if self._service is not None or self._path == "tcp":
+            return self._service is not None
+        return self._protocol in ("h2c", "h2") or (self._protocol == "auto" and endpoint.spec.protocol == "h2c")
+
+    async def _call(self, endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
+        scheme = b"http"
+        if self._tls is not None:
+            scheme = b"https"
+            if writer.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+                return "it does not agree on h2 by ALPN"
+        service = self._service
+        if service is None:
+            call = Call(http2_call.request(b"GET", scheme, endpoint.address, self._path.encode()))
+        else:
+            call = http2_call.health_check(service, scheme, endpoint.address, self._timeout)
+        writer.write(call.first)
+        while not call.done:
+            data = await reader.read(MAX_HEAD)
+            if not data:
+                raise EOFError
+            writer.write(call.take(data))
+        if service is not None:
+            return http2_call.verdict(call, service)
+        return self._as_expected(call.status)
+
+    async def _get(self, endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
+        head = f"GET {self._path} HTTP/1.1\r\nHost: {endpoint.address}\r\nUser-Agent: lb-probe\r\nAccept: */*\r\n"
+        writer.write(f"{head}Connection: close\r\n\r\n".encode())
+        while True:
+            answer = await reader.readuntil(b"\r\n\r\n")
+            status_line = re.match(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: |\r\n)", answer)
+            if status_line is None:
+                return "its answer is not HTTP"
+            status = int(status_line[1])
+            if status >= 200 or status == 101:
+                break
+        return self._as_expected(status)
+
+    def _as_expected(self, status: int) -> str | None:
+        if any(first <= status <= last for first, last in self._expected):
+            return None
+        return f"status {status}"
+
+
+def _words(error: OSError) -> str:
+    """`connection refused`, however it was phrased; a failed look-up's number is none of errno's."""
+    number = error.errno or 0
+    told = os.strerror(number) if number in errno.errorcode else error.strerror or str(error)
+    return told.lower()
