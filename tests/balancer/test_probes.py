@@ -19,6 +19,7 @@ import uvloop
 
 from balancer.balancing import strategies
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
+from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Policy, Pool
 from balancer.probes import MAX_AT_ONCE, Ask, Probes
 from balancer.settings import Settings
@@ -209,7 +210,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def health(pool: Pool) -> dict[str, bool]:
-    return {endpoint.address: endpoint.passing_probes for endpoint in pool.endpoints}
+    return {endpoint.address: endpoint.health.passing_probes for endpoint in pool.endpoints}
 
 
 async def test_an_endpoint_falls_and_rises_as_its_answers_change() -> None:
@@ -257,13 +258,7 @@ async def test_the_verdict_on_an_endpoint_that_left_meanwhile_is_dropped() -> No
     asked_for, leave = asyncio.Event(), asyncio.Event()
     told: list[str] = []
 
-    class Listening:
-        def joined(self, endpoint: Endpoint) -> None:
-            pass
-
-        def left(self, endpoint: Endpoint) -> None:
-            """Told by `transition` too."""
-
+    class Listening(Subscriber):
         def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
             told.append(event)
 
@@ -282,7 +277,7 @@ async def test_the_verdict_on_an_endpoint_that_left_meanwhile_is_dropped() -> No
             pool.replace([other], time.monotonic())
             leave.set()
             await until(lambda: health(pool) == {other.address: False})
-        assert endpoint.passing_probes
+        assert endpoint.health.passing_probes
         assert told.count("unhealthy") == 1
 
 

@@ -24,6 +24,7 @@ from balancer.admin import Admin, Phase
 from balancer.balancing import strategies
 from balancer.balancing.decision import DecisionLog
 from balancer.balancing.endpoint import Endpoint, Snapshot
+from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import DEFAULT_CLUSTER, Policy, Pool
 from balancer.counters import Counters
 from balancer.log import AccessLog, Output
@@ -72,7 +73,7 @@ async def _run(settings: Settings, messages: Output) -> int:
     return CRASHED if balancer.crashed else 0
 
 
-class Balancer:
+class Balancer(Subscriber):
     """Everything that runs, joined: what the admin port is told of the data plane comes from here too."""
 
     def __init__(self, settings: Settings, messages: Output) -> None:
@@ -303,10 +304,7 @@ class Balancer:
     def _strategy(self, name: str) -> strategies.Strategy:
         return strategies.load(name, self._random, self._settings.hash_key)
 
-    # Told by the pool.
-
-    def joined(self, endpoint: Endpoint) -> None:
-        """Nothing to prepare: connections are made when they are needed."""
+    # The pool's events
 
     def left(self, endpoint: Endpoint) -> None:
         """An endpoint is gone: so are the connections that idle there."""

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import structlog
 
 from balancer.balancing.endpoint import Endpoint, Snapshot
+from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
 from balancer.balancing.retry import RetryBudget
 from balancer.balancing.strategies import load
@@ -72,16 +73,13 @@ class NewPool(Protocol):
     def __call__(self, cluster: str, settings: Settings, own_strategy: bool) -> Pool: ...
 
 
-class Fleet:
-    """A cluster and its pool; told by the pool what happens to endpoints."""
+class Fleet(Subscriber):
+    """A cluster and its pool; hears from the pool what happens to endpoints."""
 
     def __init__(self, cluster: Cluster, settings: Settings, own_strategy: bool) -> None:
         self.cluster = cluster
         self.settings = settings
         self.own_strategy = own_strategy
-
-    def joined(self, endpoint: Endpoint) -> None:
-        """Nothing to prepare: connections are made when they are needed."""
 
     def left(self, endpoint: Endpoint) -> None:
         """An endpoint is gone: so are the connections that idle there."""

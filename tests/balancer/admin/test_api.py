@@ -31,10 +31,10 @@ async def test_a_switch_is_at_once_and_forgets_nothing(world: World, operator: C
     lease = world.pool.lease(RequestInfo("192.0.2.1", "GET", "/"), world.now)
     for _ in range(9):
         world.request(seconds=0.2)
-    before = [(e.latency.average(world.now), e.answered[2], e.in_flight) for e in world.pool.endpoints]
+    before = [(e.latency.average(world.now), e.stats.answered[2], e.in_flight) for e in world.pool.endpoints]
     told = await put(operator, {"strategy": "least-connections"}, 200)
     assert (told["strategy"], told["before"]) == ("least-connections", "round-robin")
-    assert [(e.latency.average(world.now), e.answered[2], e.in_flight) for e in world.pool.endpoints] == before
+    assert [(e.latency.average(world.now), e.stats.answered[2], e.in_flight) for e in world.pool.endpoints] == before
     free = next(e for e in world.pool.endpoints if e is not lease.endpoint)
     assert world.request() is free
     assert (await get(operator, "/api/strategy"))["strategy"] == "least-connections"

@@ -18,7 +18,7 @@ async def test_nothing_changes_without_the_token(world: World, client: ClientSes
         async with client.post("/api/endpoints/10.0.0.1:8000/drain", headers=headers) as response:
             assert response.status == 401
     assert world.pool.strategy_name == "round-robin"
-    assert not world.endpoint(1).drained
+    assert not world.endpoint(1).health.drained
 
 
 async def test_where_no_token_is_set_every_change_is_refused_with_the_remedy(make_world: MakeWorld) -> None:

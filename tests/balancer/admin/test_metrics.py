@@ -64,7 +64,7 @@ def busy(world: World) -> None:
         getattr(world.counters, name).observe(0.004)
     world.request()
     world.request(503)
-    world.endpoint(1).failed[Kind.REFUSED.value] = 2
+    world.endpoint(1).stats.failed[Kind.REFUSED.value] = 2
 
 
 async def test_what_endpoints_did_is_told_by_endpoint_and_class(world: World, client: ClientSession) -> None:

@@ -38,7 +38,7 @@ class Proxy:
     log_lines_dropped: dict[str, int] = field(default_factory=lambda: {"access": 3, "messages": 0})
 
     def idle_connections(self, endpoint: Endpoint) -> int:
-        return endpoint.connections_open
+        return endpoint.stats.connections_open
 
 
 @dataclass

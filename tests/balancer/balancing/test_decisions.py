@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from tests.balancer.balancing.world import REQUEST, Fleet
 
-from balancer.balancing.decision import EVENTS, Decision, DecisionLog
+from balancer.balancing.decision import Decision, DecisionLog
 from balancer.balancing.endpoint import EndpointSpec
 from balancer.balancing.errors import AllEjected, NoEndpoint
+from balancer.balancing.events import EVENTS
 from balancer.balancing.explain import DRAWN, NOT_KNOWN, SCORED
 from balancer.balancing.outcome import REFUSED, Outcome
 from balancer.balancing.request import RequestInfo

@@ -10,6 +10,7 @@ from tests.balancer.balancing.world import REQUEST, Fleet
 from balancer.balancing import ejection, outcome
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.errors import AllEjected
+from balancer.balancing.health import Health
 from balancer.balancing.outcome import Kind, Outcome
 
 OK = Outcome.answered(200)
@@ -46,41 +47,41 @@ class TestConsecutiveFailures:
         fleet.wait(2)
         fleet.end("a", harmless, times=20) if harmless.retry_after is None else None
         assert fleet.ineligible_reason("a") is None
-        assert fleet["a"].ejections == 0
+        assert fleet["a"].health.ejections == 0
 
     def test_are_forgotten_at_the_first_success(self) -> None:
         fleet = Fleet(names="a b")
         for _ in range(10):
             fleet.end("a", BAD, times=4)
             fleet.end("a", OK)
-        assert fleet["a"].ejections == 0
+        assert fleet["a"].health.ejections == 0
 
     def test_are_not_forgotten_for_a_client_that_left(self) -> None:
         fleet = Fleet(names="a b")
         fleet.end("a", BAD, times=4)
         fleet.end("a", outcome.CLIENT_LEFT)
         fleet.end("a", BAD)
-        assert fleet["a"].ejections == 1
+        assert fleet["a"].health.ejections == 1
 
     def test_of_requests_that_were_open_already_do_not_prolong_an_ejection(self) -> None:
         fleet = Fleet(names="a b")
         leases = [fleet.lease("b") for _ in range(20)]
         for lease in leases:
             lease.close(BAD, fleet.now)
-        assert fleet["a"].ejections == 1
+        assert fleet["a"].health.ejections == 1
         assert fleet.ineligible_reason("a") == "ejected for 10 s more"
 
     def test_never_eject_an_endpoint_alone(self) -> None:
         fleet = Fleet(names="a", eject_max_share=1.0)
         fleet.end("a", BAD, times=50)
-        assert fleet["a"].ejections == 0
+        assert fleet["a"].health.ejections == 0
         assert fleet.ineligible_reason("a") is None
 
     def test_can_be_switched_off(self) -> None:
         fleet = Fleet(names="a b", eject_after=0)
         fleet.end("a", BAD, times=500)
         fleet.wait(30)
-        assert fleet["a"].ejections == 0
+        assert fleet["a"].health.ejections == 0
 
     @given(draw.integers(2, 12), draw.floats(0.0, 1.0))
     def test_eject_no_larger_a_share_than_allowed(self, size: int, share: float) -> None:
@@ -89,7 +90,7 @@ class TestConsecutiveFailures:
             for _ in range(5):
                 others = [endpoint for endpoint in fleet.pool.endpoints if endpoint is not fleet[name]]
                 fleet.pool.lease(REQUEST, fleet.now, others).close(BAD, fleet.now)
-        ejected = sum(endpoint.ejected_until > 0 for endpoint in fleet.pool.endpoints)
+        ejected = sum(endpoint.health.ejected for endpoint in fleet.pool.endpoints)
         assert ejected == int(share * size)
 
 
@@ -114,23 +115,23 @@ class TestAnEjection:
         assert fleet.ineligible_reason("a") is None
 
     def test_grows_with_repetition_and_decays_with_time(self) -> None:
-        endpoint = Endpoint(EndpointSpec("a", 80))
+        health = Health()
         now = 0.0
         seconds = []
         for _ in range(4):
-            seconds.append(ejection.eject(endpoint, 10.0, now))
-            now = endpoint.ejected_until
-            ejection.readmit(endpoint, 5, now)
+            seconds.append(ejection.begin(health, 10.0, now))
+            now += seconds[-1]
+            ejection.end(health, 5, now)
         assert seconds == [10, 20, 30, 40]
-        assert ejection.eject(endpoint, 10.0, now + 25) == 30  # four, less two for 25 s of good behaviour, and one more
-        ejection.readmit(endpoint, 5, now + 55)
-        assert ejection.eject(endpoint, 10.0, now + 1000) == 10
-        assert endpoint.ejections == 6
+        assert ejection.begin(health, 10.0, now + 25) == 30  # four, less two for 25 s of good behaviour, and one more
+        ejection.end(health, 5, now + 55)
+        assert ejection.begin(health, 10.0, now + 1000) == 10
+        assert health.ejections == 6
 
     def test_lasts_five_minutes_at_most(self) -> None:
-        endpoint = Endpoint(EndpointSpec("a", 80))
+        health = Health()
         for _ in range(100):
-            longest = ejection.eject(endpoint, 10.0, 0.0)
+            longest = ejection.begin(health, 10.0, 0.0)
         assert longest == 300
 
 
@@ -139,8 +140,8 @@ class TestSuccessRate:
         endpoints = []
         for number, rate in enumerate(rates):
             endpoint = Endpoint(EndpointSpec(f"e{number}", 80))
-            endpoint.recent = requests
-            endpoint.recent_failures = round(requests * (1 - rate))
+            endpoint.health.recent = requests
+            endpoint.health.recent_failures = round(requests * (1 - rate))
             endpoints.append(endpoint)
         return [endpoint.spec.host for endpoint in ejection.low_success(endpoints)]
 
@@ -151,10 +152,10 @@ class TestSuccessRate:
             for name in "abcde":
                 fleet.end(name, OK)
             fleet.end("a", BAD)
-        assert fleet["a"].ejections == 0
+        assert fleet["a"].health.ejections == 0
         fleet.wait(10)
         assert fleet.ineligible_reason("a") == "ejected for 10 s more"
-        assert [fleet[name].ejections for name in "bcde"] == [0, 0, 0, 0]
+        assert [fleet[name].health.ejections for name in "bcde"] == [0, 0, 0, 0]
 
     def test_compares_with_the_fleet(self) -> None:
         assert self.rates(0.5, 1, 1, 1, 1) == ["e0"]
@@ -187,7 +188,7 @@ class TestSaturation:
         fleet.end("a", saturated(3))
         assert fleet.ineligible_reason("a") == "asked us to back off for 3 s more"
         assert fleet.share() == {"b": 1.0}
-        assert fleet["a"].failures_in_row == 0
+        assert fleet["a"].health.failures_in_row == 0
         fleet.wait(3)
         assert fleet.share() == {"a": 0.5, "b": 0.5}
 
@@ -195,7 +196,7 @@ class TestSaturation:
         fleet = Fleet(names="a b")
         fleet.end("a", Outcome.answered(429, 3))
         assert fleet.share() == {"a": 0.5, "b": 0.5}
-        assert fleet["a"].failures_in_row == 0
+        assert fleet["a"].health.failures_in_row == 0
 
     def test_with_retry_after_0_is_a_failure(self) -> None:
         fleet = Fleet(names="a b")
@@ -239,7 +240,7 @@ class TestSaturation:
         lease.sent(fleet.now)
         lease.first_byte(fleet.now)
         lease.close(Outcome.answered(status), fleet.now)
-        assert fleet["a"].failures_in_row == 4
+        assert fleet["a"].health.failures_in_row == 4
         assert fleet["a"].latency.average(fleet.now) == average
 
     @pytest.mark.parametrize("kind", [Kind.LOCAL, Kind.CLIENT_SLOW, Kind.CLIENT_LEFT, Kind.STALLED, Kind.UNUSED])

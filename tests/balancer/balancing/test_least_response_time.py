@@ -114,7 +114,7 @@ class TestChoice:
         fleet.now += 3
         lease.close(CLIENT_LEFT, fleet.now)
         assert fleet["hung"].latency.average(fleet.now) == pytest.approx(3.0)
-        assert fleet["hung"].failures_in_row == 0
+        assert fleet["hung"].health.failures_in_row == 0
         assert fleet.lease().endpoint.spec.host == "well"
 
     def test_one_never_measured_is_tried_first_but_not_by_more_than_the_others_hold(self) -> None:

@@ -35,7 +35,7 @@ def test_a_lease_counts_from_selection_until_it_is_closed_and_only_once() -> Non
     lease.first_byte(fleet.now)
     assert fleet["a"].in_flight == 0
     assert fleet["a"].waiting == {}
-    assert fleet["a"].answered[2] == 1
+    assert fleet["a"].stats.answered[2] == 1
 
 
 def test_an_empty_pool_says_so() -> None:
@@ -180,8 +180,8 @@ def test_outcomes_are_counted_by_class_and_reason() -> None:
         fleet.end("a", end)
     for end in (outcome.REFUSED, outcome.RESET, outcome.RESET, outcome.CLIENT_LEFT, outcome.UNUSED):
         fleet.end("a", end)
-    assert fleet["a"].answered == [0, 0, 2, 0, 1, 2]
-    assert fleet["a"].failed == {"connection refused": 1, "connection closed": 2, "client left": 1}
+    assert fleet["a"].stats.answered == [0, 0, 2, 0, 1, 2]
+    assert fleet["a"].stats.failed == {"connection refused": 1, "connection closed": 2, "client left": 1}
 
 
 def test_subscribers_hear_of_transitions_in_order() -> None:

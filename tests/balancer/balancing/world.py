@@ -11,6 +11,7 @@ from typing import Any
 
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.errors import NoEndpoint
+from balancer.balancing.events import Subscriber
 from balancer.balancing.outcome import CLIENT_LEFT, TIMED_OUT, Outcome
 from balancer.balancing.pool import Lease, Policy, Pool
 from balancer.balancing.request import RequestInfo
@@ -19,7 +20,7 @@ from balancer.balancing.strategies import load
 REQUEST = RequestInfo("192.0.2.1", "GET", "/")
 
 
-class Fleet:
+class Fleet(Subscriber):
     """A pool and its clock. Endpoints go by the names that the test gives them, `a` standing for `a:80`."""
 
     def __init__(self, strategy: str = "round-robin", names: str = "", **policy: Any) -> None:
@@ -32,9 +33,6 @@ class Fleet:
         self.pool.subscribe(self)
         self.specs: dict[str, EndpointSpec] = {}
         self.add(*names.split())
-
-    def joined(self, endpoint: Endpoint) -> None:
-        pass
 
     def left(self, endpoint: Endpoint) -> None:
         self.gone.append(endpoint.spec.host)

@@ -15,6 +15,7 @@ from balancer.admin.meter import Meter
 from balancer.admin.status import Running
 from balancer.admin.views import View
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.events import Subscriber
 
 DECISIONS = 10
 """Decisions told a second, at most: as many as a person can follow. /api/decisions has the last thousand."""
@@ -26,7 +27,7 @@ AT_FIRST = 40
 log = structlog.get_logger(__name__)
 
 
-class Feed:
+class Feed(Subscriber):
     """Owns the hub, the meter and the task that runs once a second."""
 
     def __init__(self, running: Running) -> None:
@@ -38,12 +39,6 @@ class Feed:
         self._told = float("-inf")
         self._task: asyncio.Task[None] | None = None
         running.pool.subscribe(self)
-
-    def joined(self, endpoint: Endpoint) -> None:
-        """The pool's news: `transition` tells it too."""
-
-    def left(self, endpoint: Endpoint) -> None:
-        """The pool's news: `transition` tells it too."""
 
     def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
         """The pool's news."""

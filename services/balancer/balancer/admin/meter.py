@@ -88,8 +88,8 @@ class Meter:
         handled: dict[Endpoint, tuple[int, int]] = {}
         async for piece in in_pieces(everyone):
             for endpoint in piece:
-                failed = sum(endpoint.failed.values())
-                handled[endpoint] = sum(endpoint.answered) + failed, endpoint.answered[5] + failed
+                failed = sum(endpoint.stats.failed.values())
+                handled[endpoint] = sum(endpoint.stats.answered) + failed, endpoint.stats.answered[5] + failed
         since, before = self._by_endpoint[0] if self._by_endpoint else (now - 1.0, handled)
         self._by_endpoint.append((now, handled))
         span = max(now - since, 0.001)

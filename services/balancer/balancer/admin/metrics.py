@@ -80,13 +80,13 @@ def _information(running: Running) -> Iterator[Reading]:
 
 def _answered(running: Running) -> Iterator[Reading]:
     for endpoint in _endpoints(running):
-        for (digit,), count in classes(endpoint.answered):
+        for (digit,), count in classes(endpoint.stats.answered):
             yield (*_of(endpoint), digit), count
 
 
 def _failed(running: Running) -> Iterator[Reading]:
     for endpoint in _endpoints(running):
-        for reason, count in sorted(endpoint.failed.items()):
+        for reason, count in sorted(endpoint.stats.failed.items()):
             yield (*_of(endpoint), reason), count
 
 
@@ -313,21 +313,21 @@ METRICS = (
         "lb_endpoint_connections_opened_total",
         "counter",
         "Connections opened to the endpoint.",
-        each(lambda e: e.connections_opened),
+        each(lambda e: e.stats.connections_opened),
         ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_connections_reused_total",
         "counter",
         "Requests sent on a connection that was open already.",
-        each(lambda e: e.connections_reused),
+        each(lambda e: e.stats.connections_reused),
         ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_connections_open",
         "gauge",
         "Connections open to the endpoint.",
-        each(lambda e: e.connections_open),
+        each(lambda e: e.stats.connections_open),
         ("cluster", "endpoint"),
     ),
     Metric(
@@ -400,7 +400,7 @@ METRICS = (
         "lb_endpoint_ejections_total",
         "counter",
         "How often the endpoint was ejected.",
-        each(lambda e: e.ejections),
+        each(lambda e: e.health.ejections),
         ("cluster", "endpoint"),
     ),
     Metric(
@@ -428,14 +428,14 @@ METRICS = (
         "lb_endpoint_sent_bytes_total",
         "counter",
         "Bytes sent to the endpoint.",
-        each(lambda e: e.bytes_sent),
+        each(lambda e: e.stats.bytes_sent),
         ("cluster", "endpoint"),
     ),
     Metric(
         "lb_endpoint_received_bytes_total",
         "counter",
         "Bytes received from the endpoint.",
-        each(lambda e: e.bytes_received),
+        each(lambda e: e.stats.bytes_received),
         ("cluster", "endpoint"),
     ),
     # Discovery

@@ -22,13 +22,13 @@ def state_of(endpoint: Endpoint, now: float) -> str:
     """One of STATES. In panic an ejected endpoint is used all the same: its state stays `ejected`."""
     if endpoint.spec.draining:
         return "draining"
-    if endpoint.drained:
+    if endpoint.health.drained:
         return "drained"
-    if not endpoint.passing_probes:
+    if not endpoint.health.passing_probes:
         return "unhealthy"
-    if endpoint.ejected_until > now:
+    if endpoint.health.ejected_until > now:
         return "ejected"
-    if endpoint.backoff_until > now:
+    if endpoint.health.backoff_until > now:
         return "backoff"
     if not endpoint.eligible:
         return "at-limit" if endpoint.in_rotation else "standby"

@@ -109,7 +109,7 @@ class Running:
     peers: PeersStatus | None = None
     """None: this replica knows of no other."""
     transitions: dict[str, int] = field(default_factory=dict)
-    """How often each event of decision.EVENTS has happened."""
+    """How often each event of events.EVENTS has happened."""
     others: Callable[[], Iterable[Pool]] = tuple
     """The pools of the clusters that routes lead to, beside the one of LB_DISCOVERY."""
 

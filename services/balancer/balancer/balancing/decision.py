@@ -5,27 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
-
-EVENTS: Final = (
-    "joined",
-    "left",
-    "draining",
-    "ejected",
-    "returned",
-    "backoff",
-    "unhealthy",
-    "healthy",
-    "drained",
-    "undrained",
-    "panic",
-    "calm",
-    "zone_left",
-    "zone_back",
-    "strategy",
-    "strategy_failed",
-)
-"""Every transition that a pool reports to its subscribers, by name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ kube-proxy's use of terminating endpoints (Kubernetes, KEP-1669).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from balancer.balancing.endpoint import Endpoint
@@ -23,16 +24,25 @@ from balancer.balancing.endpoint import Endpoint
 ENOUGH: Final = 1 / 1.4
 
 
-class Eligibility:
-    """Counts by which the rules decide, kept as endpoints come, go and change: no rule needs to look at them all.
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What the rules count alike."""
 
-    Whoever changes what an endpoint's standing depends on calls `count(endpoint, -1)` before and `count(endpoint, 1)`
-    after, then `decide`.
+    draining: bool
+    near: bool
+    healthy: bool
+
+
+class Eligibility:
+    """Counts by which the rules decide, kept as endpoints join, leave and change: no rule needs to look at them all.
+
+    After a change of an endpoint: `recount` it, then `decide`.
     """
 
     __slots__ = (
         "_draining",
         "_draining_healthy",
+        "_groups",
         "_panic_share",
         "_prefer_zone",
         "_zone_healthy",
@@ -48,8 +58,10 @@ class Eligibility:
     def __init__(self, panic_share: float, prefer_zone: str | None) -> None:
         self._panic_share = panic_share
         self._prefer_zone = prefer_zone or ""
+        self._groups: dict[Endpoint, _Group] = {}
+        """As what each endpoint is counted."""
         self.ready = 0
-        """Endpoints neither draining nor drained by hand."""
+        """Endpoints neither draining nor drained by an operator."""
         self.healthy = 0
         """Of these, the healthy ones."""
         self._zone_ready = 0
@@ -57,25 +69,32 @@ class Eligibility:
         self._draining = 0
         self._draining_healthy = 0
         self.zone_exhausted = False
-        """The preferred zone had nobody for a request, all being tried or at their limit: use the others as well."""
+        """No endpoint of the preferred zone could take a request, all being tried or at their limit: use the others."""
 
         # What was decided.
         self.panic = False
         self.none_healthy = True
         self.zone_only = False
 
-    def count(self, endpoint: Endpoint, step: int) -> None:
-        """Add (1) or take away (-1) `endpoint` as it stands now."""
-        if endpoint.drained:
-            return
-        healthy = step if endpoint.healthy else 0
-        if endpoint.spec.draining:
+    def recount(self, endpoint: Endpoint) -> None:
+        """Count `endpoint` as it is now, and no longer as it was when last counted."""
+        before = self._groups.pop(endpoint, None)
+        if before is not None:
+            self._add(before, -1)
+        if endpoint.discovered and not endpoint.health.drained:
+            group = _Group(endpoint.spec.draining, self._near(endpoint), endpoint.health.healthy)
+            self._groups[endpoint] = group
+            self._add(group, 1)
+
+    def _add(self, group: _Group, step: int) -> None:
+        healthy = step if group.healthy else 0
+        if group.draining:
             self._draining += step
             self._draining_healthy += healthy
             return
         self.ready += step
         self.healthy += healthy
-        if self._near(endpoint):
+        if group.near:
             self._zone_ready += step
             self._zone_healthy += healthy
 
@@ -97,30 +116,32 @@ class Eligibility:
 
     def admits(self, endpoint: Endpoint) -> bool:
         """Whether the rules let `endpoint` be used."""
-        if endpoint.drained:
+        health = endpoint.health
+        if health.drained:
             return False
         if endpoint.spec.draining:
             nothing_else = self.ready == 0 and self._draining_healthy == 0
-            return self.none_healthy and (endpoint.healthy or nothing_else)
+            return self.none_healthy and (health.healthy or nothing_else)
         if self.panic:
             return True
         if self.none_healthy:
-            return endpoint.passing_probes and endpoint.ejected_until == 0.0
-        return endpoint.healthy and not (self.zone_only and not self._near(endpoint))
+            return health.passing_probes and not health.ejected
+        return health.healthy and not (self.zone_only and not self._near(endpoint))
 
     def ineligible_reason(self, endpoint: Endpoint, limit: int, now: float) -> str:
         """Why `endpoint`, which is not eligible, is not, in a few words: `ejected for 7 s more`."""
         if not endpoint.discovered:
             return "gone"
-        if endpoint.drained:
+        health = endpoint.health
+        if health.drained:
             return "drained by hand"
-        if not endpoint.passing_probes:
-            why = endpoint.probe_fault
+        if not health.passing_probes:
+            why = health.probe_fault
             return f"its health checks fail: {why}" if why else "its health checks fail"
-        if endpoint.ejected_until > 0.0:
-            return f"ejected for {max(endpoint.ejected_until - now, 0.0):.0f} s more"
-        if endpoint.backoff_until > 0.0:
-            return f"asked us to back off for {max(endpoint.backoff_until - now, 0.0):.0f} s more"
+        if health.ejected:
+            return f"ejected for {max(health.ejected_until - now, 0.0):.0f} s more"
+        if health.backoff_until > 0.0:
+            return f"asked us to back off for {max(health.backoff_until - now, 0.0):.0f} s more"
         if endpoint.spec.draining:
             return "draining"
         if endpoint.in_flight >= limit:

@@ -1,148 +1,129 @@
-"""Who is out for a while, or taken back little by little: what passes with time."""
+"""Outlier detection and back-off: who is out for a while. It decides transitions; the pool applies them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
-from balancer.balancing import ejection, slow_start
-from balancer.balancing.endpoint import Endpoint
+from balancer.balancing import ejection
+from balancer.balancing.endpoint import Endpoint, Transition
+from balancer.balancing.health import Change
 from balancer.balancing.policy import Policy
 
-if TYPE_CHECKING:
-    from balancer.balancing.pool import Pool
-
 LONGEST_BACKOFF: Final = 30.0
-"""However long an endpoint asks us to back off, it is for no longer than this (s)."""
-
-
-def is_healthy(endpoint: Endpoint) -> bool:
-    """Healthy, not ejected, not backed off from."""
-    return endpoint.passing_probes and endpoint.ejected_until == 0.0 and endpoint.backoff_until == 0.0
+"""However long a Retry-After wants us to back off, we do so for no longer than this (s)."""
 
 
 def _counts(endpoint: Endpoint) -> bool:
-    """Whether it is one of those that the share is of: neither draining nor drained by hand."""
-    return not endpoint.spec.draining and not endpoint.drained
+    """Whether it is one of the `ready` endpoints: neither draining nor drained by an operator."""
+    return not endpoint.spec.draining and not endpoint.health.drained
 
 
 class OutlierDetection:
-    """The endpoints of a pool that are ejected, backed off from or in slow start: a tick looks at no others."""
+    """The endpoints of a pool that are ejected or backed off from: a tick looks at no others.
 
-    __slots__ = ("_backing_off", "_ejected", "_policy", "_pool", "_rates_at", "_starting")
+    `ready` is how many endpoints there are to take the load: LB_EJECT_MAX_SHARE is a share of those.
+    """
 
-    def __init__(self, pool: Pool, policy: Policy) -> None:
-        self._pool = pool
+    __slots__ = ("_backing_off", "_ejected", "_policy", "_rates_at")
+
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._ejected: dict[Endpoint, None] = {}
         self._backing_off: dict[Endpoint, None] = {}
-        self._starting: dict[Endpoint, None] = {}
         self._rates_at: float | None = None
         """When success rates are compared next (s)."""
 
-    def failed(self, endpoint: Endpoint, now: float) -> None:
+    def failed(self, endpoint: Endpoint, ready: int, now: float) -> list[Transition]:
         """A lease of `endpoint` ended in a failure: eject it, if that was one too many."""
         after = self._policy.eject_after
-        if after > 0 and endpoint.failures_in_row >= after:
-            self._eject(endpoint, f"{endpoint.failures_in_row} failures in a row", now)
+        failures = endpoint.health.failures_in_row
+        if after <= 0 or failures < after:
+            return []
+        return self._eject(endpoint, f"{failures} failures in a row", ready, now)
 
-    def _eject(self, endpoint: Endpoint, why: str, now: float) -> None:
-        if endpoint.ejected_until > 0.0 or not endpoint.discovered:
-            return
-        if not self._pool.may_leave_out_another(sum(map(_counts, self._ejected))):
-            return
-        seconds = ejection.eject(endpoint, self._policy.eject_time, now)
+    def outvoted(self, endpoint: Endpoint, ready: int, now: float) -> list[Transition]:
+        """Most replicas have ejected `endpoint`: eject it here too, unless its last ejection ended just now."""
+        if now - endpoint.health.returned_at < self._policy.eject_time:
+            return []
+        return self._eject(endpoint, "most replicas have ejected it", ready, now)
+
+    def _eject(self, endpoint: Endpoint, why: str, ready: int, now: float) -> list[Transition]:
+        out = sum(map(_counts, self._ejected))
+        if endpoint.health.ejected or not endpoint.discovered or not self._may_leave_out_another(out, ready):
+            return []
+        seconds = ejection.begin(endpoint.health, self._policy.eject_time, now)
         self._ejected[endpoint] = None
-        self._pool.notify(endpoint, "ejected", f"{why}, for {seconds:g} s")
-        self._pool.update_health(endpoint, now)
+        return [Transition(endpoint, Change.EJECT, f"{why}, for {seconds:g} s", now + seconds)]
 
-    def outvoted(self, endpoint: Endpoint, now: float) -> None:
-        """Most replicas have ejected `endpoint`: eject it here too, unless it was given another chance just now."""
-        if now - endpoint.returned_at >= self._policy.eject_time:
-            self._eject(endpoint, "most replicas have ejected it", now)
-
-    def back_off(self, endpoint: Endpoint, seconds: float, now: float) -> None:
-        """`endpoint` asked us to back off for some seconds."""
-        if endpoint.backoff_until == 0.0 and not self._may_leave_out(endpoint):
-            return
+    def saturated(self, endpoint: Endpoint, seconds: float, ready: int, now: float) -> list[Transition]:
+        """`endpoint` wants us to back off for some seconds."""
+        health = endpoint.health
         seconds = min(seconds, LONGEST_BACKOFF)
-        if endpoint.backoff_until == 0.0:
-            self._pool.notify(endpoint, "backoff", f"for {seconds:g} s")
-        endpoint.backoff_until = max(endpoint.backoff_until, now + seconds)
-        endpoint.backoff_from = now
-        if endpoint.discovered:
-            self._backing_off[endpoint] = None
-        self._pool.update_health(endpoint, now)
-
-    def answers_again(self, endpoint: Endpoint, now: float) -> None:
-        """`endpoint` has answered well a request made since it asked us to back off: that is over."""
-        self._backing_off.pop(endpoint, None)
-        endpoint.backoff_until = 0.0
-        self._pool.update_health(endpoint, now)
-
-    def _may_leave_out(self, endpoint: Endpoint) -> bool:
-        """Whether `endpoint` may be backed off from beside those that are out already: the rest carry their load."""
+        until = now + seconds
+        if health.backoff_until > 0.0:
+            health.backoff_since = now
+            health.backoff_until = max(health.backoff_until, until)
+            return []
+        # The rest carry the load of all that are out, for whatever reason.
         out = sum(_counts(each) for each in self._backing_off | self._ejected if each is not endpoint)
-        return endpoint.discovered and self._pool.may_leave_out_another(out)
+        if not endpoint.discovered or not self._may_leave_out_another(out, ready):
+            return []
+        health.backoff_since = now
+        self._backing_off[endpoint] = None
+        return [Transition(endpoint, Change.BACK_OFF, f"for {seconds:g} s", until)]
 
-    def start_slowly(self, endpoint: Endpoint, now: float) -> None:
-        """`endpoint` is new, or is back: begin its slow start, where that is wanted."""
-        if self._policy.slow_start > 0 and endpoint.discovered:
-            endpoint.slow_start_from = now
-            self._starting[endpoint] = None
-            self.weigh(endpoint, now)
+    def succeeded(self, endpoint: Endpoint, opened_at: float) -> list[Transition]:
+        """`endpoint` has answered well: that ends its back-off, if the request was sent since that began."""
+        health = endpoint.health
+        if health.backoff_until == 0.0 or opened_at < health.backoff_since:
+            return []
+        self._backing_off.pop(endpoint, None)
+        return [Transition(endpoint, Change.RESUME)]
 
-    def weigh(self, endpoint: Endpoint, now: float) -> None:
-        """Bring its weight in force up to date."""
-        since = endpoint.slow_start_from
-        window = self._policy.slow_start
-        ends = since is not None and now - since >= window
-        if ends:
-            endpoint.slow_start_from = None
-            self._starting.pop(endpoint, None)
-        full = endpoint.spec.weight
-        weight = full if since is None or ends else slow_start.weight(full, since, window, now)
-        if weight != endpoint.weight or ends:
-            endpoint.weight = weight
-            self._pool.reweighed(endpoint)
+    def _may_leave_out_another(self, out: int, ready: int) -> bool:
+        return ejection.may_eject(out, ready, self._policy.eject_max_share)
 
-    def tick(self, now: float) -> None:
-        """Let time pass."""
-        for endpoint in [e for e in self._ejected if now >= e.ejected_until]:
+    def expired(self, now: float) -> list[Transition]:
+        """Every ejection and every back-off that ends now."""
+        transitions: list[Transition] = []
+        for endpoint in [each for each in self._ejected if now >= each.health.ejected_until]:
             del self._ejected[endpoint]
-            ejection.readmit(endpoint, self._policy.eject_after, now)
-            self._pool.notify(endpoint, "returned", "")
-            self.start_slowly(endpoint, now)
-            self._pool.update_health(endpoint, now)
-        for endpoint in [e for e in self._backing_off if now >= e.backoff_until]:
+            ejection.end(endpoint.health, self._policy.eject_after, now)
+            transitions.append(Transition(endpoint, Change.READMIT))
+        for endpoint in [each for each in self._backing_off if now >= each.health.backoff_until]:
             del self._backing_off[endpoint]
-            endpoint.backoff_until = 0.0
-            self._pool.update_health(endpoint, now)
-        for endpoint in list(self._starting):
-            self.weigh(endpoint, now)
-        self._compare_rates(now)
+            transitions.append(Transition(endpoint, Change.RESUME))
+        return transitions
 
-    def _compare_rates(self, now: float) -> None:
+    def compare_rates(self, endpoints: Iterable[Endpoint], ready: int, now: float) -> list[Transition]:
+        """Once in each interval, eject those whose success rate is far below the others'."""
         if self._rates_at is None:
             self._rates_at = now + ejection.INTERVAL
-        if now >= self._rates_at and self._policy.eject_after > 0:
-            self._rates_at = now + ejection.INTERVAL
-            for endpoint in ejection.low_success(self._pool.endpoints):
-                self._eject(endpoint, "success rate far below the others'", now)
+        if now < self._rates_at or self._policy.eject_after <= 0:
+            return []
+        self._rates_at = now + ejection.INTERVAL
+        transitions: list[Transition] = []
+        for endpoint in ejection.low_success(endpoints):
+            transitions += self._eject(endpoint, "success rate far below the others'", ready, now)
+        return transitions
 
     def forget(self, endpoint: Endpoint) -> None:
         """`endpoint` has left the pool."""
-        self._starting.pop(endpoint, None)
         self._ejected.pop(endpoint, None)
         self._backing_off.pop(endpoint, None)
 
-    def resume(self, endpoint: Endpoint, now: float) -> None:
-        """An endpoint that is remembered is back: what was to end meanwhile has ended, the rest goes on."""
-        if endpoint.ejected_until > now:
+    def recall(self, endpoint: Endpoint, now: float) -> list[Transition]:
+        """`endpoint` is back with its state: what was to end meanwhile ends, the rest goes on."""
+        health = endpoint.health
+        transitions: list[Transition] = []
+        if health.ejected_until > now:
             self._ejected[endpoint] = None
-        elif endpoint.ejected_until > 0.0:
-            ejection.readmit(endpoint, self._policy.eject_after, now)
-        if endpoint.backoff_until > now:
+        elif health.ejected:
+            ejection.end(health, self._policy.eject_after, now)
+            transitions.append(Transition(endpoint, Change.READMIT))
+        if health.backoff_until > now:
             self._backing_off[endpoint] = None
-        else:
-            endpoint.backoff_until = 0.0
-        endpoint.healthy = is_healthy(endpoint)
+        elif health.backoff_until > 0.0:
+            transitions.append(Transition(endpoint, Change.RESUME))
+        return transitions

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import NoEndpoint, QueueFull
+from balancer.balancing.lease import Lease
 from balancer.balancing.request import RequestInfo
 
-if TYPE_CHECKING:
-    from balancer.balancing.lease import Lease
-
-Granted = Callable[["Lease", float], None]
+Granted = Callable[[Lease, float], None]
 """Takes the lease that was waited for, and the time (s)."""
 Refused = Callable[[NoEndpoint, float], None]
 """Takes the reason why waiting is of no use any more, and the time (s)."""

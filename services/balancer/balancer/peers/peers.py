@@ -71,7 +71,7 @@ class Peers:
     @property
     def ejected(self) -> frozenset[str]:
         """Addresses of the endpoints ejected here."""
-        return frozenset(endpoint.address for endpoint in self.pool.endpoints if endpoint.ejected_until)
+        return frozenset(endpoint.address for endpoint in self.pool.endpoints if endpoint.health.ejected_until)
 
     @property
     def heard(self) -> list[Replica]:

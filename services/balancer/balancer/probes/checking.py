@@ -10,6 +10,7 @@ from random import Random
 import structlog
 
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
 from balancer.probes.ask import Ask
 from balancer.probes.schedule import Schedule, Streak
@@ -21,7 +22,7 @@ MAX_AT_ONCE = 256
 log = structlog.get_logger()
 
 
-class Probes:
+class Probes(Subscriber):
     """Checks every endpoint of the pool, and tells the pool what it finds."""
 
     def __init__(self, pool: Pool, settings: Settings, clock: Callable[[], float], random: Random) -> None:
@@ -51,8 +52,6 @@ class Probes:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), soonest and max(0.0, soonest - self._clock()))
 
-    # Told by the pool.
-
     def left(self, endpoint: Endpoint) -> None:
         """It is checked no more."""
         self._schedule.remove(endpoint)
@@ -62,9 +61,6 @@ class Probes:
         """It is checked from now on."""
         self._schedule.add(endpoint, self._clock())
         self._wake.set()
-
-    def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
-        """The pool's news, much of it ours."""
 
     async def _check(self, endpoint: Endpoint) -> None:
         started = self._clock()
@@ -82,7 +78,7 @@ class Probes:
             return
         streak = self._streaks.get(endpoint)
         if streak is None:
-            streak = self._streaks[endpoint] = Streak(self._rise, self._fall, endpoint.passing_probes)
+            streak = self._streaks[endpoint] = Streak(self._rise, self._fall, endpoint.health.passing_probes)
         if streak.heard(why is None):
             if why is not None:
                 log.warning("health checks fail", endpoint=endpoint.address, why=why)

@@ -144,8 +144,8 @@ class TcpConnection(Attempts, Protocol, Opener):
         service.wheel.forget(self)
         if self.lease is not None:
             self.lease.first_byte(now)
-        endpoint.connections_opened += 1
-        endpoint.connections_open += 1
+        endpoint.stats.connections_opened += 1
+        endpoint.stats.connections_open += 1
         self._tunnel = Tunnel(
             endpoint, service.counters, service.wheel, service.clock, service.idle_timeout, self._tunnel_ended
         )
@@ -176,7 +176,7 @@ class TcpConnection(Attempts, Protocol, Opener):
     # The end.
 
     def _tunnel_ended(self, tunnel: Tunnel) -> None:
-        tunnel.endpoint.connections_open -= 1
+        tunnel.endpoint.stats.connections_open -= 1
         self._service.counters.tunnels_open -= 1
         if tunnel.server_reset_first:
             self.reason = self.reason or Kind.RESET.value

@@ -103,11 +103,11 @@ class Tunnel(Timed):
         if is_client:
             self.client_bytes += size
             self._counters.bytes_received += size
-            self.endpoint.bytes_sent += size
+            self.endpoint.stats.bytes_sent += size
         else:
             self.server_bytes += size
             self._counters.bytes_sent += size
-            self.endpoint.bytes_received += size
+            self.endpoint.stats.bytes_received += size
 
     def side_closed(self, is_client: bool, error: Exception | None) -> None:
         """One side is gone."""

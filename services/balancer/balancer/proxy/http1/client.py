@@ -208,7 +208,7 @@ class ClientConnection(ClientStream, Protocol):
             self.intake.go(PEER_FULL)
 
     def _write(self, data: bytes) -> None:
-        self.endpoint.bytes_sent += len(data)
+        self.endpoint.stats.bytes_sent += len(data)
         transport = self.transport
         if transport is not None:
             transport.write(data)
@@ -218,11 +218,11 @@ class ClientConnection(ClientStream, Protocol):
     def connection_made(self, transport: Transport) -> None:
         self.transport = transport
         self.intake = Intake(transport)
-        self.endpoint.connections_opened += 1
-        self.endpoint.connections_open += 1
+        self.endpoint.stats.connections_opened += 1
+        self.endpoint.stats.connections_open += 1
 
     def data_received(self, data: bytes) -> None:
-        self.endpoint.bytes_received += len(data)
+        self.endpoint.stats.bytes_received += len(data)
         receiver = self.receiver
         if receiver is None:
             # Bytes that nobody asked for must never be read as the answer to the next request.
@@ -257,7 +257,7 @@ class ClientConnection(ClientStream, Protocol):
         return stays
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.endpoint.connections_open -= 1
+        self.endpoint.stats.connections_open -= 1
         self._owner.lost(self)
         receiver, self.receiver = self.receiver, None
         self.transport = None

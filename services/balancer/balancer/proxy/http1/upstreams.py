@@ -45,7 +45,7 @@ class Http1Owner(Owner):
         if idle is None or connection is None or connection.idle_since < idle_since:
             return None
         idle.remove(connection)
-        endpoint.connections_reused += 1
+        endpoint.stats.connections_reused += 1
         return connection
 
     def give_back(self, connection: ClientConnection, now: float) -> None:

@@ -314,8 +314,8 @@ class ClientConnection(Connection):
 
     def connection_made(self, transport: Transport) -> None:
         self.transport = transport
-        self.endpoint.connections_opened += 1
-        self.endpoint.connections_open += 1
+        self.endpoint.stats.connections_opened += 1
+        self.endpoint.stats.connections_open += 1
         self.now = self.owner.clock()
         self.write(
             frames.PREFACE
@@ -324,7 +324,7 @@ class ClientConnection(Connection):
         )
 
     def data_received(self, data: bytes) -> None:
-        self.endpoint.bytes_received += len(data)
+        self.endpoint.stats.bytes_received += len(data)
         super().data_received(data)
 
     def eof_received(self) -> bool:
@@ -332,7 +332,7 @@ class ClientConnection(Connection):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended = True
-        self.endpoint.connections_open -= 1
+        self.endpoint.stats.connections_open -= 1
         self.owner.lost(self)
         self.transport = None
         streams = [stream for stream in self.streams.values() if isinstance(stream, Response)]
@@ -344,7 +344,7 @@ class ClientConnection(Connection):
             stream.fail(Kind.RESET, STALE if stale and progress == SENT else progress, "connection closed")
 
     def wrote(self, size: int) -> None:
-        self.endpoint.bytes_sent += size
+        self.endpoint.stats.bytes_sent += size
 
     def time(self) -> float:
         return self.owner.clock()

@@ -139,7 +139,7 @@ class Http2Upstreams(Upstreams):
             return None
         for connection in connections:
             if connection.has_room and (connection.streams or connection.idle_since >= idle_since):
-                endpoint.connections_reused += 1
+                endpoint.stats.connections_reused += 1
                 return connection.open(receiver)
         return None
 
