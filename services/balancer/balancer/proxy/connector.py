@@ -14,13 +14,12 @@ from mypy_extensions import trait
 from balancer.balancing.outcome import Kind, of_connect_error
 from balancer.proxy.endpoint_tls import EndpointTls
 from balancer.proxy.listening import tune
-from balancer.proxy.names import Names
+from balancer.proxy.names import Address, Inquirer, Names
 from balancer.proxy.poller import WRITE, Watched
 from balancer.proxy.tls import Secured, TlsTransport
 from balancer.proxy.transport import Transport
 
 if TYPE_CHECKING:
-    from balancer.proxy.names import Address
     from balancer.proxy.service import Context
     from balancer.settings import Settings
 
@@ -77,7 +76,7 @@ class Connector:
         return connecting
 
 
-class Connecting(Watched, Secured):
+class Connecting(Watched, Secured, Inquirer):
     """One connection on its way."""
 
     __slots__ = (

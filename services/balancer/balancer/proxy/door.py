@@ -15,18 +15,17 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from mypy_extensions import mypyc_attr
 
 from balancer.counters import Counters, count
 from balancer.hosts import to_listen_at
 from balancer.proxy import descriptors
-from balancer.proxy.listening import Listening, listen
-from balancer.proxy.opening import Opening, Preface
-from balancer.proxy.place import Addresses, Place
+from balancer.proxy.listening import Acceptor, Listening, listen
+from balancer.proxy.opening import Namer, Opening, Preface, Protocols
+from balancer.proxy.place import Addresses, Keeper, Place
 from balancer.proxy.poller import Poller
 from balancer.proxy.timers import Timed
 from balancer.proxy.tls import Secured, TlsTransport
-from balancer.proxy.transport import NOT_BEGUN, Protocol, Transport
+from balancer.proxy.transport import NOT_BEGUN, Transport
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
@@ -43,30 +42,12 @@ RETRY: Final = 0.1
 """Seconds until accepting is tried again, when nothing else would wake it."""
 OUT_OF_MEANS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+__all__ = ["Door", "Protocols"]
+
 log = structlog.get_logger()
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Protocols:
-    """Makes the protocol of each connection: what the proxy behind the door is."""
-
-    def make(self, place: Place) -> Protocol:
-        """For bytes of HTTP/1, or of anything in TCP mode."""
-        raise NotImplementedError
-
-    def make_http2(self, place: Place) -> Protocol:
-        """For HTTP/2, agreed on by ALPN or begun with its preface; asked for only if the door was told so."""
-        raise NotImplementedError
-
-    def not_tls(self, data: bytes) -> bytes:
-        """What to say, in plain text, to a client of the TLS port that does not speak TLS; empty: nothing."""
-        return b""
-
-    def crowded(self, crowded: bool) -> None:
-        """Nearly as many connections are open as may be, or no more."""
-
-
-class Door(Timed, Secured):
+class Door(Timed, Secured, Acceptor, Keeper, Namer):
     """Listens at every host of LB_HOST, and gives each connection to the protocol that `protocols` makes."""
 
     __slots__ = (
@@ -177,7 +158,7 @@ class Door(Timed, Secured):
     def named(self, transport: Transport, addresses: Addresses | None, rest: bytes) -> None:
         """A PROXY header has come: who the client is, and what came behind it."""
         place = transport.place
-        if place is None:
+        if not isinstance(place, Place):
             return
         if addresses is not None:
             self._uncount(place)
@@ -259,7 +240,7 @@ class Door(Timed, Secured):
     def secured(self, transport: TlsTransport) -> None:
         """The client is as sure of us as it wishes to be."""
         place = transport.place
-        if place is not None:
+        if isinstance(place, Place):
             place.alpn = transport.alpn
             self._attach(transport, place, b"")
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from mypy_extensions import trait
 
 from balancer.proxy.poller import READ, Poller, Watched
-
-if TYPE_CHECKING:
-    from balancer.proxy.door import Door
 
 BACKLOG: Final = 4096
 KEEPALIVE_IDLE: Final = 60
@@ -20,14 +19,23 @@ KEEPALIVE_COUNT: Final = 4
 """and how many go unanswered before the connection is taken for dead."""
 
 
+@trait
+class Acceptor:
+    """Takes the connections of a listening socket."""
+
+    def accept(self, listening: Listening) -> None:
+        """Connections wait at `listening`."""
+        raise NotImplementedError
+
+
 class Listening(Watched):
-    """One listening socket of the door's."""
+    """One listening socket."""
 
-    __slots__ = ("_door", "_poller", "sock")
+    __slots__ = ("_acceptor", "_poller", "sock")
 
-    def __init__(self, door: Door, poller: Poller, sock: socket.socket) -> None:
+    def __init__(self, acceptor: Acceptor, poller: Poller, sock: socket.socket) -> None:
         super().__init__()
-        self._door = door
+        self._acceptor = acceptor
         self._poller = poller
         self.sock = sock
         poller.add(self, sock.fileno(), READ)
@@ -36,7 +44,7 @@ class Listening(Watched):
         self._poller.last(self)
 
     def settle(self) -> None:
-        self._door.accept(self)
+        self._acceptor.accept(self)
 
     def pause(self) -> None:
         """Let clients wait."""

@@ -11,12 +11,10 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
-
-if TYPE_CHECKING:
-    from balancer.proxy.connector import Connecting
+from mypy_extensions import trait
 
 Address = tuple[int, str]
 """Family and literal address."""
@@ -29,6 +27,19 @@ PATIENCE: Final = 10.0
 log = structlog.get_logger()
 
 
+@trait
+class Inquirer:
+    """Waits for the addresses of a name."""
+
+    def begin(self, addresses: list[Address], port: int) -> None:
+        """The name has these addresses."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """It has none."""
+        raise NotImplementedError
+
+
 class _Name:
     """What is known of one name."""
 
@@ -39,7 +50,7 @@ class _Name:
         self.known_at = float("-inf")
         self.asked_at = float("-inf")
         """When the question under way was asked; -inf: none is."""
-        self.waiting: list[tuple[int, Connecting]] = []
+        self.waiting: list[tuple[int, Inquirer]] = []
 
 
 class Names:
@@ -69,10 +80,10 @@ class Names:
             self._look_up(host, name)
         return name.addresses
 
-    def ask(self, host: str, port: int, connecting: Connecting) -> None:
-        """Let `connecting` begin with the addresses of `host` once they are known, or fail."""
+    def ask(self, host: str, port: int, inquirer: Inquirer) -> None:
+        """Let `inquirer` begin with the addresses of `host` once they are known, or fail."""
         name = self._names.setdefault(host, _Name())
-        name.waiting.append((port, connecting))
+        name.waiting.append((port, inquirer))
         self._look_up(host, name)
 
     def _look_up(self, host: str, name: _Name) -> None:
@@ -104,11 +115,11 @@ class Names:
             log.debug("name not resolved", name=host, error=str(error))
             name.known_at = self._clock()
         waiting, name.waiting = name.waiting, []
-        for port, connecting in waiting:
+        for port, inquirer in waiting:
             if name.addresses:
-                connecting.begin(name.addresses, port)
+                inquirer.begin(name.addresses, port)
             else:
-                connecting.failed(error if isinstance(error, OSError) else OSError(f"{host} has no address"))
+                inquirer.failed(error if isinstance(error, OSError) else OSError(f"{host} has no address"))
 
 
 def _literal(host: str) -> list[Address] | None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from mypy_extensions import mypyc_attr, trait
+
+from balancer.proxy.place import Addresses, Place
 from balancer.proxy.poller import Poller
 from balancer.proxy.proxy_protocol import BadPreface, parse
 from balancer.proxy.timers import Timed
 from balancer.proxy.transport import NOT_BEGUN, Protocol, Transport
-
-if TYPE_CHECKING:
-    from balancer.proxy.door import Door, Protocols
-    from balancer.proxy.place import Place
 
 PROXY_TIMEOUT: Final = 5.0
 """Seconds for a PROXY header to come: whoever sends it does so at once."""
@@ -21,14 +20,43 @@ HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"})
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Protocols:
+    """Makes the protocol of each connection: what the proxy behind the door is."""
+
+    def make(self, place: Place) -> Protocol:
+        """For bytes of HTTP/1, or of anything in TCP mode."""
+        raise NotImplementedError
+
+    def make_http2(self, place: Place) -> Protocol:
+        """For HTTP/2, agreed on by ALPN or begun with its preface; called only where the door serves HTTP/2."""
+        raise NotImplementedError
+
+    def not_tls(self, data: bytes) -> bytes:
+        """What to say, in plain text, to a client of the TLS port that does not speak TLS; empty: nothing."""
+        return b""
+
+    def crowded(self, crowded: bool) -> None:
+        """Nearly as many connections are open as may be, or no more."""
+
+
+@trait
+class Namer:
+    """Learns who a client is from its PROXY header."""
+
+    def named(self, transport: Transport, addresses: Addresses | None, rest: bytes) -> None:
+        """A PROXY header has come: who the client is, and what came behind it."""
+        raise NotImplementedError
+
+
 class Preface(Timed, Protocol):
     """A connection whose PROXY header is awaited: whoever sends none, or a bad one, is let go."""
 
-    __slots__ = ("_door", "_held", "_poller", "_transport")
+    __slots__ = ("_held", "_namer", "_poller", "_transport")
 
-    def __init__(self, door: Door, poller: Poller) -> None:
+    def __init__(self, namer: Namer, poller: Poller) -> None:
         super().__init__()
-        self._door = door
+        self._namer = namer
         self._poller = poller
         self._held = b""
 
@@ -46,7 +74,7 @@ class Preface(Timed, Protocol):
         if found is not None:
             addresses, length = found
             self._poller.wheel.forget(self)
-            self._door.named(self._transport, addresses, self._held[length:])
+            self._namer.named(self._transport, addresses, self._held[length:])
 
     def connection_lost(self, error: Exception | None) -> None:
         self._poller.wheel.forget(self)

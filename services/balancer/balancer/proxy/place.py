@@ -6,21 +6,28 @@ descriptor leaks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from mypy_extensions import trait
 
-if TYPE_CHECKING:
-    from balancer.proxy.door import Door
-    from balancer.proxy.transport import Transport
+from balancer.proxy.transport import Guard, Transport
 
 Addresses = tuple[str, int, str, int]
 """Source address and port, destination address and port."""
 
 
-class Place:
+@trait
+class Keeper:
+    """Counts the places that are taken."""
+
+    def released(self, place: Place) -> None:
+        """A connection has ended: `place` calls this once."""
+        raise NotImplementedError
+
+
+class Place(Guard):
     """One connection's, among those that are open."""
 
     __slots__ = (
-        "_door",
+        "_keeper",
         "_released",
         "address",
         "addresses",
@@ -33,8 +40,8 @@ class Place:
         "trusted",
     )
 
-    def __init__(self, door: Door, address: str, scheme: bytes, began: float) -> None:
-        self._door = door
+    def __init__(self, keeper: Keeper, address: str, scheme: bytes, began: float) -> None:
+        self._keeper = keeper
         self._released = False
         self.address = address
         """The client's IP address: whoever connected, or whom a trusted proxy's PROXY header names."""
@@ -60,4 +67,4 @@ class Place:
         if not self._released:
             self._released = True
             self.transport = None
-            self._door.released(self)
+            self._keeper.released(self)

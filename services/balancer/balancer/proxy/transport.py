@@ -10,15 +10,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 from mypy_extensions import mypyc_attr, trait
 
 from balancer.proxy.poller import FAILED, READ, WRITE, Poller, Watched
-
-if TYPE_CHECKING:
-    from balancer.proxy.place import Place
 
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that a close waits for a peer that takes nothing of what is unsent."""
@@ -28,6 +25,16 @@ _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: on, 0 seconds."""
 
 log = structlog.get_logger()
+
+
+class Guard:
+    """What is given back when a connection is gone."""
+
+    __slots__ = ()
+
+    def release(self) -> None:
+        """The connection is gone."""
+        raise NotImplementedError
 
 
 @trait
@@ -114,8 +121,8 @@ class Transport(Watched):
         self._poller = poller
         self.sock = sock
         self.protocol: Protocol = NOBODY
-        self.place: Place | None = None
-        """The client's place, given back when this connection is gone."""
+        self.place: Guard | None = None
+        """The client's place (place.py), given back when this connection is gone."""
         self.patient = patient
         self.patience = CLOSE_PATIENCE
         """Seconds that `close` waits without anything being taken."""
