@@ -117,3 +117,16 @@ def test_the_host_of_an_authority_is_told_from_its_port() -> None:
     assert host_of(b"a.com") == b"a.com"
     assert host_of(b"[::1]:80") == b"[::1]"
     assert host_of(b"[::1]") == b"[::1]"
+
+
+def test_a_request_whose_fields_a_rule_changes_is_still_what_it_was() -> None:
+    """A gRPC call among them: by what it is, its stream may be silent, and its deadline holds."""
+    fields = RequestFields([(b"host", b"a")])
+    fields.length, fields.bound, fields.expects_continue, fields.grpc, fields.timeout = 7, True, True, True, 2.5
+    fields.client, fields.upgrade, fields.request_id, fields.explain = "1.2.3.4", b"websocket", b"id", b"1"
+    fields.max_forwards, fields.trace_context = 3, [(b"traceparent", b"x")]
+    changed = fields.with_fields([(b"x", b"y")], b"b")
+    own = {"fields", "authority", "http1", "http2"}
+    kept = [name for name in RequestFields.__slots__ if name not in own]
+    assert [name for name in kept if getattr(changed, name) != getattr(fields, name)] == []
+    assert (changed.fields, changed.authority) == ([(b"x", b"y")], b"b")

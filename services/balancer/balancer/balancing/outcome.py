@@ -40,6 +40,8 @@ class Kind(enum.Enum):
     CLIENT_LEFT = "client left"
     LOCAL = "out of local resources"
     """We had no descriptor, port or buffer to connect with: see LOCAL_ERRORS."""
+    NOT_TAKEN = "request not taken"
+    """The endpoint says that it has not begun with it: REFUSED_STREAM, or a protocol to which it does not switch."""
     UNUSED = "unused"
     """Given back with nothing learned: a reused connection that turned out closed, a stream the endpoint never saw."""
 
@@ -56,6 +58,7 @@ VERDICTS: Final = {
     Kind.CLIENT_SLOW: NOTHING,  # no                     no                     the client's
     Kind.CLIENT_LEFT: NOTHING,  # yes                    perhaps                the client's
     Kind.LOCAL: NOTHING,  # no                           no                     ours
+    Kind.NOT_TAKEN: NOTHING,  # no                       no                     nobody's: it said so before it began
     Kind.UNUSED: NOTHING,  # no                          no                     nobody's
 }
 """What each kind says of the endpoint. Of ANSWERED, the status says it: see `of_status`."""

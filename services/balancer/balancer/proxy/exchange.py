@@ -24,7 +24,7 @@ from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
 from balancer.proxy.http_service import HttpService
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, STALE, ClientStream, Connecting, Receiver, ServerStream
 from balancer.proxy.interfaces import SENT as WAS_SENT
-from balancer.proxy.messages import NO_FIELDS, Headers, Peer, RequestHead, ResponseHead
+from balancer.proxy.messages import HTTP_2, NO_FIELDS, Headers, Peer, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from balancer.tracing import Span
@@ -483,6 +483,9 @@ class Exchange(Attempts, Receiver):
             and self._answered_elsewhere(head, ended, now)
         ):
             return
+        if status < 300 and self.head.fields.upgrade and self.head.version == HTTP_2:
+            self._not_switched(status, ended, now)
+            return
         if self.routed.attempt_timeout > 0:
             self.arm(0.0)
         self._become(RESPONDING)
@@ -507,6 +510,17 @@ class Exchange(Attempts, Receiver):
             self._answered(now)
         elif self.server.full and self.stream is not None:
             self.stream.pause_reading()
+
+    def _not_switched(self, status: int, ended: bool, now: float) -> None:
+        """An ordinary success, which to an extended CONNECT would say that the tunnel is open (RFC 8441 §4).
+
+        The endpoint is not charged: it is the client who asked for a WebSocket where there is none.
+        """
+        stream, self.stream = self.stream, None
+        if stream is not None and not ended:
+            stream.reset()
+        self.close_lease(Outcome.answered(status), now)
+        self._fail(responses.NOT_SWITCHED, now)
 
     def response_data(self, data: bytes, now: float) -> None:
         self.bytes_sent += len(data)

@@ -12,6 +12,8 @@ PIPELINED: Final = 2
 """The client has sent the next request before this one was answered."""
 NOT_CONNECTED: Final = 4
 """There is no endpoint yet to send this body to, and the part kept for a retry is full."""
+NOT_SWITCHED: Final = 8
+"""The endpoint has not agreed to switch protocols: what the client sends before that must not reach it."""
 
 
 class Intake:

@@ -120,6 +120,9 @@ class RequestFields:
         other.expects_continue = self.expects_continue
         other.upgrade = self.upgrade
         other.request_id = self.request_id
+        other.grpc = self.grpc
+        other.timeout = self.timeout
+        other.max_forwards = self.max_forwards
         other.explain = self.explain
         other.trace_context = self.trace_context
         return other

@@ -61,6 +61,12 @@ QUEUE_TIMEOUT: Final = Error(
 TOTAL_TIMEOUT: Final = Error(
     504, "http_response_timeout", "total time exceeded", "The request took longer than LB_TOTAL_TIMEOUT."
 )
+NOT_SWITCHED: Final = Error(
+    502,
+    "http_protocol_error",
+    "no switch of protocols",
+    "The endpoint answered the request for a WebSocket as if it were an ordinary one.",
+)
 TOO_MANY_CONNECTIONS: Final = Error(
     503, "connection_limit_reached", "too many connections from this client", "Close other connections first.", 1
 )
@@ -74,7 +80,13 @@ _NO_ENDPOINT: Final[list[tuple[type[NoEndpoint], str]]] = [
     (NoEndpoint, "destination_unavailable"),
 ]
 
+_NOT_TAKEN: Final = Error(
+    503, "destination_unavailable", Kind.NOT_TAKEN.value, "The endpoint took the request on no stream.", 1
+)
+
 _FAILED_ATTEMPT: Final = {
+    Kind.NOT_TAKEN: _NOT_TAKEN,
+    Kind.UNUSED: _NOT_TAKEN,
     Kind.REFUSED: Error(502, "connection_refused", Kind.REFUSED.value, "No endpoint accepted a connection."),
     Kind.CONNECT_TIMEOUT: Error(504, "connection_timeout", Kind.CONNECT_TIMEOUT.value, "Connecting took too long."),
     Kind.CERTIFICATE: Error(

@@ -8,12 +8,13 @@ from typing import Final
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
 from balancer.proxy import fields as rules
+from balancer.proxy import websocket
 from balancer.proxy.fields import BadMessage
 from balancer.proxy.flow import PEER_FULL, Intake
 from balancer.proxy.http1 import framing, lines
 from balancer.proxy.http1.framing import BARE_LF, ChunkedReader
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, SENT, STALE, ClientStream, Receiver
-from balancer.proxy.messages import NO_FIELDS, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
+from balancer.proxy.messages import HTTP_2, NO_FIELDS, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
 from balancer.proxy.timers import TimerWheel
 from balancer.proxy.transport import Protocol, Transport
 
@@ -69,6 +70,7 @@ class ClientConnection(ClientStream, Protocol):
     """One connection to one endpoint: carries one request at a time, and waits among the idle ones in between."""
 
     __slots__ = (
+        "_accept",
         "_awaits_continue",
         "_chunks",
         "_head",
@@ -121,6 +123,8 @@ class ClientConnection(ClientStream, Protocol):
         """Whether the client waits for the endpoint's 100 (Continue), and so do we, before any of the body is sent."""
         self._response_over = False
         """In a tunnel: whether the endpoint has half-closed."""
+        self._accept = b""
+        """What has to confirm a key of ours (websocket.py)."""
 
     # What an exchange calls.
 
@@ -138,6 +142,8 @@ class ClientConnection(ClientStream, Protocol):
             own = b"Host: %b\r\n" % self.endpoint.address.encode()
         if extra:
             own += lines.field_lines(extra)
+        if fields.upgrade:
+            own += self._handshake(head)
         wire = b"%b%b%bX-Request-Id: %b\r\n\r\n" % (
             head.http1 or lines.request_line(head),
             own,
@@ -159,6 +165,15 @@ class ClientConnection(ClientStream, Protocol):
             self._owner.wheel.arm(self, now + self._owner.response_timeout)
         else:
             self.deadline = 0.0
+
+    def _handshake(self, head: RequestHead) -> bytes:
+        """The key that an HTTP/2 client does not send, and HTTP/1.1 needs."""
+        self._accept = b""
+        if head.version != HTTP_2 or head.fields.upgrade != websocket.WEBSOCKET:
+            return b""
+        key = websocket.new_key()
+        self._accept = websocket.accept_for(key)
+        return b"Sec-WebSocket-Key: %b\r\n" % key
 
     def reuse(self, receiver: Receiver) -> bool:
         if self.transport is None or self.transport.is_closing():
@@ -354,6 +369,9 @@ class ClientConnection(ClientStream, Protocol):
 
     def _switch(self, receiver: Receiver, head: Head, rest: bytes, now: float) -> None:
         """101: from here on bytes go both ways, unless nobody asked for that."""
+        if self._accept and websocket.value_of(head.fields, websocket.ACCEPT) != self._accept:
+            self._refuse(receiver, "Sec-WebSocket-Accept does not confirm the key")
+            return
         self._reading = _TUNNEL
         self._chunks = False
         self._sent_whole = False

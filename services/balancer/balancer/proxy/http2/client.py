@@ -23,6 +23,7 @@ from balancer.proxy.interfaces import (
 )
 from balancer.proxy.messages import UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
 from balancer.proxy.transport import Transport
+from balancer.proxy.websocket import KEY, accept_for, value_of, without_handshake
 
 if TYPE_CHECKING:
     from balancer.proxy.http2.upstreams import Http2Upstreams
@@ -45,7 +46,19 @@ REQUEST_ID: Final = literal(b"x-request-id", b"")[:-1]
 class Response(Stream):
     """The receiving half of a request's stream: tells its receiver what comes."""
 
-    __slots__ = ("began", "interim", "is_head", "own", "patient", "receiver", "sent_whole", "told_full", "tunnel")
+    __slots__ = (
+        "awaits_continue",
+        "began",
+        "interim",
+        "is_head",
+        "key",
+        "own",
+        "patient",
+        "receiver",
+        "sent_whole",
+        "told_full",
+        "tunnel",
+    )
 
     def __init__(self, connection: ClientConnection, number: int, receiver: Receiver) -> None:
         super().__init__(connection, number)
@@ -57,9 +70,13 @@ class Response(Stream):
         self.interim = 0
         self.sent_whole = False
         """Whether the endpoint has been sent all of the request: it is what is waited for."""
+        self.awaits_continue = False
+        """Whether the client waits for the endpoint's 100 (Continue), and so do we, before any of the body is sent."""
         self.patient = False
         """Whether it may be silent for as long as it likes once it has begun: a gRPC stream, or a tunnel."""
         self.tunnel = False
+        self.key = b""
+        """What an HTTP/1.1 client wants confirmed (websocket.py)."""
         self.told_full = False
 
     def headers_came(self, block: Block, end: bool) -> None:
@@ -82,7 +99,7 @@ class Response(Stream):
         self.began = True
         if self.tunnel and 200 <= head.status < 300 and not end:
             self.patient = True
-            receiver.switched(head)
+            receiver.switched(self._switch(head))
             return
         self.tunnel = False
         if end or self.is_head:
@@ -95,6 +112,14 @@ class Response(Stream):
             receiver.response(head, b"", True, own.now)
         else:
             receiver.response(head, b"", False, own.now)
+
+    def _switch(self, head: ResponseHead) -> ResponseHead:
+        """The same as HTTP/1.1 says it."""
+        switch = ResponseHead(101)
+        switch.fields = without_handshake(head.fields)
+        if self.key:
+            switch.fields.append((b"Sec-WebSocket-Accept", accept_for(self.key)))
+        return switch
 
     def data_came(self, data: bytes, end: bool) -> None:
         receiver = self.receiver
@@ -123,10 +148,13 @@ class Response(Stream):
         receiver, self.receiver = self.receiver, None
         if receiver is None:
             return
+        name = frames.CODES[code] if code < len(frames.CODES) else str(code)
         if code == frames.REFUSED_STREAM and not self.began and not self.interim:
-            receiver.attempt_failed(Kind.RESET, NOT_PROCESSED, "REFUSED_STREAM")
+            receiver.attempt_failed(Kind.NOT_TAKEN, NOT_PROCESSED, name)
+        elif self.tunnel and not self.began:
+            # It knows no extended CONNECT, most likely: any client could ask for that, and the endpoint can't help it.
+            receiver.attempt_failed(Kind.NOT_TAKEN, self.progress(), name)
         else:
-            name = frames.CODES[code] if code < len(frames.CODES) else str(code)
             receiver.attempt_failed(Kind.RESET, self.progress(), name)
 
     def progress(self) -> int:
@@ -154,10 +182,12 @@ class Response(Stream):
         elif self.unsent:
             late = silent >= owner.idle_timeout
         else:
-            late = self.sent_whole and silent >= owner.response_timeout
+            late = (self.sent_whole or self.awaits_continue) and silent >= owner.response_timeout
         if late:
+            # Without its body the request was none yet: it is safe to ask another endpoint.
+            progress = NOT_PROCESSED if self.awaits_continue and not self.interim else self.progress()
             own.reset(self, frames.CANCEL)
-            self.fail(Kind.TIMED_OUT, self.progress())
+            self.fail(Kind.STALLED if self.began else Kind.TIMED_OUT, progress)
 
 
 class Question(ClientStream):
@@ -176,9 +206,12 @@ class Question(ClientStream):
         stream.is_head = head.is_head
         stream.moved_at = now
         stream.sent_whole = ended
+        stream.awaits_continue = not ended and not body and head.fields.expects_continue
         stream.patient = head.fields.grpc
         if head.fields.upgrade:
             stream.tunnel = True
+            stream.key = value_of(head.fields.fields, KEY)
+            ended = False
         encoder = own.encoder
         block = encoder.known(head)
         if block is None:
@@ -193,7 +226,9 @@ class Question(ClientStream):
             own.send_headers(stream, block, ended)
 
     def data(self, data: bytes, now: float) -> None:
-        if not self._stream.sent_end:
+        stream = self._stream
+        if not stream.sent_end:
+            stream.awaits_continue = False
             self._send(data, False)
 
     def end(self, trailers: Headers, now: float) -> None:
@@ -201,6 +236,7 @@ class Question(ClientStream):
         if stream.sent_end:
             return
         stream.sent_whole = True
+        stream.awaits_continue = False
         stream.moved_at = now
         if trailers:
             self._own.send_trailers(stream, trailers)
@@ -288,7 +324,7 @@ class ClientConnection(Connection):
         pairs.append((b":scheme", self._scheme))
         pairs.append((b":path", head.target))
         pairs.append((b":authority", authority))
-        for name, value in of.fields:
+        for name, value in without_handshake(of.fields) if of.upgrade else of.fields:
             lowered = name.lower()
             if lowered != b"host":
                 pairs.append((lowered, value))

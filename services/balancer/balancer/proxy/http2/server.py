@@ -8,7 +8,7 @@ from balancer.counters import count
 from balancer.proxy import responses
 from balancer.proxy.exchange import Exchange
 from balancer.proxy.fields import BadMessage, fill_request
-from balancer.proxy.flow import PEER_FULL, Intake
+from balancer.proxy.flow import NOT_SWITCHED, PEER_FULL, Intake
 from balancer.proxy.http2 import fields, frames
 from balancer.proxy.http2.connection import CONNECTION_WINDOW, Connection, trailers_of
 from balancer.proxy.http2.fields import Malformed, Pair
@@ -28,6 +28,7 @@ from balancer.proxy.messages import (
 )
 from balancer.proxy.place import Place
 from balancer.proxy.transport import NOT_BEGUN, Transport
+from balancer.proxy.websocket import without_handshake
 
 MAX_STREAMS: Final = 1000
 """Requests that a client may have under way on one connection."""
@@ -57,7 +58,7 @@ class Refused(Exception):
 class Request(Stream):
     """The receiving half of a request's stream: tells its exchange what comes."""
 
-    __slots__ = ("answer", "body", "exchange", "finished", "own", "patient", "pauses")
+    __slots__ = ("answer", "body", "early", "exchange", "finished", "own", "patient", "pauses", "tunnel")
 
     def __init__(self, connection: ServerConnection, number: int) -> None:
         super().__init__(connection, number)
@@ -72,6 +73,10 @@ class Request(Stream):
         """Reasons not to read (flow.py)."""
         self.patient = False
         """Whether it may be silent for as long as it likes: a gRPC stream, or a tunnel."""
+        self.tunnel = False
+        """Whether it has become one, by an extended CONNECT (RFC 8441)."""
+        self.early: list[bytes] | None = None
+        """What has come for a tunnel to which the endpoint has not agreed yet; None where nothing is held back."""
 
     def headers_came(self, block: Block, end: bool) -> None:
         if not end:
@@ -86,6 +91,10 @@ class Request(Stream):
         if exchange is None:
             return
         own = self.own
+        if self.early is not None:
+            # An endpoint that answers as to an ordinary request would read it as the next one.
+            self.early.append(data)
+            return
         if data:
             self.body += len(data)
             limit = own.service.max_body_bytes
@@ -117,6 +126,8 @@ class Request(Stream):
             if self.peer_closed_window():
                 own.reset_for(self, frames.CANCEL, "response not read")
         elif self.exchange is not None and not self.received and not self.paused and not self.patient:
+            if self.exchange.awaits_continue():
+                return  # It is not the client that is waited for.
             exchange, self.exchange = self.exchange, None
             exchange.broken_off(responses.REQUEST_TIMEOUT)
 
@@ -171,21 +182,33 @@ class Answer(ServerStream):
         if stream.sent_end:
             return
         own = self._own
-        stream.patient = True
+        stream.patient = stream.tunnel = True
         accepted = ResponseHead(200)
-        accepted.fields = head.fields
+        accepted.fields = without_handshake(head.fields)
         own.send_headers(stream, self._block(accepted, extra), False)
+        early, stream.early = stream.early, None
+        self.resume_reading(NOT_SWITCHED)
+        exchange = stream.exchange
+        if exchange is None:
+            return
+        for data in early or ():
+            if data:
+                exchange.request_data(data, own.now)
+        if stream.received:
+            exchange.request_ended([], own.now)
 
     def reset(self) -> None:
         stream = self._stream
         stream.exchange = None
         if stream.id in self._own.streams:
-            self._own.reset(stream, frames.INTERNAL_ERROR)
+            self._own.reset(stream, frames.CANCEL if stream.tunnel else frames.INTERNAL_ERROR)
 
     def finished(self, now: float) -> None:
         stream = self._stream
         stream.exchange = None
         stream.finished = True
+        if stream.tunnel:
+            self.end([])
         if stream.sent_end and not stream.received:
             self._own.ended_early(stream)
 
@@ -422,7 +445,10 @@ class ServerConnection(Connection, Leaving):
         if not self.streams:
             self.service.wheel.arm(self, self.now + SWEEP)
         self.streams[number] = stream
-        stream.expected = -1 if end else head.fields.length
+        if head.fields.upgrade:
+            stream.early = []
+        else:
+            stream.expected = -1 if end else head.fields.length
         stream.patient = head.fields.grpc
         answer = Answer(stream)
         stream.answer = answer
@@ -430,6 +456,9 @@ class ServerConnection(Connection, Leaving):
             self.drain()
         exchange = Exchange(self.service, answer, self.peer, head, self.now)
         stream.exchange = exchange
+        if stream.early is not None:
+            answer.pause_reading(NOT_SWITCHED)
+            end = True  # Of the request nothing more is to come; what follows is the tunnel's.
         exchange.start(end, self.now)
 
     def _head(self, block: Block, end: bool) -> RequestHead:
@@ -447,10 +476,11 @@ class ServerConnection(Connection, Leaving):
             raise Refused(responses.URI_TOO_LONG)
         if read.method in REFUSED_METHODS and read.protocol != b"websocket":
             raise Refused(responses.METHOD_REFUSED)
-        if end and read.length > 0:
+        if read.length > 0 and (end or read.protocol):
             raise Malformed("body is not as long as Content-Length says")
-        of = RequestFields([(b"host", read.authority), *read.fields] if read.authority else read.fields)
-        of.length = read.length if read.length >= 0 else 0 if end else UNKNOWN_LENGTH
+        named = without_handshake(read.fields) if read.protocol else read.fields
+        of = RequestFields([(b"host", read.authority), *named] if read.authority else named)
+        of.length = read.length if read.length >= 0 else 0 if end or read.protocol else UNKNOWN_LENGTH
         if service.max_body_bytes is not None and of.length > service.max_body_bytes:
             raise Refused(responses.BODY_TOO_LARGE)
         try:
