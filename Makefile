@@ -19,7 +19,7 @@ TESTS ?= tests
 
 .DEFAULT_GOAL := help
 .SILENT:
-.PHONY: help setup run demo stress test test-quick test-compiled e2e soak check format lint words types imports generated \
+.PHONY: help setup run demo stress test test-quick test-compiled e2e helm4 soak check format lint words types imports generated \
 	generate lock compiled images image-sizes bench bench-quick bench-pi profile clean
 
 ##@ Use it
@@ -58,6 +58,9 @@ e2e: .venv/.ready images  ## The tests on the Kubernetes cluster that KUBECONFIG
 
 soak: .venv/.ready  ## Mixed traffic over failing endpoints for a long time (MINUTES=10)
 	SOAK_MINUTES=$(MINUTES) $(VENV)/pytest tests/soak
+
+helm4: .venv/.ready  ## Fetch Helm 4 for the chart's tests, which run with Helm 3 and 4 (once, 37 MB)
+	$(VENV)/python tools/helm4.py
 
 format: .venv/.ready  ## Format the code, and repair what lint can
 	$(VENV)/ruff format --quiet $(SOURCES)

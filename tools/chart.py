@@ -97,7 +97,9 @@ def pi_service_settings() -> list[Setting]:
     found = []
     for name, schema in pi_settings.Settings.model_json_schema()["properties"].items():
         meaning = schema["description"][0].upper() + schema["description"][1:] + "."
-        default = {False: "off", True: "on"}.get(schema["default"], schema["default"])
+        default = schema["default"]
+        if isinstance(default, bool):  # 0 is equal to False, and no switch
+            default = "on" if default else "off"
         found.append(
             Setting(
                 camel_case(name),

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tools import helm4
+
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "lb"
 
@@ -22,10 +24,11 @@ Resource = dict[str, Any]
 
 
 def path_of(name: str) -> str:
-    """The path of a program that the tests need."""
-    path = shutil.which(name)
+    """The path of a program that the tests need; Helm 4 also where `make helm4` puts it."""
+    path = shutil.which(name) or (helm4.fetched() if name == "helm4" else None)
     if path is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"there is no {name} on the PATH")
+        remedy = ": make helm4" if name == "helm4" else ""
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"there is no {name} on the PATH{remedy}")
     return path
 
 
@@ -101,6 +104,12 @@ def cluster() -> None:
 def helm() -> Callable[..., str]:
     """Run helm; its output. Raises Refused with what it says when it fails."""
     return partial(output, path_of("helm"))
+
+
+@pytest.fixture(scope="session", params=["helm", "helm4"])
+def either_helm(request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Helm 3, then Helm 4."""
+    return partial(output, path_of(request.param))
 
 
 @pytest.fixture(scope="session")

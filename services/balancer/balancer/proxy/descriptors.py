@@ -11,6 +11,9 @@ import structlog
 RESERVED: Final = 64
 """File descriptors for everything but connections: the admin port stays reachable whatever the others suffer."""
 
+FEW: Final = 1000
+"""Connections of clients below which a limit of open files is worth a word, though nobody asked for more."""
+
 log = structlog.get_logger()
 
 
@@ -24,12 +27,19 @@ def raise_limit() -> int:
     return 1 << 30 if soft == resource.RLIM_INFINITY else soft
 
 
-def allowed_connections(wanted: int) -> int:
-    """Lower `wanted` connections of clients to what the limit of open files allows, two files each."""
+def allowed_connections(wanted: int, asked: bool = True) -> int:
+    """Lower `wanted` connections of clients to what the limit of open files allows, two files each.
+
+    Says so when the user has `asked` for that many, or when few are left: the default alone is no promise.
+    """
     files = raise_limit()
     if files >= 2 * wanted + RESERVED:
         return wanted
     allowed = max(1, (files - RESERVED) // 2)
-    remedy = "raise the limit of open files (ulimit -n), or lower LB_MAX_CONNECTIONS"
-    log.warning("fewer connections than LB_MAX_CONNECTIONS", allowed=allowed, open_files=files, remedy=remedy)
+    if asked:
+        remedy = "raise the limit of open files (ulimit -n), or lower LB_MAX_CONNECTIONS"
+        log.warning("fewer connections than LB_MAX_CONNECTIONS", allowed=allowed, open_files=files, remedy=remedy)
+    elif allowed < FEW:
+        remedy = "raise the limit of open files (ulimit -n)"
+        log.warning("few connections allowed", allowed=allowed, open_files=files, remedy=remedy)
     return allowed

@@ -59,6 +59,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         "_limit_per_client",
         "_listening",
         "_max_connections",
+        "_max_connections_asked",
         "_open",
         "_paused",
         "_places",
@@ -84,6 +85,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         self._counters = counters
         self._http2 = http2
         self._max_connections: int = settings.max_connections
+        self._max_connections_asked: bool = "max_connections" in settings.model_fields_set
         self._limit_per_client: int | None = settings.max_connections_per_client
         self._trusted = settings.trusted_proxies
         self._proxy_protocol: bool = settings.proxy_protocol
@@ -104,7 +106,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
     def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Listen. Raises OSError, with a message that names the address, when one is taken or not ours."""
         self._tls = tls
-        self._max_connections = descriptors.allowed_connections(self._max_connections)
+        self._max_connections = descriptors.allowed_connections(self._max_connections, self._max_connections_asked)
         try:
             for host in to_listen_at(self._hosts):
                 sock = listen(host, self.port)

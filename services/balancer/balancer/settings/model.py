@@ -233,7 +233,9 @@ class Settings(BaseModel):
     upstream_keepalive_timeout: Seconds = TIMEOUTS(30.0, "Seconds an unused connection to an endpoint is kept.")
     tunnel_idle_timeout: Seconds = TIMEOUTS(3600.0, "Seconds a silent upgraded connection (WebSocket) is kept.")
 
-    max_connections: Count = CLIENT_LIMITS(10_000, "Client connections open at once.")
+    max_connections: Count = CLIENT_LIMITS(
+        10_000, "Client connections open at once; the default is lowered to half the limit of open files."
+    )
     max_connections_per_client: CountOrNone = CLIENT_LIMITS(None, "Client connections open at once from one address.")
     max_header_bytes: Size = CLIENT_LIMITS(64 << 10, "Bytes of a message's header; beyond it a request gets 431.")
     max_headers: Count = CLIENT_LIMITS(128, "Header fields of a message; beyond it a request gets 431.")
