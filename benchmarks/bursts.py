@@ -94,7 +94,7 @@ def slices(generation: int, port: int) -> list[dict[str, Any]]:
 
 
 class Api:
-    """Lists generation 0, and sends each later one to whoever watches, as 50 events at once."""
+    """Lists generation 0, and sends each later one to the watch, as 50 events at once."""
 
     def __init__(self, endpoints: int) -> None:
         self._endpoints = endpoints

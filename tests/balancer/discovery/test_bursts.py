@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tests.balancer.discovery.conftest import FakeApi
 
+from balancer.app import spare_the_collector
 from balancer.balancing.pool import Policy, Pool
 from balancer.balancing.strategies import load
 from balancer.discovery import Status, follow
@@ -74,8 +75,9 @@ def put(tmp_path: Path) -> Iterator[Callable[[list[Json]], None]]:
 
 @pytest.fixture
 async def pool(put: object, tmp_path: Path) -> AsyncIterator[Pool]:
-    """A pool that follows the API, by hints too."""
-    gc.disable()  # It would look at all that the tests have imported; the app sees to it that it does not.
+    """A pool that follows the API, by hints too. The garbage collector runs, as the app sets it up."""
+    thresholds = gc.get_threshold()
+    spare_the_collector()
     made = Pool(load("least-connections", Random(1)), "least-connections", Policy(), Random(1))
     place = Whereabouts("node-1", "west", "")
     discovery = KubernetesDiscovery("pi", None, None, Status("kubernetes"), Random(1), place)
@@ -85,7 +87,8 @@ async def pool(put: object, tmp_path: Path) -> AsyncIterator[Pool]:
     following.cancel()
     with suppress(asyncio.CancelledError):
         await following
-    gc.enable()
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 async def test_5000_endpoints_that_change_at_once_hold_the_loop_for_less_than_50_ms_at_a_time(

@@ -126,10 +126,19 @@ class Membership:
         return moved
 
     def forget(self, now: float) -> None:
-        """Remember no more who left too long ago."""
-        if self._gone:
-            for key in [key for key, gone in self._gone.items() if gone[1] < now]:
-                del self._gone[key]
+        """Remember no more those that left too long ago, `_PIECE` at most in one go.
+
+        It is called at every tick, and tens of thousands may be remembered: so it looks at the oldest alone.
+        """
+        if not self._gone:
+            return
+        over: list[_Key] = []
+        for key, gone in self._gone.items():  # In the order in which they left.
+            if gone[1] >= now or len(over) == _PIECE:
+                break
+            over.append(key)
+        for key in over:
+            del self._gone[key]
 
     def find(self, address: str) -> Endpoint | None:
         """The endpoint at `host:port`, or None."""

@@ -22,7 +22,7 @@ from kubernetes.aio.config import ConfigException
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 from kubernetes.aio.config.kube_config import load_kube_config
 
-from balancer.discovery.pieces import read_list
+from balancer.discovery.pieces import Pieces, read_list
 
 SECRETS = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its ServiceAccount's token, namespace and the API's authority."""
@@ -118,9 +118,9 @@ class SliceApi:
     async def watch(
         self, namespace: str, service: str, version: str, seconds: float
     ) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """What happened since `version`, as it happens, in batches that arrived together; an empty one comes first,
-        when the watch stands. Ends when the server has ended it, about `seconds` later. Raises ApiError, also when
-        the connection stays silent beyond that.
+        """What happened since `version`, as it happens, in batches that arrived together and were read in one piece; an
+        empty one comes first, when the watch stands. Ends when the server has ended it, about `seconds` later. Raises
+        ApiError, also when the connection stays silent beyond that.
         """
         query = {
             "labelSelector": _selector(service),
@@ -136,7 +136,15 @@ class SliceApi:
             while chunk := await response.content.readany():
                 # A slice of a thousand endpoints is longer than one read; a line has no limit of its own.
                 *lines, rest = (rest + chunk).split(b"\n")
-                if events := [json.loads(line) for line in lines if line]:
+                events, pieces = [], Pieces()
+                for line in lines:
+                    if line:
+                        events.append(json.loads(line))
+                    if events and pieces.over:
+                        yield events
+                        events = []
+                        await pieces.pause()
+                if events:
                     yield events
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error

@@ -20,9 +20,14 @@ class Pieces:
     def __init__(self) -> None:
         self._begun = time.perf_counter()
 
+    @property
+    def over(self) -> bool:
+        """Whether it is time for the others to have their turn."""
+        return time.perf_counter() - self._begun >= PIECE
+
     async def pause(self) -> None:
         """Between two steps: let the others have their turn, if it is time."""
-        if time.perf_counter() - self._begun >= PIECE:
+        if self.over:
             await asyncio.sleep(0)
             self._begun = time.perf_counter()
 
