@@ -70,11 +70,11 @@ def spare_the_collector() -> None:
     """Have the garbage collector look seldom, at little at a time, and never at what is there already.
 
     Nothing made so far is garbage. Of what follows, a young collection looks at COLLECTED_AT objects, and a middle one
-    at ten times as many (10 ms): a burst of 5,000 endpoints leaves 60,000, and must not hold the event loop for longer.
+    at five times as many: a burst of 5,000 endpoints leaves 60,000, and must not hold the event loop.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECTED_AT, 10, 100)
+    gc.set_threshold(COLLECTED_AT, 5, 500)
     gc.enable()
 
 
