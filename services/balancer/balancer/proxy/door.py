@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import socket
 import ssl
 from ipaddress import ip_address
+from socket import SocketType
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -147,7 +147,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
                     self._pause("every connection allowed is busy", "raise LB_MAX_CONNECTIONS")
                 return
             try:
-                sock, address = listening.sock.accept()
+                sock, address = listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -155,7 +155,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
                     self._pause(error.strerror or "out of means", "raise ulimit -n")
                     return
                 continue  # it has gone again
-            self._enter(sock, str(address[0]) if address else "")
+            self._enter(sock, address)
 
     def named(self, transport: Transport, addresses: Addresses | None, rest: bytes) -> None:
         """A PROXY header has come: who the client is, and what came behind it."""
@@ -182,7 +182,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         if self._paused and len(self._places) < self._max_connections:
             self._resume()
 
-    def _enter(self, sock: socket.socket, address: str) -> None:
+    def _enter(self, sock: SocketType, address: str) -> None:
         place = Place(self, address, b"http" if self._tls is None else b"https", self._poller.clock())
         self._places.add(place)
         self._counters.connections_accepted += 1
@@ -192,7 +192,6 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
             self._protocols.crowded(True)
         transport: Transport | None = None
         try:
-            sock.setblocking(False)
             place.trusted = self.is_trusted(address)
             self._count(place)
             if self._tls is None or (self._proxy_protocol and place.trusted):

@@ -44,17 +44,18 @@ TUNNEL: Final = 5
 ENDED: Final = 6
 """Everything has been given back, exactly once."""
 
-FOLLOWS: Final = [
-    # from         to: SEARCHING, CONNECTING, SENT, INFORMED, RESPONDING, TUNNEL, ENDED
-    (False, True, True, False, True, False, True),  # SEARCHING (RESPONDING, then: an error of our own)
-    (True, True, True, False, True, False, True),  # CONNECTING
-    (True, True, True, True, True, True, True),  # SENT (SENT again: another attempt, on an idle connection)
-    (False, False, False, True, True, True, True),  # INFORMED
-    (False, False, False, False, False, False, True),  # RESPONDING
-    (False, False, False, False, False, False, True),  # TUNNEL
-    (False, False, False, False, False, False, False),  # ENDED
-]
-"""Which state may follow which."""
+STATES: Final = 7
+FOLLOWS: Final = (
+    # to: SEARCHING, CONNECTING, SENT, INFORMED, RESPONDING, TUNNEL, ENDED
+    b"\0\1\1\0\1\0\1"  # from SEARCHING (to RESPONDING: an error of our own)
+    b"\1\1\1\0\1\0\1"  # from CONNECTING
+    b"\1\1\1\1\1\1\1"  # from SENT (to SENT: another attempt, on an idle connection)
+    b"\0\0\0\1\1\1\1"  # from INFORMED
+    b"\0\0\0\0\0\0\1"  # from RESPONDING
+    b"\0\0\0\0\0\0\1"  # from TUNNEL
+    b"\0\0\0\0\0\0\0"  # from ENDED
+)
+"""Which state may follow which, a byte each: lists of booleans took 6 % of our own code's time."""
 
 FRESH: Final = 0.5
 """Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
@@ -137,7 +138,7 @@ class Exchange(Attempts, Receiver):
         self._total_deadline = 0.0
 
     def _become(self, state: int) -> None:
-        if not FOLLOWS[self.state][state]:
+        if not FOLLOWS[self.state * STATES + state]:
             raise AssertionError(f"an exchange in state {self.state} cannot become {state}")
         self.state = state
 

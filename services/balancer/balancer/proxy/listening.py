@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from socket import SocketType
 from typing import Final
 
 from mypy_extensions import trait
@@ -31,12 +32,13 @@ class Acceptor:
 class Listening(Watched):
     """One listening socket."""
 
-    __slots__ = ("_acceptor", "_poller", "sock")
+    __slots__ = ("_acceptor", "_family", "_poller", "sock")
 
     def __init__(self, acceptor: Acceptor, poller: Poller, sock: socket.socket) -> None:
         super().__init__()
         self._acceptor = acceptor
         self._poller = poller
+        self._family = int(sock.family)
         self.sock = sock
         poller.add(self, sock.fileno(), READ)
 
@@ -45,6 +47,16 @@ class Listening(Watched):
 
     def settle(self) -> None:
         self._acceptor.accept(self)
+
+    def accept(self) -> tuple[SocketType, str]:
+        """The next connection, which does not block, and its client's IP address. Raises OSError.
+
+        `socket.accept` does the same and makes two enums and a Python object on the way: 6 of 86 µs a connection.
+        """
+        number, address = self.sock._accept()  # type: ignore[attr-defined]
+        accepted = SocketType(self._family, socket.SOCK_STREAM, 0, number)
+        accepted.setblocking(False)
+        return accepted, str(address[0]) if address else ""
 
     def pause(self) -> None:
         """Let clients wait."""

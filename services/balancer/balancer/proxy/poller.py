@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import select
-import socket
 from collections.abc import Callable
+from socket import SocketType
 from typing import Final
 
 import structlog
@@ -96,7 +96,7 @@ class Poller:
         self._watched: dict[int, Watched] = {}
         self._later: list[Watched] = []
         self._last: list[Watched] = []
-        self._closing: list[socket.socket] = []
+        self._closing: list[SocketType] = []
         self._busy = False
         self._due = False
         self._loop.add_reader(self._epoll.fileno(), self._poll)
@@ -138,7 +138,7 @@ class Poller:
         if self._watched.get(watched.fd) is watched:
             del self._watched[watched.fd]
 
-    def close(self, watched: Watched, sock: socket.socket) -> None:
+    def close(self, watched: Watched, sock: SocketType) -> None:
         """Close the socket of `watched`, once nothing can take its descriptor for another."""
         self.forget(watched)
         self.open_files -= 1

@@ -8,8 +8,8 @@ with the first response, which saves a packet.
 from __future__ import annotations
 
 import contextlib
-import socket
 import ssl
+from socket import SocketType
 from typing import Final
 
 from mypy_extensions import trait
@@ -64,7 +64,7 @@ class TlsTransport(Transport):
     def __init__(
         self,
         poller: Poller,
-        sock: socket.socket,
+        sock: SocketType,
         context: ssl.SSLContext,
         secured: Secured,
         name: str | None = None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from socket import SocketType
 from typing import Final
 
 import structlog
@@ -115,7 +116,7 @@ class Transport(Watched):
         "sock",
     )
 
-    def __init__(self, poller: Poller, sock: socket.socket, patient: bool = False) -> None:
+    def __init__(self, poller: Poller, sock: SocketType, patient: bool = False) -> None:
         """`sock` is connected and does not block. `patient`: what came before a reset is still worth reading."""
         super().__init__()
         self._poller = poller

@@ -411,9 +411,10 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         self.intake.stop(reason)
 
     def resume_reading(self, reason: int) -> None:
-        waited = self.intake.stopped
+        if not self.intake.stopped:
+            return
         self.intake.go(reason)
-        if waited and not self.intake.stopped and self._state in (_LENGTH, _CHUNKED):
+        if not self.intake.stopped and self._state in (_LENGTH, _CHUNKED):
             # It was we who did not read: the client's time begins here.
             self.service.wheel.arm(self, self.service.clock() + self.service.idle_timeout)
 

@@ -216,7 +216,7 @@ class Question(ClientStream):
         block = encoder.known(head)
         if block is None:
             block = encoder.encode(own.pairs_of(head), head)
-        block += REQUEST_ID + length_of(request_id) + request_id
+        block = b"%b%b%b%b" % (block, REQUEST_ID, length_of(request_id), request_id)
         for name, value in extra:
             block += literal(name.lower(), value)
         if body:

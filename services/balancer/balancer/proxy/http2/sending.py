@@ -18,6 +18,8 @@ from balancer.proxy.transport import Protocol, Transport
 
 CONTROL: Final = b"\x00\x00\x00\x00"
 """The identifier of the connection itself, which is no stream."""
+NOTHING: Final[list[bytes]] = []
+"""What nearly all streams have unsent: never changed."""
 
 
 class Stream:
@@ -52,7 +54,7 @@ class Stream:
         """The identifier's bytes."""
         self.credit = 0
         """Bytes that it may send beyond the initial window that the peer gives to each; below 0: that many fewer."""
-        self.unsent: list[bytes] = []
+        self.unsent = NOTHING
         """Data that waits for a window."""
         self.unsent_end = False
         """Whether the stream ends with `unsent`."""
@@ -201,7 +203,10 @@ class Sending(Timed, Protocol):
                 self._sent_end(stream)
             return
         if data:
-            stream.unsent.append(data)
+            if stream.unsent:
+                stream.unsent.append(data)
+            else:
+                stream.unsent = [data]
         stream.unsent_end = end
         self.opened(stream)
 
@@ -220,10 +225,12 @@ class Sending(Timed, Protocol):
 
     def forget(self, stream: Stream) -> None:
         """A stream has ended on both sides, or is to be."""
-        self._blocked.pop(stream, None)
-        stream.unsent = []
+        if stream.unsent:
+            self._blocked.pop(stream, None)
+            stream.unsent = NOTHING
         stream.sent_end = True
-        self.streams.pop(stream.id, None)
+        if stream.id in self.streams:
+            del self.streams[stream.id]
         self.left(stream)
 
     def left(self, stream: Stream) -> None:

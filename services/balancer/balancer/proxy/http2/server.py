@@ -243,7 +243,8 @@ class Answer(ServerStream):
             block = encoder.encode(pairs, head)
         exchange = self._stream.exchange
         if exchange is not None:
-            block += REQUEST_ID + length_of(exchange.request_id) + exchange.request_id
+            number = exchange.request_id
+            block = b"%b%b%b%b" % (block, REQUEST_ID, length_of(number), number)
         for pair in extra:
             block += own.literal(pair)
         return block
