@@ -36,7 +36,8 @@ def test_what_another_encoder_sends_is_what_is_read(steps: list[tuple[list[Pair]
     encoder, decoder = oracle.Encoder(), hpack.Decoder(ROOMY)
     for step in steps:
         if isinstance(step, int):
-            encoder.header_table_size = step
+            if step != encoder.header_table_size:  # findings/hpack-same-table-size-twice.sh
+                encoder.header_table_size = step
         else:
             pairs, compressed = step
             assert pairs_of(decoder.decode(encoder.encode(pairs, huffman=compressed))) == pairs
