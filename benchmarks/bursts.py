@@ -126,6 +126,7 @@ class Api:
             await response.prepare(request)
             self._watching = response
             await asyncio.sleep(float(request.query.get("timeoutSeconds", "30")))
+            self._watching = None
             mark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": self._version}}}
             await response.write(json.dumps(mark).encode() + b"\n")
             return response
@@ -139,10 +140,13 @@ class Api:
 
     async def burst(self) -> None:
         """Replace every endpoint."""
-        assert self._watching is not None
-        self._generation += 1
-        events = ({"type": "MODIFIED", "object": item} for item in slices(self._generation, self._endpoints))
-        await self._watching.write(b"".join(json.dumps(event).encode() + b"\n" for event in events))
+        generation = self._generation + 1
+        events = ({"type": "MODIFIED", "object": item} for item in slices(generation, self._endpoints))
+        body = b"".join(json.dumps(event).encode() + b"\n" for event in events)
+        while (watching := self._watching) is None:  # noqa: ASYNC110 (between two watches, for milliseconds)
+            await asyncio.sleep(0.01)
+        self._generation = generation
+        await watching.write(body)
 
 
 # --- the balancer, watched ------------------------------------------------------------------------------------------
@@ -288,7 +292,10 @@ def main() -> int:
         f"{'compiled' if compiled else 'not compiled'}, {SLICES * EACH:,} endpoints, {asked.rate:g} requests a second"
     )
     with tempfile.TemporaryDirectory() as folder:
-        told = uvloop.run(measure(Path(folder), asked.rate, asked.seconds))
+        try:
+            told = uvloop.run(measure(Path(folder), asked.rate, asked.seconds))
+        except TimeoutError:
+            raise SystemExit(f"the balancer was not ready: {(Path(folder) / 'output.log').read_text()}") from None
     for name, row in told.items():
         p50, p99, p999 = (row[key] for key in ("p50", "p99", "p99.9"))
         print(
