@@ -16,6 +16,7 @@ GENERATORS = [
     "tools/dashboard.py",
     "tools/chart.py",
     "tools/manifests.py",
+    "tools/architecture.py",
 ]
 """Each writes its files, or with `--check` writes none and exits with 1 when one is out of step. Order matters."""
 
