@@ -93,7 +93,7 @@ def set_up(environment: Path) -> None:
 
 
 def make_bytecode(environment: Path) -> None:
-    """That of what the services need, lest all processes of `make run` make it at once; pip would make all of it."""
+    """Make that of what the services need, before all processes of `make run` do it; pip would make all of it."""
     run(environment / "bin" / "python", "-c", "import balancer.app, balancer.cli, pi.server")
 
 

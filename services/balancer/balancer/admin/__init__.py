@@ -56,7 +56,7 @@ class Admin:
         return readiness(self._running, self.phase)[0] == 200
 
     def follow(self, pool: Pool) -> None:
-        """Tell what happens in another pool too."""
+        """Show the events of another pool too."""
         pool.subscribe(self._feed)
 
     async def start(self) -> None:

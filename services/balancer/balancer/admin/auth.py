@@ -20,7 +20,7 @@ from aiohttp import web
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 UNGUARDED = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked by programs, under whatever name they were given; they tell nothing of any client."""
+"""Paths that programs read, under any host name; they say nothing of any client."""
 LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".svc", ".svc.cluster.local", ".cluster.local")
 
 HEADERS = {

@@ -35,7 +35,7 @@ class Choices:
         """What one may switch to: the registry's, and the class that LB_STRATEGY names if it is one's own."""
 
     def view(self) -> View:
-        """What GET /api/strategy tells."""
+        """The answer to GET /api/strategy."""
         return {
             "strategy": self._running.pool.strategy_name,
             "strategies": [
@@ -51,5 +51,5 @@ class Choices:
         return list(islice(later, limit))
 
     def views(self, decisions: Iterable[Decision]) -> View:
-        """What GET /api/decisions tells."""
+        """The answer to GET /api/decisions."""
         return {"decisions": [decision_view(decision, self._wall) for decision in decisions]}

@@ -1,7 +1,7 @@
 """What happens, sent at once to every listener: the stream behind the dashboard.
 
-Server-sent events. A listener that does not keep up gets fewer events, told as `missed`, and is dropped when it takes
-none for long; what is kept for it never grows beyond BACKLOG.
+Server-sent events. A listener that does not keep up gets fewer events, counted in `missed`, and is dropped when it
+takes none for long; what is kept for it never grows beyond BACKLOG.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Hub:
         return bool(self._listeners)
 
     def publish(self, event: str, data: object) -> None:
-        """Tell everybody; `data` is made into JSON once."""
+        """Send to every listener; `data` is made into JSON once."""
         if self._listeners:
             piece = encode(event, data)
             for listener in self._listeners:

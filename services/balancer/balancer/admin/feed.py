@@ -18,11 +18,11 @@ from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.events import Subscriber
 
 DECISIONS = 10
-"""Decisions told a second, at most: as many as a person can follow. /api/decisions has the last thousand."""
+"""Decisions sent a second, at most: as many as a person can follow. /api/decisions has the last thousand."""
 HAPPENED = 30
 """Transitions kept for a new listener."""
 AT_FIRST = 40
-"""Decisions told to a new listener."""
+"""Decisions sent to a new listener."""
 
 log = structlog.get_logger(__name__)
 
@@ -45,24 +45,24 @@ class Feed(Subscriber):
         counts = self._running.transitions
         counts[event] = counts.get(event, 0) + 1
         if event == "strategy":
-            return  # `switched` tells it, with the new names and meanings.
+            return  # `switched` sends it, with the new names and meanings.
         address = None if endpoint is None else endpoint.address
         cluster = None if endpoint is None else endpoint.cluster
-        told: View = {
+        news: View = {
             "at": round(time.time(), 3),
             "cluster": cluster,
             "endpoint": address,
             "event": event,
             "detail": detail,
         }
-        self._happened.append(told)
-        self.hub.publish("transition", told)
+        self._happened.append(news)
+        self.hub.publish("transition", news)
 
     def switched(self, before: str) -> None:
         """The strategy is another than `before` from now on."""
-        told: View = {"at": round(time.time(), 3), "before": before, **self.choices.view()}
-        self._happened.append({"at": told["at"], "endpoint": None, "event": "strategy", "detail": told["strategy"]})
-        self.hub.publish("strategy", told)
+        news: View = {"at": round(time.time(), 3), "before": before, **self.choices.view()}
+        self._happened.append({"at": news["at"], "endpoint": None, "event": "strategy", "detail": news["strategy"]})
+        self.hub.publish("strategy", news)
 
     def start(self) -> None:
         """Feed from now on."""
@@ -102,7 +102,7 @@ class Feed(Subscriber):
             try:
                 await self._second()
             except Exception:
-                log.exception("the admin port could not tell the last second")
+                log.exception("the admin port could not send the last second")
 
     async def _second(self) -> None:
         second = self.meter.second(time.time())

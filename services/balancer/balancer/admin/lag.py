@@ -1,4 +1,4 @@
-"""How late the event loop runs: the one figure that tells that a single-threaded program is overloaded."""
+"""How late the event loop runs: the one figure that shows that a single-threaded program is overloaded."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ HISTORY = 300
 WINDOW = 5
 """Seconds that a percentile and an endpoint's share of the traffic look back over."""
 SHOWN = 256
-"""Endpoints told each second: those in trouble first, then the busiest. /api/endpoints has all."""
+"""Endpoints sent each second: those in trouble first, then the busiest. /api/endpoints has all."""
 PERCENTILES = (0.5, 0.9, 0.99)
 
 
@@ -78,7 +78,7 @@ class Meter:
         return view
 
     def forget_endpoints(self) -> None:
-        """Nobody looks: the next `endpoints` starts afresh."""
+        """No browser is connected: the next `endpoints` starts afresh."""
         self._by_endpoint.clear()
 
     async def endpoints(self) -> View:

@@ -257,8 +257,8 @@ def _events() -> Schema:
 
 
 def _operation(name: str, summary: str, responses: Mapping[str, Response], **more: object) -> Schema:
-    told = {status: _response(response) for status, response in responses.items()}
-    return {"operationId": name, "summary": summary, "responses": told, **more}
+    described = {status: _response(response) for status, response in responses.items()}
+    return {"operationId": name, "summary": summary, "responses": described, **more}
 
 
 def _response(response: Response) -> Schema:

@@ -103,7 +103,7 @@ def to_json(value: object) -> str:
 
 
 def fleet_view(running: Running, now: float) -> View:
-    """What GET /api/fleet tells: the replicas, this one first, and the requests in flight by endpoint and replica."""
+    """The answer to GET /api/fleet: the replicas, this one first, and requests in flight by endpoint and replica."""
     own = {endpoint.address: endpoint.in_flight for endpoint in running.pool.endpoints}
     heard = running.peers.heard if running.peers is not None else []
     replicas: list[View] = [{"name": running.proxy.replica, "self": True, "age": 0.0, "in_flight": sum(own.values())}]

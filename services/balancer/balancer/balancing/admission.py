@@ -14,7 +14,7 @@ Grant = Callable[[Ticket, float], bool]
 
 
 class Admission:
-    """Counts the used endpoints and the requests they can take, and hands their capacity to those who wait."""
+    """Counts the endpoints in rotation and what they can take, and gives that capacity to requests that wait."""
 
     __slots__ = ("_dispatching", "_freed", "_grant", "capacity", "in_rotation", "limit", "limited", "queue")
 
@@ -30,7 +30,7 @@ class Admission:
         self._grant = grant
         self._dispatching = False
         self._freed = False
-        """Whether capacity came up while those who wait were being served."""
+        """Whether capacity became free during `dispatch`."""
 
     def count(self, endpoint: Endpoint, step: int) -> None:
         """Add (1) or take away (-1) an endpoint with what it can take; `dispatch` is to follow."""
@@ -40,9 +40,9 @@ class Admission:
             self.capacity += step * (self.limit - endpoint.in_flight)
 
     def admit(self) -> None:
-        """Nobody overtakes those who are being served. Raises AllAtLimit.
+        """Let no request overtake those that wait, while these are being served. Raises AllAtLimit.
 
-        At any other time what is free is of no use to those who wait: they have tried it.
+        At any other time, the requests that wait have tried whatever is free.
         """
         if self._dispatching and self.in_rotation and self.queue.waiting:
             raise AllAtLimit
@@ -55,10 +55,10 @@ class Admission:
             self.dispatch(now)
 
     def dispatch(self, now: float) -> None:
-        """Serve those who wait as far as there is capacity; refuse all of them when no endpoint is left.
+        """Serve the requests that wait as far as there is capacity; refuse all of them when no endpoint is left.
 
-        Who is served may lease, close, leave or join the queue at once. The loop goes on with what comes of that. It
-        ends: another round takes capacity that came up, which takes a lease that ended.
+        A served request may lease, close, leave or join the queue at once, and the loop goes on with the outcome. It
+        ends: another round needs new capacity, and so a lease that ended.
         """
         if self._dispatching:
             return

@@ -48,7 +48,7 @@ class Kind:
         self.parked = False
         """Such requests wait at the endpoint and take no worker: long polls. They are no work."""
         self.in_rotation = 0
-        """How often it was asked for of late."""
+        """Requests of this kind lately."""
 
     def sample(self, seconds: float) -> None:
         """One request of this kind took so much work."""
@@ -93,7 +93,7 @@ class Kinds:
     def __init__(self, key: str = "") -> None:
         """`key`: empty, `header:NAME` or `path:PATTERN`, a regular expression. Raises ValueError for another."""
         self.all = Kind(None)
-        """Every request."""
+        """The kind of all requests."""
         self._kinds: dict[str, Kind] = {}
         self._by_path: dict[str, Kind] = {}
         self._field, self._pattern = _parse(key)
@@ -133,7 +133,7 @@ class Kinds:
         return kind
 
     def _forget(self) -> None:
-        """Drop the half that was asked for least of late."""
+        """Drop the half that had the fewest requests lately."""
         kept = sorted(self._kinds.items(), key=_used, reverse=True)[: MOST // 2]
         for _, kind in kept:
             kind.in_rotation //= 2

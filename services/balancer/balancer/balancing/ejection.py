@@ -2,7 +2,7 @@
 
 Source: Envoy's outlier detection (consecutive 5xx and success rate), with two differences. An endpoint that returns is
 on probation: one failure more ejects it again. And a low success rate must lie at least `_LEAST_GAP` below the mean,
-lest one failure in a hundred eject an endpoint from a fleet that is otherwise without fault.
+so that one failure in a hundred ejects no endpoint from a fleet that is otherwise without fault.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ those that are ready are used; the exceptions, in the order of their strength:
 
 - Drained by hand: never used.
 - Panic: when none is healthy, or fewer than the panic share, all that are ready are used. A panic share of 0 switches
-  this off, except that saturation is no failure: when none is healthy, those that asked us to back off are used.
+  this off, except that saturation is no failure: when none is healthy, the saturated ones are used.
 - Draining (terminating, but still serving): used when no endpoint that is ready is healthy.
 - Zone: while at least `ENOUGH` of the preferred zone's endpoints, or of those that hints mean for us, are healthy, only
   they are used.

@@ -1,4 +1,4 @@
-"""How a choice looked from inside, told so that a person can follow it."""
+"""Explains a choice: what each endpoint scored, why others were out, and by what the winner won."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _OUT_SHOWN: Final = 4
 """Of these, places kept for endpoints that were out, where there are any."""
 
 SCORED: Final = 100
-"""Endpoints scored for a decision that is recorded unasked: in a larger fleet another part of it each second."""
+"""Endpoints scored for a decision that only the log wants: of a larger fleet, other ones each second."""
 
-SCORED_IF_ASKED: Final = 1000
-"""And for one that somebody has asked for."""
+SCORED_FOR_CLIENT: Final = 1000
+"""Endpoints scored for a decision that a person wants: `X-LB-Explain`, or the API."""
 
 _PAUSE: Final = 2e-4
 _PAUSE_EACH: Final = 4e-6
@@ -59,10 +59,10 @@ class View:
 
 
 class Explainer:
-    """Scores the endpoints by the strategy in use and by each other, and finds words for the outcome.
+    """Scores the endpoints by the strategy in use and by every other one, and puts the outcome into words.
 
-    The other strategies are told nothing of the fleet; their scores see an endpoint, the request and the time. Where
-    that is not enough to say what one would choose, it is said.
+    The other strategies do not hear which endpoints there are: their scores see one endpoint, the request and the time.
+    Where that is not enough to say what one would choose, the decision says so.
     """
 
     __slots__ = ("_ineligible_reason", "_name", "_others", "_strategy", "cluster")
@@ -81,8 +81,8 @@ class Explainer:
         self._strategy = strategy
         self._name = name
 
-    def survey(self, endpoints: Collection[Endpoint], view: View, asked: bool) -> View:
-        """Score the endpoints as they stand now, for a view that is still empty; `asked`: somebody waits for it."""
+    def survey(self, endpoints: Collection[Endpoint], view: View, in_full: bool) -> View:
+        """Score the endpoints as they stand now, for a view that is still empty; `in_full`: a person waits for it."""
         request = view.request
         excluded = view.excluded
         now = view.at
@@ -93,7 +93,7 @@ class Explainer:
             elif len(view.out) < SHOWN:
                 view.out.append(endpoint)
         view.eligible = len(eligible)
-        eligible = self._sample(eligible, SCORED_IF_ASKED if asked else SCORED, now)
+        eligible = self._sample(eligible, SCORED_FOR_CLIENT if in_full else SCORED, now)
         for endpoint in eligible:
             score = self._strategy.score(endpoint, request, now)
             view.scored.append((score, turn(endpoint), endpoint.order, endpoint))

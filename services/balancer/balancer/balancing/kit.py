@@ -35,12 +35,12 @@ _RULES: Final = (
 """A limit and slow start change who is eligible and what a weight is; ejection would only hide candidates."""
 
 Step = tuple[str, int, float]
-"""What happens: its name, a number that says to whom, and an amount."""
+"""What happens: its name, a number that says to which endpoint or lease, and an amount."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promises:
-    """What a strategy is held to, beside choosing only whom it may whenever there is one."""
+    """What a strategy must do, beyond choosing an eligible endpoint whenever there is one."""
 
     lowest_score: bool = True
     """It chooses the lowest score. Not so for one that draws lots."""
@@ -96,8 +96,8 @@ class _Trial:
             try:
                 world.take(step)
             except AssertionError as error:
-                told = "\n".join(f"  {name} {who} {amount:g}" for name, who, amount in history[: number + 1])
-                raise AssertionError(f"{error}\nafter this history:\n{told}") from error
+                steps = "\n".join(f"  {name} {who} {amount:g}" for name, who, amount in history[: number + 1])
+                raise AssertionError(f"{error}\nafter this history:\n{steps}") from error
 
     def breaks(self, played: tuple[Policy, list[Step]]) -> bool:
         """Whether a history breaks a promise."""
@@ -207,13 +207,13 @@ class _World:
         if self._promises.lowest_score:
             lowest = min(scores, key=lambda endpoint: scores[endpoint])
             limit = scores[lowest] + _CLOSE * abs(scores[lowest])
-            told = f"chose {chosen} with score {scores[chosen]:g}, though {lowest} has {scores[lowest]:g}"
-            _hold(scores[chosen] <= limit, told)
+            broken = f"chose {chosen} with score {scores[chosen]:g}, though {lowest} has {scores[lowest]:g}"
+            _hold(scores[chosen] <= limit, broken)
         if self._promises.ties_in_turn:
             equal = [endpoint for endpoint in candidates if scores[endpoint] == scores[chosen]]
             first = min(equal, key=lambda endpoint: turns[endpoint])
-            told = f"chose {chosen}, though {first} has the same score and comes first"
-            _hold(turns[chosen] == turns[first], told)
+            broken = f"chose {chosen}, though {first} has the same score and comes first"
+            _hold(turns[chosen] == turns[first], broken)
 
     def _scores(self, candidates: list[Endpoint], request: RequestInfo) -> dict[Endpoint, float]:
         return {endpoint: self._strategy.score(endpoint, request, self._now) for endpoint in candidates}

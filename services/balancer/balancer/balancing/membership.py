@@ -1,4 +1,4 @@
-"""Who belongs to the pool: what the last snapshot names, and for a while what it names no more."""
+"""The endpoints of the pool: those that the last snapshot names, and for a while those that it names no more."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Membership:
     def __init__(self) -> None:
         self._members: dict[_Key, Endpoint] = {}
         self._by_address: dict[str, Endpoint] | None = None
-        """Made when somebody asks for an address."""
+        """Made when first needed."""
         self._gone: dict[_Key, tuple[Endpoint, float]] = {}
         """Endpoints that left lately, with the time until which they are remembered."""
 

@@ -1,4 +1,4 @@
-"""Who is charged: how a lease ended, and what that says of the endpoint. The one rule, as a table.
+"""Who is to blame: how a lease ended, and what that says of the endpoint. The one rule, as a table.
 
 An endpoint is charged only when it was what was being waited for, had been given what it needs, and the fault cannot
 be ours, the client's or the request's own. The data plane reports what happened, as a `Kind`, and decides nothing.
@@ -16,7 +16,7 @@ SUCCESS: Final = 1
 FAILURE: Final = 2
 """Counts towards ejection, and as a penalty in the latency average."""
 SATURATION: Final = 3
-"""The endpoint asked us to back off: no failure."""
+"""The endpoint wants us to back off: no failure."""
 
 
 class Kind(enum.Enum):
@@ -32,7 +32,7 @@ class Kind(enum.Enum):
     TIMED_OUT = "response timed out"
     """The endpoint had the whole request, and its response did not begin in time."""
     BAD_RESPONSE = "bad response"
-    """What came back was no response we may pass on."""
+    """The endpoint sent something that is no response we may pass on."""
     STALLED = "response stalled"
     """A response that had begun well went quiet: a stream of events may."""
     CLIENT_SLOW = "client too slow"
@@ -67,7 +67,7 @@ FAILURES: Final = frozenset(kind for kind, verdict in VERDICTS.items() if verdic
 """What counts against an endpoint, beside an answer with a status of 500 or more."""
 
 LOCAL_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-"""Errors (errno) of connecting that tell of this machine and nothing of the endpoint."""
+"""Errors (errno) of connecting that say something of this machine and nothing of the endpoint."""
 
 OF_THE_REQUEST: Final = frozenset({501, 505, 508, 510})
 """Statuses of 500 and more that speak of the request: another endpoint would answer the same."""
@@ -92,7 +92,7 @@ def of_connect_error(number: int | None) -> Kind:
 
 
 class Outcome:
-    """The end of one lease: its kind, for an answer the status, and for how long it asked us to back off (s)."""
+    """The end of one lease: its kind, for an answer the status, and for how long it wants us to back off (s)."""
 
     __slots__ = ("kind", "retry_after", "status", "verdict")
 
@@ -105,19 +105,19 @@ class Outcome:
 
     @staticmethod
     def answered(status: int, retry_after: float | None = None) -> Outcome:
-        """A response came, with `status`; `retry_after` is its Retry-After in seconds, if it had one."""
+        """The endpoint answered with `status`; `retry_after` is its Retry-After in seconds, if it had one."""
         if retry_after is None and 100 <= status < 600:
             return _ANSWERED[status]
         return Outcome(Kind.ANSWERED, status, retry_after)
 
     @staticmethod
     def failed(kind: Kind) -> Outcome:
-        """The attempt came to nothing, as `kind` says; any kind but ANSWERED."""
+        """The attempt failed, as `kind` says; any kind but ANSWERED."""
         return _ENDED[kind]
 
     @property
     def is_saturation(self) -> bool:
-        """The endpoint asked us to back off: no failure."""
+        """The endpoint wants us to back off: no failure."""
         return self.verdict == SATURATION
 
     @property

@@ -1,4 +1,4 @@
-"""Who waits for an endpoint below its limit, and who is next."""
+"""The requests that wait for an endpoint below its limit, and which is next."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ticket:
 
 
 class Queue:
-    """First come, first served, but for those who cannot use what is free: they keep their places."""
+    """First come, first served; a request that cannot use what is free keeps its place."""
 
     __slots__ = ("_line", "_size", "waiting")
 
@@ -53,7 +53,7 @@ class Queue:
         self._size = size
         self._line: OrderedDict[Ticket, None] = OrderedDict()
         self.waiting = 0
-        """How many wait."""
+        """How many requests wait."""
 
     def join(
         self,

@@ -46,7 +46,7 @@ class Rotation(Owner):
     ) -> None:
         """`decisions`: the log of several pools together; None: one of its own."""
         self.cluster = cluster
-        """Whose endpoints these are: the name that metrics, logs and the API tell them apart by."""
+        """The cluster of these endpoints: metrics, logs and the API show this name."""
         self.policy = policy
         self.decisions = DecisionLog() if decisions is None else decisions
         self.strategy_name = strategy_name

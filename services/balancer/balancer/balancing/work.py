@@ -97,7 +97,7 @@ class Job:
         """The response has begun; what that teaches is learned at its end, when its status is known."""
         work = self.work
         work.changed_at = now
-        if self.sent_at < 0.0:  # It answered before it had all of it: its work cannot be told.
+        if self.sent_at < 0.0:  # It answered before it had all of it: its work is not known.
             self._come_no_more()
             return
         if self.parked:

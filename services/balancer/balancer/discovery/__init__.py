@@ -1,6 +1,6 @@
 """Where endpoints come from: static, dns or kubernetes, each an async iterator of complete snapshots.
 
-A discovery only tells what there is; the pool decides what becomes of it. While its source cannot be read it yields
+A discovery only says what there is; the pool decides what becomes of it. While its source cannot be read it yields
 nothing, so that the last known endpoints go on serving, and says so in its `status`.
 """
 
@@ -25,7 +25,7 @@ class Discovery(Protocol):
 
     @property
     def status(self) -> Status:
-        """How it fares: read by the admin port and by whoever must say why there is no endpoint."""
+        """How it fares: read by the admin port, and by the proxy to say why there is no endpoint."""
 
     def snapshots(self) -> AsyncGenerator[Snapshot, None]:
         """Every membership, whole, as it becomes known; the first may come late. Raises nothing but CancelledError.

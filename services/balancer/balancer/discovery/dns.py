@@ -1,7 +1,7 @@
 """Endpoints from a DNS name: every address of it, asked for again as its TTL says.
 
-dnspython asks, because the system's resolver tells no TTL and not why it found nothing. What that resolver does besides
-is done here too: names of /etc/hosts come first, search domains count (RFC 1034, section 3.6.2 and resolv.conf's
+dnspython asks, because the system's resolver gives no TTL and not why it found nothing. What that resolver also
+does is done here: names of /etc/hosts come first, search domains count (RFC 1034, section 3.6.2 and resolv.conf's
 ndots), `localhost` is loopback (RFC 6761, section 6.3), and an address family that this machine has no route for is
 left out (RFC 3493's AI_ADDRCONFIG).
 """

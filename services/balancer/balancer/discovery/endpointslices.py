@@ -51,7 +51,7 @@ class Slice:
         self.name: str = item["metadata"]["name"]
         self.family: str = item.get("addressType") or "IPv4"
         self.wanted = wanted
-        """The port that was asked for: a name, a number, or None for the Service's only one."""
+        """The port that LB_SERVICE names: a name, a number, or None for the Service's only one."""
         ports: Sequence[Mapping[str, Any]] = item.get("ports") or ()
         self.ports = tuple(_port(each) for each in ports if (each.get("protocol") or "TCP") == "TCP")
         self.others = tuple(f"{_words(each)} {each['protocol']}" for each in ports if each.get("protocol") != "TCP"

@@ -1,7 +1,7 @@
-"""The slices as a watch tells of them, one after the other, and the membership that they come to.
+"""The slices as a watch reports them, one after the other, and the membership that they make.
 
 An endpoint that moves from one slice to another is in neither for as long as the two writes are apart. So one that is
-missed for the first time after an event stays for `HELD`; after a list, which tells all at one moment, none does.
+missed for the first time after an event stays for `HELD`; after a list, which gives all at one moment, none does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The few calls that we make to the Kubernetes API, and what can go wrong with them, told apart.
+"""The few calls that we make to the Kubernetes API, and each thing that can go wrong with them.
 
 The official client loads configuration, authenticates, verifies and speaks HTTP; what it brings is plain JSON. Its
 models and its watch are left out: the models of a slice cost 4 MB and most of the time of an event, and the watch
@@ -38,7 +38,7 @@ _SERVICE = "/api/v1/namespaces/{namespace}/services/{name}"
 
 
 class ApiError(Exception):
-    """The API could not be asked, or refused; `kind` is short and stable, the text is for people."""
+    """The API could not be reached, or refused; `kind` is short and stable, the text is for people."""
 
     def __init__(self, kind: str, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)

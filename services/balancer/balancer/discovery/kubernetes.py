@@ -90,7 +90,7 @@ class KubernetesDiscovery:
         """The slices may come to another membership than the one that was yielded."""
         self._merging = asyncio.Lock()
         self._listed: Snapshot | None = None
-        """What a list came to, merged already."""
+        """The result of a list, merged already."""
         self._yielded: Snapshot | None = None
         self._failures = 0
         """In a row."""
@@ -248,12 +248,12 @@ class KubernetesDiscovery:
 
     def _tell(self, merged: Merged, endpoints: Snapshot) -> None:
         namespace = self._namespace or (self._api.namespace if self._api else "default")
-        told = words.problem(merged, self._service, namespace, self._port, self._looked)
+        text = words.problem(merged, self._service, namespace, self._port, self._looked)
         kind = merged.problem
         if not kind and self._whereabouts is not None:
-            kind, told = self._whereabouts.problem(self._looked, bool(endpoints), self._service)
+            kind, text = self._whereabouts.problem(self._looked, bool(endpoints), self._service)
         hopeless = kind in words.HOPELESS or (kind == "bad_address" and not endpoints)
-        self.status.notice(kind, told, hopeless=hopeless)
+        self.status.notice(kind, text, hopeless=hopeless)
 
     def _family(self) -> str:
         """The cluster's first address family, as its API server's address shows it."""

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 PIECE: Final = 0.002
-"""Seconds of work after which whoever else waits for the event loop has a turn."""
+"""Seconds of work after which the event loop runs what else waits for it."""
 
 
 class Pieces:

@@ -1,6 +1,6 @@
-"""Where we run, for hints: our node by the downward API, its zone from whoever has told it.
+"""Where we run, for hints: our node by the downward API, its zone from the first source that knows it.
 
-Kubernetes tells a pod its node. Its zone it tells from 1.35 on, as a label of the pod; before, the zone of a node
+Kubernetes gives a pod its node. It gives the zone from 1.35 on, as a label of the pod; before, the zone of a node
 stands beside every endpoint on that node: in the slices of the Service that is balanced, if it has one there, else in
 those of our own Service, where our own pod is. So no right to read Nodes is needed.
 """
@@ -27,7 +27,7 @@ class Whereabouts:
         """Why the zone is not known."""
 
     async def find(self, api: SliceApi, zone_of: Callable[[str], str], service: Looked) -> Place:
-        """The place now; `service` is the one that is balanced, `zone_of` tells the zone of a node by its slices."""
+        """The place now; `service` is the one that is balanced, `zone_of` gives the zone of a node by its slices."""
         if service is not None and not isinstance(service, str):
             self._local = (service.get("spec") or {}).get("internalTrafficPolicy") == "Local"
         if self._node and not self._zone:

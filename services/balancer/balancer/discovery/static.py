@@ -41,7 +41,7 @@ class ListDiscovery:
 class FileDiscovery:
     """A file with `host:port[;weight=N]` a line, `#` before comments, that may be edited or replaced at any time.
 
-    A file that is missing, malformed or empty leaves the last good list in force, and is told with the wrong line.
+    A file that is missing, malformed or empty leaves the last good list in force, and is logged with the wrong line.
     """
 
     def __init__(self, path: Path, status: Status, now: Callable[[], float] = time.time) -> None:
@@ -101,9 +101,9 @@ def _parse(text: str) -> Snapshot:
         backends = parse_backends_file(text)
     except ItemsError as error:
         lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-        told = [f"line {_line(lines, item)}, {item!r}: {why}" for item, why in error.faults[:FAULTS_TOLD]]
-        more = len(error.faults) - len(told)
-        raise ValueError("is malformed: " + "; ".join(told) + (f"; and {more} more" if more else "")) from None
+        shown = [f"line {_line(lines, item)}, {item!r}: {why}" for item, why in error.faults[:FAULTS_TOLD]]
+        more = len(error.faults) - len(shown)
+        raise ValueError("is malformed: " + "; ".join(shown) + (f"; and {more} more" if more else "")) from None
     if not backends:
         # Emptied for an instant by an editor that writes in place, or by mistake: nobody means to serve nothing.
         raise ValueError("lists no endpoint")

@@ -15,7 +15,7 @@ _log = structlog.get_logger("balancer.discovery")
 class Status:
     """Written by the discovery, read by everyone else.
 
-    `error` tells in words, with the remedy, what is wrong. Two kinds of wrong differ in what the endpoints are worth:
+    `error` says in words, with the remedy, what is wrong. Two kinds of wrong differ in what the endpoints are worth:
     while the source cannot be read (`stale`) they are the last known; a source that can be read and does not say what
     was hoped for (no such port, no slice) gives endpoints, or none, that are true as they stand.
     """

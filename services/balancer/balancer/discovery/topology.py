@@ -56,7 +56,7 @@ def at_place(
 ) -> Generator[None, None, Sequence[EndpointSpec]]:
     """The endpoints that a client at `place` may use, those that hints mean for it marked as near: in pieces.
 
-    `near` has those that were marked before, and then those that are marked now: an endpoint that is told of again is
+    `near` has those that were marked before, and then those that are marked now: an endpoint that is named again is
     the same object, which is what comparing and collecting garbage take little time for.
     """
     if place.local:

@@ -30,10 +30,10 @@ def problem(merged: Merged, service: str, namespace: str, port: str | None, look
             "meant."
         )
     if merged.problem == "bad_address":
-        told = ", ".join(merged.faults[:FAULTS_TOLD])
+        shown = ", ".join(merged.faults[:FAULTS_TOLD])
         more = len(merged.faults) - FAULTS_TOLD
         return (
-            f"Left out, as no address: {told}{f' and {more} more' if more > 0 else ''} ({named}). Whoever writes the "
+            f"Left out, as no address: {shown}{f' and {more} more' if more > 0 else ''} ({named}). What writes the "
             "slice must write addresses in canonical form, as 10.0.0.1 or fd00::1."
         )
     return ""

@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 
 
 class Clock:
-    """The time (s) and what is to happen; whoever is due at the same time is called in the order of asking."""
+    """The time (s) and what is to happen; what is due at the same time happens as scheduled."""
 
     __slots__ = ("_asked", "_events", "now")
 

@@ -40,7 +40,7 @@ class Script:
 
 
 class Call:
-    """One attempt, as an endpoint sees it: so much work, and somebody to tell of its end."""
+    """One attempt, as an endpoint sees it: so much work, and what hears of its end."""
 
     __slots__ = ("cost",)
 

@@ -1,4 +1,4 @@
-"""What simulated replicas tell each other of their requests in flight, and how late it arrives."""
+"""What simulated replicas report to each other of their requests in flight, and how late it arrives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from balancer.lab.replica import Replica
 
 Hear = Callable[["Replica", str, str, dict[str, int], float], None]
-"""Who hears and its name, who tells, its requests in flight by the endpoint's address, and how old (s) that is."""
+"""The receiver and its name, the sender, its requests in flight by the endpoint's address, and how old (s) that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,15 @@ class News:
     """What a replica makes of it. None: it believes every word."""
 
     def begin(self, replicas: list[Replica], clock: Clock) -> None:
-        """Start telling."""
+        """Start sending."""
         if self.every > 0 and len(replicas) > 1:
             names = {f"replica-{i}": replica for i, replica in enumerate(replicas)}
             for i, name in enumerate(names):
-                clock.at(self.every * (i + 1) / len(replicas), _Teller(self, name, names).tell)
+                clock.at(self.every * (i + 1) / len(replicas), _Sender(self, name, names).send)
 
 
-class _Teller:
-    """One replica that tells the others."""
+class _Sender:
+    """One replica that reports to the others."""
 
     def __init__(self, news: News, name: str, replicas: dict[str, Replica]) -> None:
         self._news = news
@@ -44,7 +44,7 @@ class _Teller:
         self._others = {other: replica for other, replica in replicas.items() if other != name}
         self._hear = news.hear or _Believed().hear
 
-    def tell(self) -> None:
+    def send(self) -> None:
         """Send a report, and the next in its time."""
         clock = self._replica.clock
         in_flight = {endpoint.address: endpoint.in_flight for endpoint in self._replica.pool.endpoints}
@@ -55,7 +55,7 @@ class _Teller:
                 self._hear(replica, other, self._name, in_flight, self._news.late + self._news.every / 2)
 
         clock.at(clock.now + self._news.late, arrive)
-        clock.at(clock.now + self._news.every, self.tell)
+        clock.at(clock.now + self._news.every, self.send)
 
 
 class _Believed:

@@ -1,4 +1,4 @@
-"""What came of a run: every request's time, and what it says."""
+"""The result of a run: every request's time, and what it says."""
 
 from __future__ import annotations
 

@@ -58,12 +58,14 @@ class Recording:
 
     def summary(self) -> str:
         """What was read and fitted, in a few lines."""
-        told = [
+        lines = [
             f"{self.good:,} requests, {self.rate:,.1f} a second; {self.bad:,} bad lines, {self.unanswered:,} unanswered"
         ]
         for address, script in zip(self.endpoints, self.fleet, strict=True):
-            told.append(f"  {address}: {script.workers} at once, pace {script.slower:.2f}, failures {script.fails:.1%}")
-        return "\n".join([*told, *self.warnings])
+            lines.append(
+                f"  {address}: {script.workers} at once, pace {script.slower:.2f}, failures {script.fails:.1%}"
+            )
+        return "\n".join([*lines, *self.warnings])
 
 
 def read(lines: Iterable[str]) -> Recording:
@@ -95,18 +97,18 @@ def read(lines: Iterable[str]) -> Recording:
 def _entry(line: str) -> _Entry | None:
     try:
         # kubectl logs --prefix, and a container runtime, put a word of their own before the line.
-        told = json.loads(line[line.index("{") :])
-        total = float(told["total"])
-        ended = datetime.fromisoformat(told["time"]).timestamp()
-        first_byte = told.get("first_byte")
+        fields = json.loads(line[line.index("{") :])
+        total = float(fields["total"])
+        ended = datetime.fromisoformat(fields["time"]).timestamp()
+        first_byte = fields.get("first_byte")
         took = total if first_byte is None else float(first_byte)
         if not (0.0 <= took <= MAX_COST and 0.0 <= total <= MAX_COST):
             return None
-        status = int(told["status"])
-        info = RequestInfo(str(told["client"]), str(told["method"]), str(told["path"]))
+        status = int(fields["status"])
+        info = RequestInfo(str(fields["client"]), str(fields["method"]), str(fields["path"]))
         # One that no endpoint answered took the time of a timeout, not that of its work.
-        answered = told["endpoint"] and (first_byte is not None or told["reason"] is None) and status != 499
-        return _Entry(ended - total, took, str(told["endpoint"]) if answered else "", status >= 500, info)
+        answered = fields["endpoint"] and (first_byte is not None or fields["reason"] is None) and status != 499
+        return _Entry(ended - total, took, str(fields["endpoint"]) if answered else "", status >= 500, info)
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
 

@@ -32,7 +32,7 @@ TICK: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a replica is told: the settings of the same names, in seconds."""
+    """What a replica is set to: the settings of the same names, in seconds."""
 
     policy: Policy = Policy()  # noqa: RUF009  (frozen)
     retries: int = 2

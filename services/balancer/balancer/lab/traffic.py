@@ -17,7 +17,7 @@ HEAVIEST: Final = 4.0
 SHAPE: Final = 1.1
 """Exponent of its (bounded) Pareto distribution."""
 DIGITS: Final = 200_000.0
-"""What a path tells of the cost: so many times its seconds."""
+"""The cost that a path stands for: so many times its seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Traffic:
     """What clients send."""
 
     costs: str = "exponential"
-    """`fixed`, `exponential`, `heavy` (heavy-tailed, told by the path), `heavy-unknown` (told by nothing), `kinds`."""
+    """`fixed`, `exponential`, `heavy` (heavy-tailed, shown by the path), `heavy-unknown` (by nothing), `kinds`."""
     mean: float = 0.008
     """Seconds of work of a request; of the other costs, `heavy` is scaled to it."""
     arrivals: str = "poisson"

@@ -64,8 +64,8 @@ class ConsistentHash(Strategy):
     in flight is passed over for the next nearest. The hash is the same in every process and replica.
 
     The ring is kept in buckets by the places' first bits, about a point to each, so that finding a place, adding and
-    removing cost the same at any size. One who is no longer eligible stays on the ring, passed over, until there are
-    more of its kind than eligible ones: an endpoint that comes and goes with its limit costs nothing.
+    removing cost the same at any size. An endpoint that is no longer eligible stays on the ring, passed over, until
+    there are more of those than eligible ones: an endpoint that comes and goes with its limit costs nothing.
 
     Sources: Karger et al., "Consistent Hashing and Random Trees", STOC 1997; Mirrokni, Thorup and Zadimoghaddam,
     "Consistent Hashing with Bounded Loads", SODA 2018; distances divided by weights after the linear method of
@@ -155,7 +155,7 @@ class ConsistentHash(Strategy):
                 elif best is None or distance < nearest:
                     best = node.endpoint
                     nearest = distance
-                    if node.weight >= self._heaviest:  # Nobody farther on can be nearer: spare looking at them.
+                    if node.weight >= self._heaviest:  # No endpoint farther on can be nearer.
                         return best
             number += 1
             if number == len(self._buckets):

@@ -1,4 +1,4 @@
-"""A user's own strategy, which may raise or choose whom it may not: the default strategy then chooses in its place."""
+"""A user's own strategy, which may raise or choose an endpoint that is not eligible: then the default chooses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from balancer.balancing.strategies.strategy import Strategy, hears_changes, hear
 class Guarded(Strategy):
     """Passes everything on to `own`, and to `default`, which stands by with an index of its own.
 
-    What goes wrong is kept in `failure` and counted in `failures`; the pool reports it at its next tick.
+    `failure` keeps the last fault and `failures` counts them; the pool reports both at its next tick.
     """
 
     def __init__(self, own: Strategy, default: Strategy) -> None:

@@ -175,7 +175,7 @@ def _unmeasured_key(endpoint: Endpoint) -> float:
 def _age(endpoint: Endpoint, now: float) -> float:
     """How long (s) a request has waited there, as an average one: the longest of the oldest few.
 
-    Where one is a long poll, the next may tell more.
+    Where one is a long poll, the next may say more.
     """
     longest = 0.0
     lease = endpoint.oldest

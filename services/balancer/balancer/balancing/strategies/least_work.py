@@ -1,4 +1,4 @@
-"""Least-work: whoever is expected to have done the request first."""
+"""Least-work: the endpoint that is expected to finish the request first."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class LeastWork(Strategy):
         place = self._places[endpoint]
         exact = _log_pace(endpoint) / _STEP
         step = place.step
-        # It changes its class only when that is beyond doubt, lest equal endpoints look unequal by chance.
+        # It changes its class only when that is beyond doubt, so that equal endpoints do not look unequal by chance.
         if abs(exact - step) > 0.6 + 3.0 * endpoint.work.doubt / _STEP:
             step = round(exact)
         if step != place.step or endpoint.weight != place.owner.weight:

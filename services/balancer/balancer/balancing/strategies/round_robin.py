@@ -1,4 +1,4 @@
-"""Round-robin: everybody in turn, in proportion to the weights."""
+"""Round-robin: each endpoint in turn, in proportion to the weights."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class _Class:
 
 
 class RoundRobin(Strategy):
-    """Everybody in turn, in proportion to the weights, and spread smoothly.
+    """Each endpoint in turn, in proportion to the weights, and spread smoothly.
 
     Endpoints of equal weight form a class and take turns in a ring. Between classes it is stride scheduling: a class
     is due every 1/(its total weight) of virtual time, the first time after half of that. So a choice looks at no
     endpoint but the one it takes, and costs the logarithm of the number of different weights. When a class grows,
-    shrinks or changes weight, what is left of its wait is scaled, and nobody loses a turn.
+    shrinks or changes weight, what is left of its wait is scaled, and no endpoint loses a turn.
 
     Source: Waldspurger and Weihl, "Stride Scheduling", MIT/LCS/TM-528, 1995.
     """
@@ -109,7 +109,7 @@ class RoundRobin(Strategy):
             self.added(endpoint)
 
     def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
-        """Whose turn it is; one who is excluded keeps the turn and the next is taken."""
+        """The endpoint whose turn it is; one that is excluded keeps its turn, and the next is chosen."""
         entries = self._due.entries
         if not entries:
             return None

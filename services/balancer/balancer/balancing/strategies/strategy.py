@@ -17,9 +17,9 @@ _FIRST: Final = -(1 << 59)
 def turn(endpoint: Endpoint) -> int:
     """Which of two equals comes first: the smaller number.
 
-    Endpoints at which nobody waits for a response rotate: the one chosen longest ago comes first. Among the others it
-    is the one whose oldest waiting request was sent last. "Chosen longest ago" would there be the endpoint whose
-    request has run longest, and where costs have a heavy tail, that one will run longest still.
+    Endpoints where no request waits for its response rotate: the one chosen longest ago comes first. Among the others
+    it is the one whose oldest waiting request was sent last. "Chosen longest ago" would be the endpoint whose request
+    has run longest, and where costs have a heavy tail, that one will run longest still.
     """
     oldest = endpoint.oldest
     if oldest is None:
@@ -34,7 +34,7 @@ def load_of(endpoint: Endpoint) -> float:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Strategy(Protocol):
-    """Decides which of the eligible endpoints takes a request. It does not filter: the pool tells who is eligible.
+    """Decides which of the eligible endpoints takes a request. It does not filter: the pool says which are eligible.
 
     Most strategies stand on `ByScore` or `ByLoad`. One that has an index of its own and does not care for load sets
     the class attribute `watches_load = False`: `changed` is then called for a new weight only, not for each request.
@@ -62,10 +62,10 @@ def hears_changes(strategy: Strategy) -> bool:
 
 
 def hears_load(strategy: Strategy) -> bool:
-    """Whether it must hear of each request that begins and ends, not only of weights."""
+    """Whether the pool calls `changed` for each request that begins or ends, not only for weights."""
     return hears_changes(strategy) and bool(getattr(strategy, "watches_load", True))
 
 
 def follows_work(strategy: Strategy) -> bool:
-    """Whether it asks for each request's expected cost, and so for that to be learned."""
+    """Whether it uses the expected cost of a request, so that the pool learns it."""
     return bool(getattr(strategy, "watches_cost", False))
