@@ -4,7 +4,7 @@ Counting costs nothing on the hot path: a `read` looks at plain integers when Pr
 endpoint has the labels `cluster` and `endpoint` and goes when the endpoint does; histograms are kept for the whole. No
 label comes from a request, so that no client can make the number of series grow.
 
-The file is long because it is that table: the functions that read more than one attribute come first.
+Above 300 lines because it is that table: the functions that read more than one attribute come first.
 """
 
 from __future__ import annotations

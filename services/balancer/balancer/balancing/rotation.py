@@ -1,6 +1,8 @@
 """The endpoints in rotation: which ones the rules admit, the strategy that chooses among them, and who waits for one.
 
 `Pool` stands on it, and says what discovery, health and time do to the endpoints.
+
+Above 300 lines because leases, queue and strategy keep the same counts, which one call of the hot path changes.
 """
 
 from __future__ import annotations

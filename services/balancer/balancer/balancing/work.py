@@ -8,6 +8,8 @@ fifty times longer than usual, while others are answered, is parked, and counts 
 **Pace** is the time that an endpoint takes over what was expected, waiting in its own queue taken off; the mean of
 its logarithm, so that a heavy tail weighs little. Only the comparison of endpoints counts. So an expensive request
 makes no endpoint look slow.
+
+Above 300 lines because a job, an endpoint's work and the costs of all are one model: each keeps sums of the others.
 """
 
 from __future__ import annotations

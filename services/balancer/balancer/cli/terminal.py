@@ -1,4 +1,7 @@
-"""`top` and `explain`: a running balancer in the terminal, read from its admin port."""
+"""`top` and `explain`: a running balancer in the terminal, read from its admin port.
+
+Above 300 lines because both commands lay out the same rows, by the same few functions.
+"""
 
 from __future__ import annotations
 

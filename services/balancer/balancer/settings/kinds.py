@@ -1,7 +1,10 @@
 """The kinds of value that a setting may have: how each is read, what is allowed, and how it is shown.
 
 Pure functions. A kind reads the text of an environment variable; values that are already of the right type (a Settings
-made in a test) pass as they are.
+made in a test) pass as they are. These are not pydantic's own types, because one source has to give all of a setting:
+how it is read, the sentence of `--help` and docs/settings.md, the chart's schema, and its text in /api/config.
+
+Above 300 lines because it is a table of kinds, each a function of ten lines.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Seconds are floats, sizes bytes, `none` is None. Where a value comes from (envir
 matter; a Settings made by hand reads nothing but its arguments. It is a plain pydantic model, not one of
 pydantic-settings: a misspelt `LB_…` variable must be an error, Kubernetes' service links must not, and every error
 must name its variable, in one run; that library's sources can do none of the three.
+
+Above 300 lines because it is the table of settings.
 """
 
 from __future__ import annotations
