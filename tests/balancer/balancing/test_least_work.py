@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from tests.balancer.balancing.world import Fleet
 
-from balancer.balancing.cost import MOST, Kind, Kinds, shape
+from balancer.balancing.cost import MAX_KINDS, RequestKind, RequestKinds, shape
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.request import RequestInfo
 from balancer.lab.experiment import Setting, run
@@ -36,12 +36,12 @@ def get(path: str, *headers: tuple[bytes, bytes], method: str = "GET") -> Reques
     ],
 )
 def test_the_shape_of_a_path_says_the_kind(one: str, other: str, same: bool) -> None:
-    kinds = Kinds()
+    kinds = RequestKinds()
     assert (kinds.of(get(one)) is kinds.of(get(other))) is same
 
 
 def test_the_method_and_the_size_of_a_body_tell_kinds_apart() -> None:
-    kinds = Kinds()
+    kinds = RequestKinds()
     small, large = ((b"Content-Length", size) for size in (b"100", b"100000"))
     assert kinds.of(get("/x", small, method="POST")) is not kinds.of(get("/x", large, method="POST"))
     assert kinds.of(get("/x")) is not kinds.of(get("/x", method="DELETE"))
@@ -49,7 +49,7 @@ def test_the_method_and_the_size_of_a_body_tell_kinds_apart() -> None:
 
 @pytest.mark.parametrize("key", ["header:X-Cost", "path:/api/([a-z]+)"])
 def test_a_key_says_what_tells_kinds_apart(key: str) -> None:
-    kinds = Kinds(key)
+    kinds = RequestKinds(key)
     cheap, dear = get("/api/cheap/1", (b"x-cost", b"1")), get("/api/dear/2", (b"X-Cost", b"9"))
     assert kinds.of(cheap) is not kinds.of(dear)
     assert kinds.of(cheap) is kinds.of(get("/api/cheap/99999", (b"X-COST", b"1")))
@@ -58,16 +58,16 @@ def test_a_key_says_what_tells_kinds_apart(key: str) -> None:
 @pytest.mark.parametrize("key", ["cookie:a", "header:", "path:(", "x"])
 def test_a_wrong_key_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="cost key"):
-        Kinds(key)
+        RequestKinds(key)
 
 
 def test_kinds_are_bounded_whatever_clients_invent() -> None:
-    kinds = Kinds()
+    kinds = RequestKinds()
     known = kinds.of(get("/known"))
-    for i in range(5 * MOST):
+    for i in range(5 * MAX_KINDS):
         kinds.of(get("/" + "".join(chr(97 + int(digit)) for digit in str(i))))
         assert kinds.of(get("/known")) is known
-    assert len(kinds) <= MOST
+    assert len(kinds) <= MAX_KINDS
 
 
 def test_paths_are_shaped() -> None:
@@ -78,7 +78,7 @@ def test_paths_are_shaped() -> None:
 @pytest.mark.parametrize(("spread", "growth"), [("fixed", -1.0), ("exponential", 0.0), ("heavy", 0.6)])
 def test_what_is_left_of_a_request_follows_from_the_spread_of_its_kind(spread: str, growth: float) -> None:
     random = Random(1)
-    kind = Kind(None)
+    kind = RequestKind(None)
     draws = {
         "fixed": lambda: 1.0,
         "exponential": lambda: random.expovariate(1.0),

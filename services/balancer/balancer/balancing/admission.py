@@ -21,9 +21,9 @@ class Admission:
     def __init__(self, limit: int | None, queue_size: int, grant: Grant) -> None:
         self.limited = limit is not None
         self.limit = sys.maxsize if limit is None else limit
-        """Requests in flight that each endpoint may have."""
+        """Requests in flight that each endpoint may have: LB_ENDPOINT_MAX_REQUESTS."""
         self.in_rotation = 0
-        """Endpoints that may be chosen whenever they are below it."""
+        """Endpoints that may be chosen whenever they are below that."""
         self.capacity = 0
         """Requests that they can take until all are at their limit; kept only where there is one."""
         self.queue = Queue(queue_size)
@@ -33,7 +33,7 @@ class Admission:
         """Whether capacity became free during `dispatch`."""
 
     def count(self, endpoint: Endpoint, step: int) -> None:
-        """Add (1) or take away (-1) an endpoint with what it can take; `dispatch` is to follow."""
+        """Add (1) or take away (-1) an endpoint in rotation with what it can take; call `dispatch` after it."""
         self.in_rotation += step
         self._freed = True
         if self.limited:
@@ -48,7 +48,7 @@ class Admission:
             raise AllAtLimit
 
     def free(self, now: float) -> None:
-        """A used endpoint can take one request more."""
+        """An endpoint in rotation can take one request more."""
         self.capacity += 1
         self._freed = True
         if self.queue.waiting:

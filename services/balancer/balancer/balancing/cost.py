@@ -4,8 +4,8 @@ A kind is the method and the shape of the path: a number counts by its magnitude
 where there is a body, by the magnitude of its length too. A gRPC method is a path, and so a kind. `LB_COST_KEY` names
 a header field, or a pattern of the path, instead.
 
-Costs are seconds of work at a typical endpoint. Kinds are bounded in number: whatever clients invent, the ones seen
-most stay, and all others count as their method's.
+Costs are seconds of work at a typical endpoint. The number of kinds is bounded: whatever clients invent, the most
+frequent stay.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mypy_extensions import mypyc_attr
 
 from balancer.balancing.request import RequestInfo
 
-MOST: Final = 512
+MAX_KINDS: Final = 512
 """Kinds kept."""
-REMEMBERED: Final = 4096
+MAX_PATHS: Final = 4096
 """Paths whose kind is remembered, so that it is worked out once."""
-MEMORY: Final = 0.02
+MIN_WEIGHT: Final = 0.02
 """Least weight of a sample in a kind's mean: about the last hundred count."""
 TRUSTED: Final = 4
 """Samples after which a kind's own mean counts alone; before, in part that of the wider kind."""
@@ -32,12 +32,12 @@ _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 @mypyc_attr(acyclic=True)
-class Kind:
+class RequestKind:
     """Requests that are expected to cost the same."""
 
-    __slots__ = ("count", "in_rotation", "mean", "parked", "square", "wider")
+    __slots__ = ("count", "mean", "parked", "recent", "square", "wider")
 
-    def __init__(self, wider: Kind | None) -> None:
+    def __init__(self, wider: RequestKind | None) -> None:
         self.wider = wider
         """The kind that counts while little is known of this one."""
         self.count = 0
@@ -47,7 +47,7 @@ class Kind:
         """The mean of their squares."""
         self.parked = False
         """Such requests wait at the endpoint and take no worker: long polls. They are no work."""
-        self.in_rotation = 0
+        self.recent = 0
         """Requests of this kind lately."""
 
     def sample(self, seconds: float) -> None:
@@ -55,7 +55,7 @@ class Kind:
         self.count += 1
         if self.count > 20:
             seconds = min(seconds, OUTLIER * self.mean)
-        weight = max(1.0 / self.count, MEMORY)
+        weight = max(1.0 / self.count, MIN_WEIGHT)
         self.mean += weight * (seconds - self.mean)
         self.square += weight * (seconds * seconds - self.square)
         if self.wider is not None and not self.parked:
@@ -85,23 +85,23 @@ class Kind:
         return (v - 1.0) / (v + 1.0)
 
 
-class Kinds:
-    """The kinds seen so far, at most `MOST`."""
+class RequestKinds:
+    """The kinds seen so far, at most `MAX_KINDS`."""
 
     __slots__ = ("_by_path", "_field", "_kinds", "_pattern", "all")
 
     def __init__(self, key: str = "") -> None:
         """`key`: empty, `header:NAME` or `path:PATTERN`, a regular expression. Raises ValueError for another."""
-        self.all = Kind(None)
+        self.all = RequestKind(None)
         """The kind of all requests."""
-        self._kinds: dict[str, Kind] = {}
-        self._by_path: dict[str, Kind] = {}
+        self._kinds: dict[str, RequestKind] = {}
+        self._by_path: dict[str, RequestKind] = {}
         self._field, self._pattern = _parse(key)
 
     def __len__(self) -> int:
         return len(self._kinds)
 
-    def of(self, request: RequestInfo) -> Kind:
+    def of(self, request: RequestInfo) -> RequestKind:
         """The kind of `request`."""
         if self._field:
             return self._named(request.header(self._field) or "", "")
@@ -111,38 +111,38 @@ class Kinds:
             path += f" {_magnitude(request.header('content-length') or '')}"
         kind = self._by_path.get(path)
         if kind is None:
-            if len(self._by_path) >= REMEMBERED:
+            if len(self._by_path) >= MAX_PATHS:
                 self._by_path.clear()
             kind = self._by_path[path] = self._find(path)
-        kind.in_rotation += 1
+        kind.recent += 1
         return kind
 
-    def _find(self, path: str) -> Kind:
+    def _find(self, path: str) -> RequestKind:
         if self._pattern is not None:
             match = self._pattern.search(path.split(" ")[1])
             return self._named("" if match is None else "/".join(each or "" for each in match.groups()) or match[0], "")
         return self._named(shape(path, True), shape(path, False))
 
-    def _named(self, name: str, wider_name: str) -> Kind:
+    def _named(self, name: str, wider_name: str) -> RequestKind:
         kind = self._kinds.get(name)
         if kind is None:
             wider = self.all if wider_name in ("", name) else self._named(wider_name, "")
-            if len(self._kinds) >= MOST:
+            if len(self._kinds) >= MAX_KINDS:
                 self._forget()
-            kind = self._kinds[name] = Kind(wider)
+            kind = self._kinds[name] = RequestKind(wider)
         return kind
 
     def _forget(self) -> None:
         """Drop the half that had the fewest requests lately."""
-        kept = sorted(self._kinds.items(), key=_used, reverse=True)[: MOST // 2]
+        kept = sorted(self._kinds.items(), key=_recent, reverse=True)[: MAX_KINDS // 2]
         for _, kind in kept:
-            kind.in_rotation //= 2
+            kind.recent //= 2
         self._kinds = dict(kept)
         self._by_path.clear()
 
 
-def _used(item: tuple[str, Kind]) -> int:
-    return item[1].in_rotation
+def _recent(item: tuple[str, RequestKind]) -> int:
+    return item[1].recent
 
 
 def shape(path: str, magnitudes: bool) -> str:

@@ -153,13 +153,13 @@ class Explainer:
 
     def _candidates(self, view: View, chosen: Endpoint | None) -> tuple[Candidate, ...]:
         shown: list[Candidate] = []
-        in_room = SHOWN - min(len(view.out), _OUT_SHOWN)
+        room = SHOWN - min(len(view.out), _OUT_SHOWN)
         if chosen is not None:
             shown.append(_candidate(chosen, self._strategy.score(chosen, view.request, view.at), None, view.at))
         for score, _, _, endpoint in view.scored:
             if endpoint is chosen:
                 shown[0] = _candidate(endpoint, score, None, view.at)
-            elif len(shown) < in_room:
+            elif len(shown) < room:
                 shown.append(_candidate(endpoint, score, None, view.at))
         for endpoint in view.out:
             if len(shown) == SHOWN:

@@ -46,7 +46,7 @@ def may_retry(
 
 
 class RetryBudget:
-    """Retries as a share of the requests of late, and some a second on top, so that an outage is not multiplied.
+    """Retries as a share of recent requests, and some a second on top, so that an outage is not multiplied.
 
     A bucket of tokens: each request earns `share` of one, and what requests earned fades with `FADES`; time earns
     `per_second`, of which one second's worth is kept; a retry takes one.
@@ -65,12 +65,12 @@ class RetryBudget:
     def earn(self, now: float) -> None:
         """A request has begun."""
         if self._at is None or now - self._at > 0.1:  # Fading in steps is as good, and saves an exp for each request.
-            self._pass(now)
+            self._advance(now)
         self._by_requests += self._share
 
     def take(self, now: float) -> bool:
         """Whether a retry may be made now; it is counted if so."""
-        self._pass(now)
+        self._advance(now)
         if self._by_requests + self._by_time < 1.0 - 1e-9:  # A hundred times 0.01 is 1, whatever the sum says.
             return False
         paid = min(1.0, self._by_requests)
@@ -80,10 +80,10 @@ class RetryBudget:
 
     def left(self, now: float) -> float:
         """Retries that may be made now."""
-        self._pass(now)
+        self._advance(now)
         return self._by_requests + self._by_time
 
-    def _pass(self, now: float) -> None:
+    def _advance(self, now: float) -> None:
         if self._at is not None and now > self._at:
             passed = now - self._at
             self._by_requests *= exp(-passed / FADES)

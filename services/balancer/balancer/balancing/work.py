@@ -20,7 +20,7 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from balancer.balancing.cost import MEMORY, Kind, Kinds
+from balancer.balancing.cost import MIN_WEIGHT, RequestKind, RequestKinds
 from balancer.balancing.request import RequestInfo
 
 PACE_MEMORY: Final = 0.01
@@ -59,7 +59,7 @@ class Job:
         "work",
     )
 
-    def __init__(self, work: Work, kind: Kind, expected: float) -> None:
+    def __init__(self, work: Work, kind: RequestKind, expected: float) -> None:
         self.work = work
         self.kind = kind
         self.expected = expected
@@ -210,7 +210,7 @@ class Work:
         if job.parked:
             job.kind.sample(service)
             return
-        costs.usual += MEMORY * (log(service) - self.pace_log + costs.typical - costs.usual)
+        costs.usual += MIN_WEIGHT * (log(service) - self.pace_log + costs.typical - costs.usual)
         if job.kind.count >= TRUSTED_KIND:
             self._samples += 1
             weight = max(1.0 / (self._samples + DOUBT), PACE_MEMORY)
@@ -350,7 +350,7 @@ class Costs:
     __slots__ = ("_endpoints", "_total", "epoch", "kinds", "typical", "usual", "workers")
 
     def __init__(self, key: str = "") -> None:
-        self.kinds = Kinds(key)
+        self.kinds = RequestKinds(key)
         self.workers = 1.0
         """How much a new endpoint is believed to work on at once: as much as the others."""
         self.epoch = 0

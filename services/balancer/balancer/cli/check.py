@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from balancer.balancing import strategies
-from balancer.balancing.cost import Kinds
+from balancer.balancing.cost import RequestKinds
 from balancer.settings import parse_backends_file
 from balancer.settings.kinds import ItemsError
 
@@ -30,7 +30,7 @@ def faults_at_start(settings: Settings) -> list[str]:
 def _strategy(settings: Settings) -> list[str]:
     try:
         strategies.load(settings.strategy, Random(), settings.hash_key)
-        Kinds(settings.cost_key or "")
+        RequestKinds(settings.cost_key or "")
     except ValueError as error:
         if str(error).startswith("cost key"):
             return [f"LB_COST_KEY={settings.cost_key}: {error}"]
