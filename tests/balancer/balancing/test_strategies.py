@@ -87,8 +87,8 @@ class Partial(Nearest):
     ("strategy", "complaint"),
     [
         (Worst, "though"),
-        (Careless, "who may not be chosen"),
-        (Lazy, "chose nobody"),
+        (Careless, "which is not eligible"),
+        (Lazy, "chose none"),
         (Fidgety, "score changed something"),
         (Stubborn, "though"),
         (Stale, "though"),

@@ -56,7 +56,7 @@ def check_strategy(
     `make` is its class, or whatever makes one from a random source. Raises AssertionError with the shortest history
     that breaks a promise; what the strategy itself raises passes through.
     """
-    # Imported here, for only who tests a strategy has it installed.
+    # Imported here: only people who test a strategy have it installed.
     from hypothesis import HealthCheck, Phase, errors, find, settings
     from hypothesis import strategies as draw
 
@@ -199,11 +199,11 @@ class _World:
         try:
             lease = self._pool.lease(request, self._now, excluded)
         except NoEndpoint:
-            _hold(not candidates, f"chose nobody, though {len(candidates)} may be chosen")
+            _hold(not candidates, f"chose none, though {len(candidates)} are eligible")
             return
         self._leases.append(lease)
         chosen = lease.endpoint
-        _hold(chosen in scores, f"chose {chosen}, who may not be chosen")
+        _hold(chosen in scores, f"chose {chosen}, which is not eligible")
         if self._promises.lowest_score:
             lowest = min(scores, key=lambda endpoint: scores[endpoint])
             limit = scores[lowest] + _CLOSE * abs(scores[lowest])

@@ -56,7 +56,7 @@ class ByLoad(Strategy):
         self._heap.push(entry)
 
     def removed(self, endpoint: Endpoint) -> None:
-        """`endpoint` is eligible no more."""
+        """`endpoint` is no longer eligible."""
         self._heap.remove(self._entries.pop(endpoint))
 
     def changed(self, endpoint: Endpoint) -> None:

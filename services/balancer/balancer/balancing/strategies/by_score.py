@@ -29,7 +29,7 @@ class ByScore(Strategy):
         self._endpoints[endpoint] = None
 
     def removed(self, endpoint: Endpoint) -> None:
-        """`endpoint` is eligible no more."""
+        """`endpoint` is no longer eligible."""
         del self._endpoints[endpoint]
 
     def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:

@@ -101,7 +101,7 @@ class ConsistentHash(Strategy):
         self._take(node)
 
     def removed(self, endpoint: Endpoint) -> None:
-        """`endpoint` is eligible no more."""
+        """`endpoint` is no longer eligible."""
         node = self._nodes[endpoint]
         node.active = False
         self._eligible -= 1

@@ -34,7 +34,7 @@ class Guarded(Strategy):
             self._failed("added", error)
 
     def removed(self, endpoint: Endpoint) -> None:
-        """`endpoint` is eligible no more."""
+        """`endpoint` is no longer eligible."""
         self.default.removed(endpoint)
         try:
             self.own.removed(endpoint)

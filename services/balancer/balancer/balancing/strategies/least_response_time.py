@@ -65,7 +65,7 @@ class LeastResponseTime(Strategy):
         self._enter(entry)
 
     def removed(self, endpoint: Endpoint) -> None:
-        """`endpoint` is eligible no more."""
+        """`endpoint` is no longer eligible."""
         self._exit(self._entries.pop(endpoint))
 
     def changed(self, endpoint: Endpoint) -> None:

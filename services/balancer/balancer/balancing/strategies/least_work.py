@@ -76,7 +76,7 @@ class LeastWork(Strategy):
         self._enter(_Place(endpoint, self._class(step, endpoint.weight)), step)
 
     def removed(self, endpoint: Endpoint) -> None:
-        """`endpoint` is eligible no more."""
+        """`endpoint` is no longer eligible."""
         place = self._places.pop(endpoint)
         self._exit(place)
 

@@ -27,7 +27,7 @@ class RandomOfTwo(Strategy):
         self._endpoints.append(endpoint)
 
     def removed(self, endpoint: Endpoint) -> None:
-        """`endpoint` is eligible no more."""
+        """`endpoint` is no longer eligible."""
         self._swap(self._places[endpoint], len(self._endpoints) - 1)
         self._endpoints.pop()
         del self._places[endpoint]

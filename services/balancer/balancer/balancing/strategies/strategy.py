@@ -44,7 +44,7 @@ class Strategy(Protocol):
         """`endpoint` has become eligible."""
 
     def removed(self, endpoint: Endpoint) -> None:
-        """`endpoint` is eligible no more."""
+        """`endpoint` is no longer eligible."""
 
     def changed(self, endpoint: Endpoint) -> None:
         """The load, latency, weight or order of an eligible endpoint has changed."""
