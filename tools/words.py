@@ -39,7 +39,7 @@ PLAIN = {
 """By pattern, what to write instead."""
 
 STRICT = {
-    r"told": "say who says it, and how: logs, sends, reports, passes",
+    r"told(?! ?[=.,:)\]}])": "say who says it, and how: logs, sends, reports, passes",
     r"tells?": "says, shows, reports, gives",
     r"whom": "name it: the client, the endpoint",
     r"came (of|to)": "the result of",
