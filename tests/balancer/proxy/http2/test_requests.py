@@ -322,6 +322,16 @@ async def test_more_streams_than_an_endpoint_allows_open_another_connection(star
         assert 3 <= len(endpoint.connections) <= 4
 
 
+async def test_calls_now_and_then_share_one_connection(start: Start) -> None:
+    """POSTs too, though they cannot be sent twice: one connection for each would pile up as long as they are kept."""
+    balancer = start(1, **H2C)
+    async with H2Endpoint(balancer.endpoints[0]) as endpoint, await H2Client.connect(balancer.port) as client:
+        for _ in range(3):
+            assert (await client.get("/", method="POST")).status == 200
+            await asyncio.sleep(0.7)  # longer than a connection of HTTP/1 is known fresh
+        assert len(endpoint.connections) == 1
+
+
 async def test_an_endpoint_that_speaks_no_http_2_is_a_bad_response(start: Start) -> None:
     balancer = start(1, **H2C)
     async with Endpoint(balancer.endpoints[0], answering(lambda _: "HTTP/1.1 400 Bad Request\r\n\r\n")) as endpoint:

@@ -26,8 +26,11 @@ NOISE: Final = 1000.0
 """Frames without use, more than useful ones, that a peer may send at once;"""
 NOISE_PER_SECOND: Final = 50.0
 """and those of each second on top."""
+SENT_PAYS: Final = 0.5
+"""What each piece of a frame that we send pays back: more than the two updates of windows for each frame of DATA."""
 RESET_NOISE: Final = 5.0
-"""A stream that is reset as soon as it is opened costs more than a ping: work was done for nothing."""
+"""A stream that is reset as soon as it is opened costs more than a ping: work was done for nothing. So does one that
+the peer makes us reset (CVE-2025-8671)."""
 SOON: Final = 0.1
 """Seconds."""
 MAX_FRAGMENTS: Final = 64
@@ -239,10 +242,17 @@ class Connection(Sending):
         """A frame came that is of no use by itself. Raises ConnectionFault when there are too many."""
         self._noise += weight
         if self._noise > NOISE:
-            self._noise = max(0.0, self._noise - (self.now - self._noise_at) * NOISE_PER_SECOND)
+            # Whom we send a lot opens windows and measures round trips as much.
+            paid = (self.now - self._noise_at) * NOISE_PER_SECOND + self.written * SENT_PAYS
+            self._noise = max(0.0, self._noise - paid)
             self._noise_at = self.now
+            self.written = 0
             if self._noise > NOISE:
                 raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "flood of frames")
+
+    def made_us_reset(self) -> None:
+        """The peer's own fault has ended a stream of its. Raises ConnectionFault when there are too many."""
+        self.noise(RESET_NOISE)
 
     def use(self) -> None:
         """Something useful was done: it pays for some noise."""
@@ -263,13 +273,16 @@ class Connection(Sending):
             self._data_for_none(number)
         elif stream.received:
             self.reset_for(stream, frames.STREAM_CLOSED, "DATA behind the end")
+            self.made_us_reset()
         else:
             end = flags & frames.END_STREAM != 0
             stream.room -= size
             if stream.room < 0:
                 self.reset_for(stream, frames.FLOW_CONTROL_ERROR, "window exceeded")
+                self.made_us_reset()
             elif stream.expected >= 0 and not self._as_expected(stream, len(payload), end):
                 self.refuse(stream, "body is not as long as Content-Length says")
+                self.made_us_reset()
             else:
                 self._pass_on(stream, payload, size, end)
         if self._taken > CONNECTION_WINDOW >> 1:
@@ -399,12 +412,14 @@ class Connection(Sending):
         if end:
             if stream.expected > 0:
                 self.refuse(stream, "body is not as long as Content-Length says")
+                self.made_us_reset()
                 return
             stream.received = True
         try:
             stream.headers_came(block, end)
         except Malformed as bad:
             self.refuse(stream, bad.fault)
+            self.made_us_reset()
             return
         if end and stream.sent_end and number in self.streams:
             self.forget(stream)
@@ -432,8 +447,10 @@ class Connection(Sending):
         stream.credit += size
         if size == 0:
             self.reset_for(stream, frames.PROTOCOL_ERROR, "window opened by nothing")
+            self.made_us_reset()
         elif self.peer_window + stream.credit > frames.MAX_WINDOW:
             self.reset_for(stream, frames.FLOW_CONTROL_ERROR, "window opened too far")
+            self.made_us_reset()
         else:
             self.opened(stream)
 
@@ -449,13 +466,16 @@ class Connection(Sending):
         self.noise(1.0 + len(payload) / 60)
         self._settled = True
         values = frames.settings_of(payload)
+        window = -1
         for key, value in values:
             if key == frames.INITIAL_WINDOW_SIZE:
-                self._windows_changed(value)
+                window = value  # of several the last: each would be a walk over all streams
             elif key == frames.MAX_FRAME_SIZE:
                 self.frame_size = min(value, 1 << 16)
             elif key == frames.HEADER_TABLE_SIZE:
                 self.encoder.resize(value)
+        if window >= 0:
+            self._windows_changed(window)
         self.write(frames.SETTINGS_ACK)
         self.settings_came(values)
 

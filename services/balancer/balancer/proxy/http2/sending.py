@@ -115,6 +115,7 @@ class Sending(Timed, Protocol):
         "send_window",
         "streams",
         "transport",
+        "written",
     )
 
     def __init__(self) -> None:
@@ -134,6 +135,8 @@ class Sending(Timed, Protocol):
         """Bytes of the longest frame that it takes."""
         self.full = False
         """Whether the kernel's buffer and ours are full: no DATA until they are emptier."""
+        self.written = 0
+        """Pieces of frames sent since somebody last counted: three for DATA and HEADERS, one for the small ones."""
         self._out: list[bytes] = []
         self._dirty = False
         self._blocked: dict[Stream, None] = {}
@@ -155,6 +158,7 @@ class Sending(Timed, Protocol):
         if not out:
             return
         self._out = []
+        self.written += len(out)
         transport = self.transport
         if transport is not None and not transport.is_closing():
             data = b"".join(out)

@@ -439,6 +439,7 @@ class ServerConnection(Connection, Leaving):
         except Malformed as bad:
             self.fault(bad.fault, frames.PROTOCOL_ERROR)
             self.reject(number, frames.PROTOCOL_ERROR)
+            self.made_us_reset()
             return
         except Refused as refused:
             self._refuse(stream, refused.error)

@@ -134,11 +134,12 @@ class Http2Upstreams(Upstreams):
         self._closed = False
 
     def take(self, endpoint: Endpoint, receiver: Receiver, idle_since: float) -> ClientStream | None:
+        # However long it has idled: an endpoint that closes an HTTP/2 connection says by GOAWAY what it has not begun.
         connections = self._connections.get(endpoint)
         if connections is None:
             return None
         for connection in connections:
-            if connection.has_room and (connection.streams or connection.idle_since >= idle_since):
+            if connection.has_room:
                 endpoint.stats.connections_reused += 1
                 return connection.open(receiver)
         return None
