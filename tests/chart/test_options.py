@@ -329,3 +329,45 @@ def test_the_notes_give_the_next_command(
     notes = said.partition("NOTES:")[2]
     assert command in notes
     assert f"helm upgrade {release} charts/lb" in notes
+
+
+def rights(rendered: Any, kind: str) -> dict[str, set[str]]:
+    """Verbs by resource of the only role of a kind, beside the one for LB_DISCOVERY."""
+    (role,) = [found for name, found in rendered.all(kind).items() if "gateway" in name]
+    return {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+
+
+def test_without_gateways_there_are_no_rights_in_the_whole_cluster(render: Any) -> None:
+    rendered = render()
+    assert not rendered.all("ClusterRole")
+    assert not rendered.all("GatewayClass")
+    assert "LB_GATEWAY_CLASS" not in rendered.env()
+
+
+def test_gateways_get_a_class_and_the_rights_to_read_what_they_refer_to(render: Any) -> None:
+    rendered = render("--set", "gateway.enabled=true,gateway.className=edge", namespace="lb")
+    assert rendered.env()["LB_GATEWAY_CLASS"] == "edge"
+    assert rendered.env()["LB_OWN_SERVICE"] == "lb"
+    assert rendered.one("GatewayClass", "edge")["spec"]["controllerName"] == "lb/edge"
+    wide = rights(rendered, "ClusterRole")
+    read = {"get", "list", "watch"}
+    for resource in (
+        "gateways",
+        "httproutes",
+        "referencegrants",
+        "services",
+        "endpointslices",
+        "namespaces",
+        "secrets",
+    ):
+        assert wide[resource] == read
+    for resource in ("gateways/status", "httproutes/status", "gatewayclasses/status", "loadbalancingpolicies/status"):
+        assert wide[resource] == {"patch"}
+    here = rights(rendered, "Role")
+    assert here == {"services": {"create", "patch", "delete"}, "leases": {"get", "create", "update"}}
+    (binding,) = rendered.all("ClusterRoleBinding").values()
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "lb", "namespace": "lb"}]
+
+
+def test_gateways_need_http(refusal: Any) -> None:
+    assert "Gateways need http" in refusal("--set", "gateway.enabled=true,balancer.settings.mode=tcp")

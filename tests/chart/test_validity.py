@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
-CUSTOM = "HTTPRoute,ServiceMonitor,PrometheusRule"
+CUSTOM = "HTTPRoute,GatewayClass,CustomResourceDefinition,ServiceMonitor,PrometheusRule"
 """Kinds whose schemas their own projects have."""
 
 EVERYTHING = {
@@ -63,6 +63,7 @@ CASES = {
         "networkPolicy": {"enabled": True},
     },
     "tcp": {"balancer": {"settings": {"mode": "tcp"}}, "ingress": {"enabled": True}},
+    "gateways": {"pi": {"enabled": False}, "gateway": {"enabled": True}, "networkPolicy": {"enabled": True}},
 }
 
 cases = pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())

@@ -125,14 +125,14 @@ class Balancer(Subscriber):
             if settings.tls_cert and settings.tls_key
             else None
         )
-        self._gateways: Gateways | None = None
-        self._control: GatewayControl | None = None
+        self.gateways: Gateways | None = None
+        self.control: GatewayControl | None = None
         if settings.gateway_class is not None and isinstance(self._proxy, HttpProxy):
             # Imported only here: who does not ask for Gateways pays nothing for them.
             from balancer import gateways
 
-            self._gateways = gateways.Gateways(settings, context, self._new_fleet, self._proxy.cluster, self._tracer)
-            self._control = gateways.control(self._gateways, settings.gateway_class, self.replica, self._random)
+            self.gateways = gateways.Gateways(settings, context, self._new_fleet, self._proxy.cluster, self._tracer)
+            self.control = gateways.control(self.gateways, settings.gateway_class, self.replica, self._random)
         self._discovery = discovery.create(settings, self._counters.discovery_events, self._clock)
         self._peers = self._make_peers() if settings.peers else None
         self._admin = Admin(
@@ -143,7 +143,8 @@ class Balancer(Subscriber):
             discovery=self._discovery.status,
             proxy=self,
             switch_strategy=self.switch_strategy,
-            others=self._gateways.pools if self._gateways is not None else tuple,
+            others=self.gateways.pools if self.gateways is not None else tuple,
+            planned=self.control.ready.is_set if self.control is not None else lambda: True,
             peers=self._peers,
         )
         self._leaving = asyncio.Event()
@@ -166,8 +167,8 @@ class Balancer(Subscriber):
             work.append(Probes(self._pool, self._settings, self._clock, self._random).run())
         if self._certificate:
             work.append(self._reload())
-        if self._control is not None:
-            work.append(self._control.run())
+        if self.control is not None:
+            work.append(self.control.run())
         if self._peers is not None:
             work.append(self._peers.run())
         self._tasks = [loop.create_task(self._supervise(job)) for job in work]
@@ -197,19 +198,19 @@ class Balancer(Subscriber):
         if self.crashed:  # Without its clock, nothing here ends in time: leave at once, and be started anew.
             return
         self._proxy.drain()
-        if self._gateways is not None:
-            self._gateways.drain()
+        if self.gateways is not None:
+            self.gateways.drain()
         log.info("draining", delay=self._settings.drain_delay, timeout=self._settings.drain_timeout)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), self._settings.drain_delay)
         self._proxy.stop_listening()
-        if self._gateways is not None:
-            self._gateways.stop_listening()
+        if self.gateways is not None:
+            self.gateways.stop_listening()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_closed(), self._settings.drain_timeout)
         cut = self._proxy.cut()
-        if self._gateways is not None:
-            cut += self._gateways.cut()
+        if self.gateways is not None:
+            cut += self.gateways.cut()
         self._counters.drained_cut += cut
         if cut:
             log.warning("cut at the end of LB_DRAIN_TIMEOUT", requests=cut)
@@ -218,10 +219,10 @@ class Balancer(Subscriber):
         """End every task and close every port."""
         await self._end_tasks()
         self._proxy.close()
-        if self._gateways is not None:
-            self._gateways.close()
-        if self._control is not None:
-            await self._control.close()
+        if self.gateways is not None:
+            self.gateways.close()
+        if self.control is not None:
+            await self.control.close()
         self._poller.stop()
         await self._admin.stop()
         if self._tracer is not None:
@@ -231,8 +232,8 @@ class Balancer(Subscriber):
 
     async def _all_closed(self) -> None:
         await self._proxy.all_closed()
-        if self._gateways is not None:
-            await self._gateways.all_closed()
+        if self.gateways is not None:
+            await self.gateways.all_closed()
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:
@@ -267,8 +268,8 @@ class Balancer(Subscriber):
             self._wheel.advance(now)
             self._pool.tick(now)
             self._heap.tick(now)
-            if self._gateways is not None:
-                for pool in self._gateways.pools():
+            if self.gateways is not None:
+                for pool in self.gateways.pools():
                     pool.tick(now)
 
     async def _reload(self) -> None:
@@ -288,8 +289,8 @@ class Balancer(Subscriber):
         """
         self._pool.use(self._strategy(name), name, self._clock())
         self._strategy_name = name
-        if self._gateways is not None:
-            self._gateways.use(name, self._random)
+        if self.gateways is not None:
+            self.gateways.use(name, self._random)
 
     def _new_pool(self, cluster: str, settings: Settings, name: str) -> Pool:
         """A pool by `settings` and the strategy `name`; all pools tell of their decisions in one log."""
@@ -341,8 +342,8 @@ class Balancer(Subscriber):
 
     def idle_connections(self, endpoint: Endpoint) -> int:
         """Unused connections kept open to `endpoint`."""
-        if self._gateways is not None and endpoint.cluster != DEFAULT_CLUSTER:
-            return self._gateways.idle_connections(endpoint)
+        if self.gateways is not None and endpoint.cluster != DEFAULT_CLUSTER:
+            return self.gateways.idle_connections(endpoint)
         return self._proxy.idle_connections(endpoint)
 
 

@@ -22,7 +22,7 @@ from balancer.balancing.strategies import load
 from balancer.discovery.gateway.backends import H2C, HTTP1, ClusterSpec
 from balancer.discovery.gateway.control import Config, GatewayControl
 from balancer.discovery.gateway.objects import Secret
-from balancer.discovery.gateway.plan import PortPlan
+from balancer.discovery.gateway.result import PortPlan
 from balancer.proxy.cluster import Cluster, Policy
 from balancer.proxy.http import HttpProxy
 from balancer.proxy.routes import SiteRouter
@@ -122,7 +122,8 @@ class Gateways:
         self.fleets: dict[str, Fleet] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._draining = False
-        self._clusters: dict[str, Cluster] = {}
+        self._clusters: dict[str, Cluster] | None = None
+        """By name, for the ports; None: they have changed since the ports were told."""
 
     # As a plan asks (discovery.gateway.control.Applies).
 
@@ -141,14 +142,13 @@ class Gateways:
             if before is not None:
                 self._retire(before)
             log.info("cluster added", cluster=spec.name)
-        self._clusters = {name: fleet.cluster for name, fleet in self.fleets.items()}
+        self._clusters = None
 
     def remove_clusters(self, names: Sequence[str]) -> None:
         """No route leads to these any more."""
         for name in names:
             self._retire(self.fleets.pop(name))
             log.info("cluster removed", cluster=name)
-        self._clusters = {name: fleet.cluster for name, fleet in self.fleets.items()}
 
     def endpoints(self, cluster: str, snapshot: Snapshot) -> None:
         """All endpoints of a cluster."""
@@ -161,6 +161,8 @@ class Gateways:
         """Listen at these ports, and by these rules, and at no others."""
         if self._draining:
             return
+        if self._clusters is None:
+            self._clusters = {name: fleet.cluster for name, fleet in self.fleets.items()}
         for ours in [ours for ours, port in self.ports.items() if ours not in ports or not port.serves(ports[ours])]:
             self._close(ours)
         for ours, plan in ports.items():

@@ -35,6 +35,21 @@ async def test_is_ready_from_the_first_snapshot_until_sigterm(make_world: MakeWo
         assert not world.admin.ready
 
 
+async def test_is_not_ready_before_the_gateways_are_listened_for(make_world: MakeWorld) -> None:
+    world = await make_world()
+    world.planned = False
+    world.fleet("pi-a")
+    async with aiohttp.ClientSession(world.url) as client:
+        async with client.get("/readyz") as response:
+            said = await response.json()
+            assert (response.status, said["status"]) == (503, "waiting for the first plan of the Gateways")
+            assert "Gateways" in said["notes"][0]
+        assert not world.admin.ready
+        world.planned = True
+        async with client.get("/readyz") as response:
+            assert response.status == 200
+
+
 @pytest.mark.parametrize(
     ("fleet", "error", "words"),
     [

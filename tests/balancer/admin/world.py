@@ -53,6 +53,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.random = Random(7)
+        self.planned = True
+        """Whether the Gateways' first plan is in force."""
         self.pool = Pool(
             self.strategy(self.settings.strategy), self.settings.strategy, Policy(eject_after=3), self.random
         )
@@ -64,6 +66,7 @@ class World:
             discovery=self.discovery,
             proxy=self.proxy,
             switch_strategy=self.switch,
+            planned=lambda: self.planned,
         )
         self.admin.phase = Phase.SERVING
         self.url = ""

@@ -12,10 +12,11 @@ from balancer.proxy.cluster import Cluster, Policy
 from balancer.proxy.interfaces import Upstreams
 from balancer.proxy.messages import HTTP_1_1, RequestFields, RequestHead, ResponseHead
 from balancer.proxy.routes import SiteRouter, host_of
+from balancer.routing.candidates import Entry
 from balancer.routing.match import EXACT, Match
 from balancer.routing.rule import Backend, Edits, PathChange, Redirect, Rule
 from balancer.routing.site import Site
-from balancer.routing.table import Entry, Table
+from balancer.routing.table import Table
 from balancer.settings import Settings
 
 

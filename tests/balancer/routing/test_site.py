@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from balancer.routing.candidates import Entry
 from balancer.routing.match import Asked, Match
 from balancer.routing.rule import Rule
 from balancer.routing.site import Site
-from balancer.routing.table import Entry, Table
+from balancer.routing.table import Table
 
 
 def one(name: str, path: bytes = b"/") -> Table:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from balancer.routing.candidates import Entry
 from balancer.routing.match import EXACT, PATTERN, PREFIX, Asked, Match, Wanted, host_matches
 from balancer.routing.rule import Backend, Rule
-from balancer.routing.table import Entry, Table, in_order
+from balancer.routing.table import Table, in_order
 
 HOSTS = ["", "a.com", "b.a.com", "c.b.a.com", "*.a.com", "*.b.a.com", "*.com"]
 PATHS = ["/", "/v1", "/v2", "/v2example", "/v2/", "/v2/x", "/v2/x/y", "//", "/v2//x", ""]
@@ -37,9 +38,11 @@ entries = st.lists(
         rule=st.builds(Rule, st.just("r")),
         age=st.sampled_from(["2026-01-01", "2026-01-02"]),
         name=st.sampled_from(["ns/a", "ns/b"]),
-        place=st.integers(0, 3),
+        place=st.integers(0, 30),
     ),
     max_size=40,
+    # Only matches of one rule are alike in all of these.
+    unique_by=lambda each: (each.age, each.name, each.place),
 )
 fields = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=4)
 asked = st.builds(
@@ -69,6 +72,23 @@ def test_the_table_finds_what_a_scan_finds(rules: list[Entry], requests: list[As
     table = Table(rules)
     for request in requests:
         assert table.route(request) is scan(rules, request)
+
+
+@settings(max_examples=200, deadline=None)
+@given(entries, st.lists(st.tuples(st.booleans(), st.booleans()), min_size=40, max_size=40), st.lists(asked))
+def test_a_table_made_of_another_is_as_one_made_anew(
+    rules: list[Entry], present: list[tuple[bool, bool]], requests: list[Asked]
+) -> None:
+    before = [entry for entry, (was, _) in zip(rules, present, strict=False) if was]
+    after = [entry for entry, (_, stays) in zip(rules, present, strict=False) if stays]
+    old = Table(before)
+    gone, come = [entry for entry in before if entry not in after], [entry for entry in after if entry not in before]
+    *steps, new = old.changing(gone, come)
+    assert not any(steps)
+    assert new is not None
+    for request in requests:
+        assert new.route(request) is scan(after, request)
+        assert old.route(request) is scan(before, request)
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,12 @@ class Admin:
         proxy: ProxyStatus,
         switch_strategy: Callable[[str], None],
         others: Callable[[], Iterable[Pool]] = tuple,
+        planned: Callable[[], bool] = lambda: True,
         peers: PeersStatus | None = None,
     ) -> None:
-        """`others` are the pools of the clusters that routes lead to."""
+        """`others` are the pools of the clusters that routes lead to; `planned` says whether routes have been read."""
         self._running = Running(
-            settings, pool, counters, clock, discovery, proxy, switch_strategy, peers, others=others
+            settings, pool, counters, clock, discovery, proxy, switch_strategy, peers, others=others, planned=planned
         )
         self.phase = Phase.STARTING
         """The app moves it on: /readyz answers 200 only while serving."""

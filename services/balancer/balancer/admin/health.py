@@ -28,17 +28,19 @@ async def healthz(_request: web.Request) -> web.Response:
 def readiness(running: Running, phase: Phase) -> tuple[int, dict[str, object]]:
     """The status and body of /readyz: 200 from when the ports listen and a snapshot can be served until SIGTERM.
 
-    A start that finds no such Service or port is not ready, so that a rollout stops at it. Later an empty fleet or a
-    stale discovery is a detail in the body and no failure: this replica would then do no better by being taken out, and
-    taking all of them out would turn a fault of the discovery into an outage.
+    A start that finds no such Service or port is not ready, so that a rollout stops at it; nor is one that has not yet
+    read the Gateways that it is to serve. Later an empty fleet or a stale discovery is a detail in the body and no
+    failure: this replica would then do no better by being taken out, and taking all of them out would turn a fault of
+    the discovery into an outage.
     """
     now, discovery = running.clock(), running.discovery
     endpoints = list(running.pool.endpoints)
     eligible = sum(endpoint.eligible for endpoint in endpoints)
-    waiting = phase is Phase.SERVING and discovery.fresh_at is None
-    ready = phase is Phase.SERVING and not waiting
+    serving = phase is Phase.SERVING
+    waits = "snapshot" if discovery.fresh_at is None else "" if running.planned() else "plan of the Gateways"
+    ready = serving and not waits
     return 200 if ready else 503, {
-        "status": "waiting for the first snapshot" if waiting else phase.value,
+        "status": f"waiting for the first {waits}" if serving and waits else phase.value,
         "notes": _notes(running, phase, len(endpoints), eligible),
         "endpoints": {"total": len(endpoints), "eligible": eligible},
         "discovery": {
@@ -55,6 +57,8 @@ def _notes(running: Running, phase: Phase, total: int, eligible: int) -> list[st
     notes = []
     if phase is Phase.DRAINING:
         notes.append("Stopping: requests are served on through LB_DRAIN_DELAY and those in flight finished.")
+    if not running.planned():
+        notes.append("The Gateways, routes and Services of the cluster have not all been read yet: see the log.")
     if running.discovery.fresh_at is None:
         notes.append("Discovery has not yet told a set of endpoints that could be served: see its error.")
     elif total == 0:

@@ -1,7 +1,7 @@
 """The router of a Gateway's port: rules by the request's head, and what a rule changes, worked out once for each head.
 
 A client repeats its heads, and one that repeats is one object: what was found for it is kept there, so that all but the
-first of them cost one comparison. A new set of rules is a new Site, which no memo was made for.
+first of them cost one comparison. A new set of rules is a new Era, which no memo was made for.
 """
 
 from __future__ import annotations
@@ -19,13 +19,23 @@ from balancer.routing.site import Site
 _NOWHERE: Final = Rule("")
 
 
+class _Era:
+    """The time in which rules and clusters stay the same."""
+
+    __slots__ = ("clusters", "site")
+
+    def __init__(self, site: Site, clusters: Mapping[str, Cluster]) -> None:
+        self.site = site
+        self.clusters = clusters
+
+
 class _Memo:
     """What was found for one head."""
 
-    __slots__ = ("one", "routed", "rule", "site")
+    __slots__ = ("era", "one", "routed", "rule")
 
-    def __init__(self, site: Site, rule: Rule) -> None:
-        self.site = site
+    def __init__(self, era: _Era, rule: Rule) -> None:
+        self.era = era
         self.rule = rule
         self.one: Routed | None = None
         """Where there is only one way."""
@@ -35,23 +45,22 @@ class _Memo:
 class SiteRouter(Router):
     """Routes by the rules of a site, which may be replaced at any time."""
 
-    __slots__ = ("_clusters", "_port", "_site")
+    __slots__ = ("_era", "_port")
 
     def __init__(self, nowhere: Cluster, port: int) -> None:
         """`nowhere` is the cluster of what goes to none; `port` the Gateway's, for redirects."""
         super().__init__(nowhere)
         self._port = port
-        self._site = Site({})
-        self._clusters: Mapping[str, Cluster] = {}
+        self._era = _Era(Site({}), {})
 
     def use(self, site: Site, clusters: Mapping[str, Cluster]) -> None:
-        """Route by these rules from now on, to clusters by name."""
-        self._site = site
-        self._clusters = clusters
+        """Route by these rules from now on, to clusters by name; neither changes while it is in use."""
+        if site is not self._era.site or clusters is not self._era.clusters:
+            self._era = _Era(site, clusters)
 
     def route(self, head: RequestHead) -> Routed:
         memo = head.routes
-        if not isinstance(memo, _Memo) or memo.site is not self._site:
+        if not isinstance(memo, _Memo) or memo.era is not self._era:
             memo = head.routes = self._find(head)
         if memo.one is not None:
             return memo.one
@@ -67,8 +76,8 @@ class SiteRouter(Router):
         path, _, query = head.target.partition(b"?")
         fields = [(name.lower(), value) for name, value in head.fields.received]
         asked = Asked(host_of(head.authority).lower(), path, head.method.encode(), query, fields)
-        rule = self._site.route(asked)
-        memo = _Memo(self._site, rule or _NOWHERE)
+        rule = self._era.site.route(asked)
+        memo = _Memo(self._era, rule or _NOWHERE)
         if rule is None:
             memo.one = self._answer(_NOWHERE, NO_ROUTE)
         elif rule.redirect is not None:
@@ -90,7 +99,7 @@ class SiteRouter(Router):
         return routed
 
     def _to(self, head: RequestHead, rule: Rule, backend: Backend) -> Routed:
-        cluster = self._clusters.get(backend.cluster)
+        cluster = self._era.clusters.get(backend.cluster)
         if cluster is None:
             return self._answer(rule, NO_BACKEND)
         routed = Routed(cluster, rule.name)

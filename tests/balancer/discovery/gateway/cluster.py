@@ -7,8 +7,9 @@ from typing import Any
 
 from balancer.discovery.gateway import objects
 from balancer.discovery.gateway.objects import Json, Secret
-from balancer.discovery.gateway.plan import Context, Plan, plan
+from balancer.discovery.gateway.plan import plan
 from balancer.discovery.gateway.policies import load_balancing_policy
+from balancer.discovery.gateway.result import Context, Plan
 from balancer.discovery.gateway.world import World
 
 CONTROLLER = "lb/lb"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,14 +42,47 @@ class Unresolved(Exception):
         self.reason = reason
 
 
-def resolve(world: World, namespace: str, ref: Ref, protocols: frozenset[str]) -> ClusterSpec:
-    """The cluster that an HTTPRoute in `namespace` refers to; `protocols`: those that we speak. Raises Unresolved."""
+Outcome = tuple[ClusterSpec | None, str, str]
+"""What a reference leads to; where it leads nowhere, the reason and the words."""
+
+Asked = tuple[str, str, Ref]
+"""The kind and namespace of the object that refers, and its reference."""
+
+
+class Resolver:
+    """Follows references in one world, each only once."""
+
+    def __init__(self, world: World, protocols: frozenset[str]) -> None:
+        """`protocols` are those that we speak to endpoints."""
+        self._world = world
+        self._protocols = protocols
+        self._known: dict[Asked, Outcome] = {}
+
+    def outcome(self, kind: str, namespace: str, ref: Ref) -> Outcome:
+        """The cluster that an object of a kind of route in `namespace` refers to, or why there is none."""
+        asked = kind, namespace, ref
+        found = self._known.get(asked)
+        if found is None:
+            try:
+                found = resolve(self._world, kind, namespace, ref, self._protocols), "", ""
+            except Unresolved as problem:
+                found = None, problem.reason, str(problem)
+            self._known[asked] = found
+        return found
+
+    def still(self, outcomes: Mapping[Asked, Outcome]) -> bool:
+        """Whether these references lead where they led before."""
+        return all(self.outcome(*asked) == before for asked, before in outcomes.items())
+
+
+def resolve(world: World, kind: str, namespace: str, ref: Ref, protocols: frozenset[str]) -> ClusterSpec:
+    """The cluster that a route in `namespace` refers to; `protocols`: those that we speak. Raises Unresolved."""
     if (ref.group, ref.kind) != ("", "Service"):
-        kind = f"{ref.kind} of group {ref.group or 'core'}"
-        raise Unresolved("InvalidKind", f"A backend is a Service, and not a {kind}.")
+        other = f"{ref.kind} of group {ref.group or 'core'}"
+        raise Unresolved("InvalidKind", f"A backend is a Service, and not a {other}.")
     name = f"Service {ref.namespace}/{ref.name}"
-    if not world.may_refer(GROUP, "HTTPRoute", namespace, ref):
-        words = f"No ReferenceGrant in {ref.namespace} lets HTTPRoutes of {namespace} refer to {name}."
+    if not world.may_refer(GROUP, kind, namespace, ref):
+        words = f"No ReferenceGrant in {ref.namespace} lets {kind}s of {namespace} refer to {name}."
         raise Unresolved("RefNotPermitted", words)
     service = world.services.get((ref.namespace, ref.name))
     if service is None:

@@ -24,10 +24,12 @@ from balancer.discovery.gateway.api import ClusterApi
 from balancer.discovery.gateway.backends import ClusterSpec
 from balancer.discovery.gateway.lease import Leadership
 from balancer.discovery.gateway.listeners import Usable
+from balancer.discovery.gateway.memory import Memory
 from balancer.discovery.gateway.objects import GROUP, Json, Key
-from balancer.discovery.gateway.plan import Context, Plan, PortPlan, steps_to_plan
+from balancer.discovery.gateway.plan import steps_to_plan
 from balancer.discovery.gateway.policies import GROUP as POLICY_GROUP
 from balancer.discovery.gateway.policies import PLURAL, load_balancing_policy
+from balancer.discovery.gateway.result import Context, Plan, PortPlan
 from balancer.discovery.gateway.secrets import wanted_secrets
 from balancer.discovery.gateway.watch import Watcher
 from balancer.discovery.gateway.world import World
@@ -35,6 +37,8 @@ from balancer.discovery.gateway.writer import Writer
 
 BREATH: Final = 0.004
 """Seconds of planning without a pause for the requests."""
+AT_ONCE: Final = 8
+"""Clusters that are made without one."""
 MERGE: Final = 0.02
 """Seconds between two plans: changes that come together make one."""
 
@@ -97,6 +101,7 @@ class GatewayControl:
         self._secrets: dict[Key, tuple[Watcher[objects.Secret], asyncio.Task[None]]] = {}
         self._clusters: dict[str, ClusterSpec] = {}
         self._clusters_of: dict[Key, set[str]] = {}
+        self._memory = Memory()
         lease = f"lb-gateway-{config.gateway_class}"
         self._leadership = Leadership(self._api, lease, config.identity, clock, self._dirty.set)
         self._writer = Writer(self._api, lambda: self._leadership.leads, self._dirty.set)
@@ -176,7 +181,8 @@ class GatewayControl:
     async def _planned(self, world: World) -> Plan:
         config = self._config
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        steps = steps_to_plan(world, Context(config.usable, config.protocols, config.features, config.front, now))
+        context = Context(config.usable, config.protocols, config.features, config.front, now)
+        steps = steps_to_plan(world, context, self._memory)
         paused = perf_counter()
         while True:
             try:
@@ -191,17 +197,22 @@ class GatewayControl:
     async def _apply(self, plan: Plan) -> None:
         """Clusters before the routes that lead there, and gone after them."""
         known, wanted = self._clusters, plan.clusters
-        changed = [name for name, spec in wanted.items() if known.get(name) != spec]
-        self._applies.add_clusters([wanted[name] for name in changed])
-        self._clusters = {**known, **wanted}
-        self._index()
-        for name in changed:
-            self._tell_endpoints(self._clusters[name])
-        await self._applies.listen(plan.ports)
+        changed = [spec for name, spec in wanted.items() if known.get(name) is not spec and known.get(name) != spec]
         gone = [name for name in known if name not in wanted]
-        self._clusters = dict(wanted)
-        self._index()
-        self._applies.remove_clusters(gone)
+        if changed or gone:
+            self._clusters = {**known, **wanted}
+            self._index()
+        for start in range(0, len(changed), AT_ONCE):
+            several = changed[start : start + AT_ONCE]
+            self._applies.add_clusters(several)
+            for spec in several:
+                self._tell_endpoints(spec)
+            await asyncio.sleep(0)
+        await self._applies.listen(plan.ports)
+        if gone:
+            self._clusters = dict(wanted)
+            self._index()
+            self._applies.remove_clusters(gone)
 
     def _index(self) -> None:
         self._clusters_of = {}

@@ -33,7 +33,6 @@ class Checked:
     conflicted: Condition = NO_CONFLICTS
     resolved: Condition = RESOLVED
     certificates: list[Secret] = field(default_factory=list)
-    attached: int = 0
 
     @property
     def serves(self) -> bool:

@@ -9,7 +9,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 Json = Mapping[str, Any]
 Key = tuple[str, str]
@@ -38,6 +38,16 @@ class Meta:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Stated(Protocol):
+    """An object that has a status."""
+
+    @property
+    def meta(self) -> Meta: ...
+
+    @property
+    def status(self) -> Json: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from balancer.discovery.gateway.backends import ClusterSpec, Unresolved, resolve
+from balancer.discovery.gateway.backends import Asked, ClusterSpec, Outcome, Resolver, Unresolved
 from balancer.discovery.gateway.objects import HttpRoute, Json, ref
 from balancer.discovery.gateway.patterns import check_pattern
-from balancer.discovery.gateway.world import World
 from balancer.routing.match import EXACT, PATTERN, PREFIX, Match, Wanted
 from balancer.routing.rule import Backend, Edits, Mirror, PathChange, Redirect, Rule
 
@@ -39,16 +38,18 @@ class Translated:
     """The first reference that could not be followed."""
     dropped: list[str] = field(default_factory=list)
     """Why each rule that is not taken is not."""
+    outcomes: dict[Asked, Outcome] = field(default_factory=dict)
+    """Every reference that was followed: while they lead there, this is what the route means."""
 
 
-def translate(world: World, route: HttpRoute, protocols: frozenset[str]) -> Translated:
-    """All rules of a route; `protocols` are those that we speak to endpoints."""
+def translate(resolver: Resolver, route: HttpRoute) -> Translated:
+    """All rules of a route."""
     result = Translated()
     nothing: Json = {}
     for place, item in enumerate(route.rules):
         try:
             matches = [_match(each) for each in item.get("matches") or [nothing]]
-            rule = _rule(world, route, item, matches, protocols, result)
+            rule = _rule(resolver, route, item, matches, result)
         except Unsupported as problem:
             result.dropped.append(f"rule {item.get('name') or place}: {problem}")
         else:
@@ -56,23 +57,16 @@ def translate(world: World, route: HttpRoute, protocols: frozenset[str]) -> Tran
     return result
 
 
-def _rule(
-    world: World,
-    route: HttpRoute,
-    item: Json,
-    matches: Sequence[Match],
-    protocols: frozenset[str],
-    result: Translated,
-) -> Rule:
+def _rule(resolver: Resolver, route: HttpRoute, item: Json, matches: Sequence[Match], result: Translated) -> Rule:
     prefix = matches[0].path
-    filters = _Filters(world, route, protocols, result, prefix).take(item.get("filters") or ())
+    filters = _Filters(resolver, route, result, prefix).take(item.get("filters") or ())
     backends = []
     for each in item.get("backendRefs") or ():
-        own = _Filters(world, route, protocols, result, prefix).take(each.get("filters") or ())
+        own = _Filters(resolver, route, result, prefix).take(each.get("filters") or ())
         if own.redirect or own.path or own.host or own.mirrors:
             raise Unsupported("a backend's own filters can only change header fields")
         weight = each.get("weight", 1)
-        backends.append(Backend(_cluster(world, route, each, protocols, result), weight, own.request, own.response))
+        backends.append(Backend(_cluster(resolver, route, each, result), weight, own.request, own.response))
     for name in ("sessionPersistence", "retry"):
         if item.get(name):
             raise Unsupported(f"{name} is not supported")
@@ -91,11 +85,11 @@ def _rule(
     )
 
 
-def _cluster(world: World, route: HttpRoute, item: Json, protocols: frozenset[str], result: Translated) -> str:
-    try:
-        spec = resolve(world, route.meta.namespace, ref(item, route.meta.namespace, "", "Service"), protocols)
-    except Unresolved as problem:
-        result.unresolved = result.unresolved or problem
+def _cluster(resolver: Resolver, route: HttpRoute, item: Json, result: Translated) -> str:
+    asked = route.meta.kind, route.meta.namespace, ref(item, route.meta.namespace, "", "Service")
+    spec, reason, words = result.outcomes[asked] = resolver.outcome(*asked)
+    if spec is None:
+        result.unresolved = result.unresolved or Unresolved(reason, words)
         return UNKNOWN
     result.clusters.add(spec)
     return spec.name
@@ -104,10 +98,8 @@ def _cluster(world: World, route: HttpRoute, item: Json, protocols: frozenset[st
 class _Filters:
     """The filters of one rule, or of one backend, one after the other."""
 
-    def __init__(
-        self, world: World, route: HttpRoute, protocols: frozenset[str], result: Translated, prefix: bytes
-    ) -> None:
-        self._context = world, route, protocols, result
+    def __init__(self, resolver: Resolver, route: HttpRoute, result: Translated, prefix: bytes) -> None:
+        self._context = resolver, route, result
         self._prefix = prefix
         self.request: Edits | None = None
         self.response: Edits | None = None

@@ -15,9 +15,9 @@ import structlog
 from balancer.discovery.gateway.addresses import ServiceWrite
 from balancer.discovery.gateway.api import CONFLICT, MISSING, ClusterApi, Refused
 from balancer.discovery.gateway.objects import GROUP, Json
-from balancer.discovery.gateway.plan import Plan, StatusWrite
 from balancer.discovery.gateway.policies import GROUP as POLICY_GROUP
 from balancer.discovery.gateway.policies import PLURAL
+from balancer.discovery.gateway.result import Plan, StatusWrite
 from balancer.discovery.kubeapi import ApiError
 
 AT_ONCE: Final = 8

@@ -1,0 +1,93 @@
+"""What a plan is: listeners and clusters for the data plane, statuses and Services for the API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from balancer.discovery.gateway.addresses import ServiceWrite
+from balancer.discovery.gateway.backends import ClusterSpec
+from balancer.discovery.gateway.listeners import Checked, Usable
+from balancer.discovery.gateway.objects import Gateway, Json, Key, Secret, Stated
+from balancer.routing.candidates import Entry
+from balancer.routing.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a plan depends on beside the world."""
+
+    usable: Usable
+    protocols: frozenset[str]
+    """Those that we speak to endpoints."""
+    features: Sequence[str]
+    """What the GatewayClass's status claims, by name."""
+    front: str
+    """The release's own Service, in our namespace: those of Gateways are made like it."""
+    now: str
+    """RFC 3339."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortPlan:
+    """One port of one Gateway."""
+
+    gateway: str
+    port: int
+    """The Gateway's."""
+    ours: int
+    """Where we listen for it."""
+    tls: bool
+    certificates: Sequence[tuple[str, Sequence[Secret]]]
+    """By a listener's host name (empty: every one), the first listener first."""
+    site: Site
+
+
+@dataclass(frozen=True, slots=True)
+class StatusWrite:
+    """The status of an object, which is not what it should be."""
+
+    kind: str
+    key: Key
+    version: str
+    """Of the object that the status was made for: a write that comes too late is refused, and made again."""
+    status: Json
+
+
+@dataclass(slots=True)
+class Plan:
+    """What follows from a world."""
+
+    ports: dict[int, PortPlan] = field(default_factory=dict)
+    clusters: dict[str, ClusterSpec] = field(default_factory=dict)
+    statuses: list[StatusWrite] = field(default_factory=list)
+    services: list[ServiceWrite] = field(default_factory=list)
+    obsolete: list[str] = field(default_factory=list)
+    routes: int = 0
+    """How many are attached to one of our Gateways."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """A Gateway on the way."""
+
+    gateway: Gateway
+    listeners: list[Checked]
+    parts: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
+    """By listener and route."""
+    attached: dict[str, set[str]] = field(default_factory=dict)
+    """By listener, the routes that it has."""
+
+
+def note(result: Plan, found: Stated, status: Json) -> None:
+    """Have a status written that is not what it should be."""
+    write = status_write(found, status)
+    if write is not None:
+        result.statuses.append(write)
+
+
+def status_write(found: Stated, status: Json) -> StatusWrite | None:
+    """How to make a status what it should be; None where it is. What others have put beside ours stays as it is."""
+    if any(found.status.get(name) != value for name, value in status.items()):
+        return StatusWrite(found.meta.kind, found.meta.key, found.meta.version, status)
+    return None

@@ -1,0 +1,127 @@
+"""Routes taken into the drafts of their Gateways, and what their statuses say of it.
+
+A route that is what it was, in a world where it means what it meant, is not looked at again: among ten thousand, a
+change of one costs what that one costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from balancer.discovery.gateway.attachment import attach, parents
+from balancer.discovery.gateway.backends import Resolver
+from balancer.discovery.gateway.conditions import Condition, merged
+from balancer.discovery.gateway.memory import Known, Memory, RouteId
+from balancer.discovery.gateway.objects import HttpRoute, Json, Key
+from balancer.discovery.gateway.result import Context, Draft, Plan, status_write
+from balancer.discovery.gateway.rules import Translated, translate
+from balancer.discovery.gateway.world import World
+from balancer.routing.candidates import Entry
+
+
+class Taking:
+    """Takes one route after the other."""
+
+    def __init__(
+        self, world: World, context: Context, memory: Memory, drafts: Mapping[Key, Draft], result: Plan
+    ) -> None:
+        self._world = world
+        self._context = context
+        self._memory = memory
+        self._drafts = drafts
+        self._gateways = {key: draft.gateway for key, draft in drafts.items()}
+        self._result = result
+        self._resolver = Resolver(world, context.protocols)
+        self._seen: set[RouteId] = set()
+        gateways = [(key, each.meta.generation, each.listeners) for key, each in self._gateways.items()]
+        self._epoch = memory.begin((gateways, world.namespaces))
+
+    def forget(self) -> None:
+        """All routes have been taken: what there is of others goes."""
+        self._memory.forget(self._seen)
+
+    def take(self, route: HttpRoute) -> None:
+        """One route: its rules to the listeners that take it, its clusters to the plan, its status to be written."""
+        if not route.parents and not route.status:
+            return
+        known = self._known(route)
+        if known.route is not route or known.epoch is not self._epoch:
+            self._judge(route, known)
+            known.route, known.epoch = route, self._epoch
+        result = self._result
+        if known.named:
+            result.routes += 1
+            for spec in known.translated.clusters:
+                result.clusters[spec.name] = spec
+        name = f"{route.meta.kind} {route.meta}"
+        for gateway, listener in known.attached:
+            draft = self._drafts[gateway]
+            draft.parts.setdefault(listener, {})[name] = known.entries
+            draft.attached.setdefault(listener, set()).add(name)
+        if known.write is not None:
+            result.statuses.append(known.write)
+
+    def _judge(self, route: HttpRoute, known: Known) -> None:
+        """Which listeners take a route, and what its status says of it."""
+        controller, translated = self._world.controller, known.translated
+        named = list(parents(route, self._gateways))
+        others = [each for each in route.status.get("parents") or () if each.get("controllerName") != controller]
+        before = [each for each in route.status.get("parents") or () if each.get("controllerName") == controller]
+        known.named, known.write = bool(named), None
+        attached: dict[tuple[Key, str], None] = {}
+        entries = list(others)
+        for place, parent, gateway in named:
+            listeners, accepts = attach(self._world, route, parent, gateway, self._drafts[gateway.meta.key].listeners)
+            if translated.rules or not translated.dropped:
+                attached.update(((gateway.meta.key, each.listener.name), None) for each in listeners)
+            json = route.parent_json[place]
+            present: Json = next((each for each in before if each.get("parentRef") == json), {})
+            conditions = _conditions(accepts, translated)
+            written = merged(_kept(present), conditions, route.meta.generation, self._context.now)
+            entries.append({"parentRef": json, "controllerName": controller, "conditions": written})
+        known.attached = tuple(attached)
+        if named or before:
+            known.write = status_write(route, {"parents": entries})
+
+    def _known(self, route: HttpRoute) -> Known:
+        meta = route.meta
+        key: RouteId = (meta.kind, meta.uid, meta.key)
+        self._seen.add(key)
+        known = self._memory.routes.get(key)
+        if known is not None and known.generation == meta.generation and self._resolver.still(known.outcomes):
+            return known
+        translated = translate(self._resolver, route)
+        known = Known(meta.generation, translated.outcomes, translated, _entries(route, translated))
+        self._memory.routes[key] = known
+        return known
+
+
+def _entries(route: HttpRoute, translated: Translated) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(host.encode(), match, rule, route.meta.created, str(route.meta), place)
+        for place, matches, rule in translated.rules
+        for host in route.hostnames or ("",)
+        for match in matches
+    )
+
+
+def _kept(present: Json) -> list[Json]:
+    """Our entry's conditions without those that are said only where they hold."""
+    return [each for each in present.get("conditions") or () if each.get("type") != "PartiallyInvalid"]
+
+
+def _conditions(accepts: Condition, translated: Translated) -> list[Condition]:
+    conditions = [accepts]
+    if accepts.holds and translated.dropped:
+        words = "; ".join(translated.dropped)
+        if translated.rules:
+            partly = Condition("PartiallyInvalid", True, "UnsupportedValue", f"Dropped Rule: {words}")
+            conditions.append(partly)
+        else:
+            conditions = [Condition("Accepted", False, "UnsupportedValue", words)]
+    problem = translated.unresolved
+    if problem is None:
+        conditions.append(Condition("ResolvedRefs", True, "ResolvedRefs"))
+    else:
+        conditions.append(Condition("ResolvedRefs", False, problem.reason, str(problem)))
+    return conditions
