@@ -369,5 +369,15 @@ def test_gateways_get_a_class_and_the_rights_to_read_what_they_refer_to(render: 
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "lb", "namespace": "lb"}]
 
 
+def test_ingresses_are_served_where_their_class_is_named(render: Any) -> None:
+    rendered = render("--set", "gateway.enabled=true")
+    assert "ingresses" not in rights(rendered, "ClusterRole")
+    rendered = render("--set", "gateway.enabled=true,gateway.ingressClass=edge")
+    assert rendered.env()["LB_INGRESS_CLASS"] == "edge"
+    assert rendered.one("IngressClass", "edge")["spec"]["controller"] == "lb/edge"
+    wide = rights(rendered, "ClusterRole")
+    assert (wide["ingresses"], wide["ingresses/status"]) == ({"get", "list", "watch"}, {"patch"})
+
+
 def test_gateways_need_http(refusal: Any) -> None:
     assert "Gateways need http" in refusal("--set", "gateway.enabled=true,balancer.settings.mode=tcp")

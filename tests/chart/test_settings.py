@@ -11,7 +11,14 @@ import pytest
 from balancer.settings import table
 from pi.settings import Settings as PiSettings
 
-MADE_BY_THE_CHART = {"kubernetes_service", "kubernetes_port", "kubernetes_namespace", "admin_token", "gateway_class"}
+MADE_BY_THE_CHART = {
+    "kubernetes_service",
+    "kubernetes_port",
+    "kubernetes_namespace",
+    "admin_token",
+    "gateway_class",
+    "ingress_class",
+}
 
 
 def camel_case(name: str) -> Any:

@@ -63,7 +63,11 @@ CASES = {
         "networkPolicy": {"enabled": True},
     },
     "tcp": {"balancer": {"settings": {"mode": "tcp"}}, "ingress": {"enabled": True}},
-    "gateways": {"pi": {"enabled": False}, "gateway": {"enabled": True}, "networkPolicy": {"enabled": True}},
+    "gateways": {
+        "pi": {"enabled": False},
+        "gateway": {"enabled": True, "ingressClass": "lb"},
+        "networkPolicy": {"enabled": True},
+    },
 }
 
 cases = pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())

@@ -41,6 +41,7 @@ Environment variables of settings: ejectAfter becomes LB_EJECT_AFTER. One that i
 {{- if .Values.gateway.enabled }}
 {{- $_ := set $settings "gatewayClass" .Values.gateway.className }}
 {{- $_ := set $settings "ownService" (include "lb.fullname" .) }}
+{{- with .Values.gateway.ingressClass }}{{ $_ := set $settings "ingressClass" . }}{{ end }}
 {{- end }}
 {{- if and .Values.peers.enabled (eq (include "lb.discovery" .) "kubernetes") }}
 {{- $_ := set $settings "peers" (include "lb.peers" .) }}

@@ -32,9 +32,9 @@
 {{- if and .Values.gateway.enabled (eq (include "lb.mode" .) "tcp") -}}
 {{- $wrong = append $wrong "gateway.enabled is true, and balancer.settings.mode is tcp: Gateways need http." -}}
 {{- end -}}
-{{- range $name := list "gatewayClass" -}}
+{{- range $name := list "gatewayClass" "ingressClass" -}}
 {{- if hasKey $settings $name -}}
-{{- $wrong = append $wrong (printf "balancer.settings.%s is set: use gateway.enabled and gateway.className, which the ClusterRole follows." $name) -}}
+{{- $wrong = append $wrong (printf "balancer.settings.%s is set: use gateway.enabled, gateway.className and gateway.ingressClass, which the ClusterRole follows." $name) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}

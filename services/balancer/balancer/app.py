@@ -127,12 +127,12 @@ class Balancer(Subscriber):
         )
         self.gateways: Gateways | None = None
         self.control: GatewayControl | None = None
-        if settings.gateway_class is not None and isinstance(self._proxy, HttpProxy):
+        if (settings.gateway_class or settings.ingress_class) and isinstance(self._proxy, HttpProxy):
             # Imported only here: who does not ask for Gateways pays nothing for them.
             from balancer import gateways
 
             self.gateways = gateways.Gateways(settings, context, self._new_fleet, self._proxy.cluster, self._tracer)
-            self.control = gateways.control(self.gateways, settings.gateway_class, self.replica, self._random)
+            self.control = gateways.control(self.gateways, self.replica, self._random)
         self._discovery = discovery.create(settings, self._counters.discovery_events, self._clock)
         self._peers = self._make_peers() if settings.peers else None
         self._admin = Admin(

@@ -256,11 +256,12 @@ class Gateways:
             fleet.cluster.upstreams.close()
 
 
-def control(gateways: Gateways, gateway_class: str, replica: str, random: Random) -> GatewayControl:
+def control(gateways: Gateways, replica: str, random: Random) -> GatewayControl:
     """What watches the cluster, and makes it so in `gateways`."""
     settings, clock = gateways.settings, gateways.context.clock
     config = Config(
-        gateway_class=gateway_class,
+        gateway_class=settings.gateway_class or "",
+        ingress_class=settings.ingress_class or "",
         front=settings.own_service or "",
         identity=replica,
         protocols=frozenset({HTTP1, H2C}),

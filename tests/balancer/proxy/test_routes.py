@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from random import Random
 
 from balancer.balancing.pool import Policy as PoolPolicy
@@ -14,7 +15,7 @@ from balancer.proxy.messages import HTTP_1_1, RequestFields, RequestHead, Respon
 from balancer.proxy.routes import SiteRouter, host_of
 from balancer.routing.candidates import Entry
 from balancer.routing.match import EXACT, Match
-from balancer.routing.rule import Backend, Edits, PathChange, Redirect, Rule
+from balancer.routing.rule import Affinity, Backend, Edits, Limits, PathChange, Redirect, Rule
 from balancer.routing.site import Site
 from balancer.routing.table import Table
 from balancer.settings import Settings
@@ -39,9 +40,19 @@ def router(*entries: Entry) -> SiteRouter:
     return made
 
 
-def request(target: bytes = b"/", host: bytes = b"shop.example.com:8080") -> RequestHead:
+def request(
+    target: bytes = b"/",
+    host: bytes = b"shop.example.com:8080",
+    client: str = "192.0.2.1",
+    length: int = 0,
+    cookie: bytes = b"",
+) -> RequestHead:
     received = [(b"Host", host), (b"X-Team", b"a")]
+    if cookie:
+        received.append((b"Cookie", cookie))
     fields = RequestFields(received)
+    fields.client = client
+    fields.length = length
     fields.fields = list(received)
     fields.authority = host
     return RequestHead("GET", b"http", target, HTTP_1_1, fields)
@@ -131,3 +142,39 @@ def test_a_request_whose_fields_a_rule_changes_is_still_what_it_was() -> None:
     kept = [name for name in RequestFields.__slots__ if name not in own]
     assert [name for name in kept if getattr(changed, name) != getattr(fields, name)] == []
     assert (changed.fields, changed.authority) == ([(b"x", b"y")], b"b")
+
+
+def test_a_rule_lets_in_whom_it_allows_and_no_larger_bodies() -> None:
+    limits = Limits([ip_network("10.0.0.0/8")], [ip_network("10.9.0.0/16")], 100)
+    routes = router(Entry(b"", Match(), Rule("web", [Backend(WEB.name)], limits=limits)))
+    statuses = {
+        (client, length): error.status if (error := routes.route(request(client=client, length=length)).error) else 200
+        for client, length in (("10.1.1.1", 100), ("10.1.1.1", 101), ("10.9.1.1", 0), ("192.0.2.1", 0))
+    }
+    assert list(statuses.values()) == [200, 413, 403, 403]
+    assert routes.route(request(client="10.1.1.1")).max_body == 100
+
+
+def test_a_client_without_a_cookie_is_given_one_of_its_own_and_chosen_for_by_it() -> None:
+    rule = Rule("web", [Backend(WEB.name)], affinity=Affinity("route", "; Path=/"))
+    routes = router(Entry(b"", Match(), rule))
+    head = request()
+    given = []
+    for _ in range(2):
+        routed = routes.route(head)
+        answer = ResponseHead(200)
+        answer.fields = [(b"Set-Cookie", b"theirs=1")]
+        fields = routed.edited(answer).fields
+        assert fields[0] == (b"Set-Cookie", b"theirs=1")
+        name, line = fields[1]
+        assert name == b"set-cookie"
+        pair, _, attributes = line.decode().partition(";")
+        assert attributes == " Path=/"
+        assert routed.info is not None
+        assert routed.info.cookie("route") == pair.removeprefix("route=")
+        assert routed.head is None  # The endpoint sees what the client has sent.
+        given.append(pair)
+    assert given[0] != given[1]
+    back = request(cookie=given[0].encode())
+    assert routes.route(back) is routes.route(back)
+    assert routes.route(back).response is None

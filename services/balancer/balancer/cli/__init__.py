@@ -22,7 +22,7 @@ ENV_FILE = Path(".env")
 WRONG_SETTINGS = 2
 """Exit status when a setting is wrong: nothing was started."""
 
-USAGE = "python -m balancer [--check | --version | --help | top | explain | lab]"
+USAGE = "python -m balancer [--check | --version | --help | top | explain | lab | ingress-check]"
 
 ABOUT = """\
 lb balances HTTP requests or TCP connections over endpoints that it discovers, by a strategy
@@ -33,6 +33,8 @@ that LB_STRATEGY names, and explains every choice. All settings are environment 
   python -m balancer top        show a running balancer's endpoints, live
   python -m balancer explain    show why its latest requests went where they went
   python -m balancer lab        find the best strategy, by simulation or from access logs
+  python -m balancer ingress-check FILE…
+                                say what Ingresses written for ingress-nginx would do here
 """
 
 
@@ -54,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from balancer.cli import lab
 
         return lab.main(asked)
+    if asked.command == "ingress-check":
+        from balancer.cli import ingress_check
+
+        return ingress_check.main(asked)
     return _check() if asked.check else _run()
 
 
@@ -71,6 +77,10 @@ def _parser(lab: bool = False) -> argparse.ArgumentParser:
     explain.add_argument("-f", "--follow", action="store_true", help="go on with new ones until Ctrl-C")
     for command in (top, explain):
         command.add_argument("--admin", metavar="URL", help="the admin port (http://LB_ADMIN_HOST:LB_ADMIN_PORT)")
+    moving = commands.add_parser(
+        "ingress-check", prog="python -m balancer ingress-check", help="what Ingresses would do"
+    )
+    moving.add_argument("files", nargs="+", metavar="FILE", help="YAML with Ingresses; - for the standard input")
     experiments = commands.add_parser("lab", prog="python -m balancer lab", help="which strategy would do best")
     if lab:
         from balancer.cli.lab import add_arguments

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mypy_extensions import mypyc_attr
 
 from balancer.balancing.pool import Pool
+from balancer.balancing.request import RequestInfo
 from balancer.balancing.retry import RetryBudget
 from balancer.proxy.interfaces import Upstreams
 from balancer.proxy.messages import RequestHead, ResponseHead
@@ -72,6 +73,8 @@ class Routed:
         "cluster",
         "error",
         "head",
+        "info",
+        "max_body",
         "redirect",
         "response",
         "route",
@@ -85,6 +88,10 @@ class Routed:
         """The name of the route, for the log; empty where there is only one way."""
         self.head: RequestHead | None = None
         """What the endpoint is sent instead of the client's head; None: that."""
+        self.info: RequestInfo | None = None
+        """What strategies see instead of the client's own; None: that."""
+        self.max_body = -1
+        """Bytes of the request's body, where that is less than LB_MAX_BODY_BYTES; below 0: as that says."""
         self.response: Edits | None = None
         """Changes of the response's fields."""
         self.redirect: ResponseHead | None = None

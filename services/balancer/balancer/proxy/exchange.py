@@ -102,7 +102,7 @@ class Exchange(Attempts, Receiver):
 
     def __init__(self, service: HttpService, server: ServerStream, peer: Peer, head: RequestHead, now: float) -> None:
         routed = service.router.route(head)
-        super().__init__(service, routed.cluster, head.info, now)
+        super().__init__(service, routed.cluster, head.info if routed.info is None else routed.info, now)
         self.routed = routed
         self.http = service
         self.server = server
@@ -206,6 +206,13 @@ class Exchange(Attempts, Receiver):
         self.attempts += 1
         self._send(pinned, now)
         return True
+
+    @property
+    def body_limit(self) -> int | None:
+        """Bytes that the request's body may have; None: any number."""
+        limit = self.http.max_body_bytes
+        own = self.routed.max_body
+        return limit if own < 0 or (limit is not None and limit < own) else own
 
     def request_data(self, data: bytes, now: float) -> None:
         """More of the request's body: payload, never empty."""

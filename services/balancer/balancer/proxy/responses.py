@@ -48,6 +48,7 @@ NOT_TLS: Final = Error(
     "This port speaks TLS: ask for https:// instead of http://.",
 )
 NO_ROUTE: Final = bad_request(404, "no route")
+NOT_ALLOWED: Final = bad_request(403, "address not allowed")
 NO_BACKEND: Final = Error(
     500, "proxy_configuration_error", "no backend", "The route leads to no backend that may be used."
 )

@@ -6,14 +6,16 @@ first of them cost one comparison. A new set of rules is a new Era, which no mem
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Final
 
+from balancer.balancing.request import RequestInfo
 from balancer.proxy.cluster import Cluster, Routed, Router
 from balancer.proxy.messages import RequestHead, ResponseHead
-from balancer.proxy.responses import NO_BACKEND, NO_ROUTE, Error
+from balancer.proxy.responses import BODY_TOO_LARGE, NO_BACKEND, NO_ROUTE, NOT_ALLOWED, Error
 from balancer.routing.match import Asked
-from balancer.routing.rule import Backend, Rule
+from balancer.routing.rule import Affinity, Backend, Edits, Limits, Rule
 from balancer.routing.site import Site
 
 _NOWHERE: Final = Rule("")
@@ -32,7 +34,7 @@ class _Era:
 class _Memo:
     """What was found for one head."""
 
-    __slots__ = ("era", "one", "routed", "rule")
+    __slots__ = ("era", "one", "routed", "rule", "unknown")
 
     def __init__(self, era: _Era, rule: Rule) -> None:
         self.era = era
@@ -40,6 +42,8 @@ class _Memo:
         self.one: Routed | None = None
         """Where there is only one way."""
         self.routed: dict[Backend, Routed] = {}
+        self.unknown = False
+        """Whether each of these requests gets a cookie of its own."""
 
 
 class SiteRouter(Router):
@@ -64,12 +68,15 @@ class SiteRouter(Router):
             memo = head.routes = self._find(head)
         if memo.one is not None:
             return memo.one
-        backend = memo.rule.choose()
+        rule = memo.rule
+        backend = rule.choose()
         if backend is None:
-            return self._answer(memo.rule, NO_BACKEND)
+            return self._answer(rule, NO_BACKEND)
+        if memo.unknown and rule.affinity is not None:
+            return self._to_stay(head, rule, backend, rule.affinity)
         routed = memo.routed.get(backend)
         if routed is None:
-            routed = memo.routed[backend] = self._to(head, memo.rule, backend)
+            routed = memo.routed[backend] = self._to(head, rule, backend)
         return routed
 
     def _find(self, head: RequestHead) -> _Memo:
@@ -80,6 +87,8 @@ class SiteRouter(Router):
         memo = _Memo(self._era, rule or _NOWHERE)
         if rule is None:
             memo.one = self._answer(_NOWHERE, NO_ROUTE)
+        elif rule.limits is not None and (refused := _refused(head, rule.limits)) is not None:
+            memo.one = self._answer(rule, refused)
         elif rule.redirect is not None:
             memo.one = routed = Routed(self.only, rule.name)
             host = host_of(head.authority)
@@ -88,6 +97,8 @@ class SiteRouter(Router):
             redirect.fields = [(b"Location", location), (b"Content-Length", b"0")]
             redirect.length = 0
             routed.response = rule.response
+        elif rule.affinity is not None and head.info.cookie(rule.affinity.cookie) is None:
+            memo.unknown = True
         elif len(rule.backends) == 1:
             only = rule.choose()
             memo.one = self._answer(rule, NO_BACKEND) if only is None else self._to(head, rule, only)
@@ -110,7 +121,28 @@ class SiteRouter(Router):
         if rule.timeout is not None:
             routed.timeout = rule.timeout
         routed.attempt_timeout = rule.backend_timeout or 0.0
+        if rule.limits is not None:
+            routed.max_body = rule.limits.max_body
         return routed
+
+    def _to_stay(self, head: RequestHead, rule: Rule, backend: Backend, affinity: Affinity) -> Routed:
+        """To the endpoint of a cookie that the client is now given, and will come back with."""
+        routed = self._to(head, rule, backend)
+        if routed.error is not None:
+            return routed
+        pair = f"{affinity.cookie}={secrets.token_hex(16)}".encode()
+        info = head.info
+        routed.info = RequestInfo(info.client, info.method, info.path, [*info.headers, (b"Cookie", pair)])
+        given = Edits(add=[(b"set-cookie", pair + affinity.attributes.encode())])
+        routed.response = routed.response.then(given) if routed.response is not None else given
+        return routed
+
+
+def _refused(head: RequestHead, limits: Limits) -> Error | None:
+    """Why a rule does not take a request that is meant for it; None: it does."""
+    if not limits.lets_in(head.fields.client):
+        return NOT_ALLOWED
+    return BODY_TOO_LARGE if 0 <= limits.max_body < head.fields.length else None
 
 
 def _changed(head: RequestHead, rule: Rule, backend: Backend) -> RequestHead | None:

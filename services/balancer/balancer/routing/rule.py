@@ -5,10 +5,14 @@ A rule is made once, of a route, and only read from then on, but for the place i
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import accumulate
 from typing import Final
+
+Networks = Sequence[IPv4Network | IPv6Network]
 
 GOLDEN: Final = 0.6180339887498949
 """Steps of this part of a circle fill it evenly from the first on (Weyl; Knuth's multiplicative hashing)."""
@@ -49,6 +53,9 @@ class Edits:
         kept = [field for field in fields if field[0].lower() not in gone]
         kept.extend(self.set)
         for name, value in self.add:
+            if name == b"set-cookie":  # The one field whose lines cannot be joined (RFC 9110 §5.3).
+                kept.append((name, value))
+                continue
             for place, (field, present) in enumerate(kept):
                 if field.lower() == name:
                     kept[place] = (field, b"%b,%b" % (present, value))
@@ -75,6 +82,28 @@ class PathChange:
         rest = path[len(self.prefix) :]
         # What is before the rest ends in no slash of its own: the rest, if any, begins with one.
         return (self.replacement.rstrip(b"/") + rest if rest else self.replacement) or b"/"
+
+
+class PatternChange(PathChange):
+    """A path made of what a pattern has found in another: `$1` is its first group."""
+
+    __slots__ = ("_parts", "_pattern")
+
+    def __init__(self, pattern: bytes, target: bytes) -> None:
+        """The pattern is looked for at the path's beginning, in any case. Raises re.error."""
+        super().__init__(target)
+        self._pattern = re.compile(pattern, re.IGNORECASE)
+        self._parts = re.split(rb"\$(\d)", target)
+        if any(int(number) > self._pattern.groups for number in self._parts[1::2]):
+            raise re.error("the target names a group that the pattern does not have")
+
+    def applied(self, path: bytes) -> bytes:
+        found = self._pattern.match(path)
+        if found is None:
+            return path
+        made = [found.group(int(part)) or b"" if odd % 2 else part for odd, part in enumerate(self._parts)]
+        changed = b"".join(made)
+        return changed if changed.startswith(b"/") else b"/" + changed
 
 
 class Redirect:
@@ -135,15 +164,52 @@ class Mirror:
         self.share = share
 
 
+class Limits:
+    """Whose requests a rule takes, and how large."""
+
+    __slots__ = ("allow", "deny", "max_body")
+
+    def __init__(self, allow: Networks = (), deny: Networks = (), max_body: int = -1) -> None:
+        self.allow = tuple(allow)
+        """Clients' addresses; none: all."""
+        self.deny = tuple(deny)
+        self.max_body = max_body
+        """Bytes of a request's body; below 0: as set for all."""
+
+    def lets_in(self, client: str) -> bool:
+        """Whether a client, by its address, may ask."""
+        if not self.allow and not self.deny:
+            return True
+        try:
+            address = ip_address(client)
+        except ValueError:
+            return False  # Nobody knows who it is.
+        if any(address in network for network in self.deny):
+            return False
+        return not self.allow or any(address in network for network in self.allow)
+
+
+class Affinity:
+    """A client stays with its endpoint by a cookie that we give it. `attributes` stand behind the cookie's value."""
+
+    __slots__ = ("attributes", "cookie")
+
+    def __init__(self, cookie: str, attributes: str = "") -> None:
+        self.cookie = cookie
+        self.attributes = attributes
+
+
 class Rule:
     """One rule of a route."""
 
     __slots__ = (
         "_bounds",
         "_point",
+        "affinity",
         "backend_timeout",
         "backends",
         "host",
+        "limits",
         "mirrors",
         "name",
         "path",
@@ -165,6 +231,8 @@ class Rule:
         mirrors: Sequence[Mirror] = (),
         timeout: float | None = None,
         backend_timeout: float | None = None,
+        limits: Limits | None = None,
+        affinity: Affinity | None = None,
     ) -> None:
         self.name = name
         """The route's, with its namespace: for people, logs and metrics."""
@@ -180,6 +248,8 @@ class Rule:
         """Seconds for the whole request; 0: no limit; None: as set for all."""
         self.backend_timeout = backend_timeout
         """Seconds for each attempt."""
+        self.limits = limits
+        self.affinity = affinity
         self._bounds = list(accumulate(backend.weight for backend in self.backends))
         self._point = 0.0
 

@@ -33,11 +33,16 @@ def _ports_clash(s: Settings) -> bool:
     return s.port == s.admin_port != 0 and bool(overlap)
 
 
+def _fronts(s: Settings) -> bool:
+    """Whether Services are balanced by routes."""
+    return bool(s.gateway_class or s.ingress_class)
+
+
 Rule = tuple[Callable[["Settings"], bool], str, str]
 
 RULES: list[Rule] = [
     (
-        lambda s: s.discovery == "static" and not s.backends and s.backends_file is None and not s.gateway_class,
+        lambda s: s.discovery == "static" and not s.backends and s.backends_file is None and not _fronts(s),
         "discovery backends backends_file",
         "LB_DISCOVERY=static needs endpoints: set LB_BACKENDS=host:port,… (or LB_BACKENDS_FILE, or another discovery)",
     ),
@@ -62,14 +67,14 @@ RULES: list[Rule] = [
         "LB_DISCOVERY=kubernetes needs LB_KUBERNETES_SERVICE, the Service whose EndpointSlices to watch",
     ),
     (
-        lambda s: s.gateway_class is not None and s.own_service is None,
-        "gateway_class own_service",
-        "LB_GATEWAY_CLASS needs LB_OWN_SERVICE, the Service of the balancer's own pods",
+        lambda s: _fronts(s) and s.own_service is None,
+        "gateway_class ingress_class own_service",
+        "LB_GATEWAY_CLASS and LB_INGRESS_CLASS need LB_OWN_SERVICE, the Service of the balancer's own pods",
     ),
     (
-        lambda s: s.gateway_class is not None and s.mode == "tcp",
-        "gateway_class mode",
-        "LB_GATEWAY_CLASS needs LB_MODE=http: its routes look at requests",
+        lambda s: _fronts(s) and s.mode == "tcp",
+        "gateway_class ingress_class mode",
+        "LB_GATEWAY_CLASS and LB_INGRESS_CLASS need LB_MODE=http: their routes look at requests",
     ),
     (
         lambda s: (s.tls_cert is None) != (s.tls_key is None),

@@ -213,6 +213,9 @@ class Settings(BaseModel):
     gateway_class: Label = GATEWAY(
         None, "GatewayClass whose Gateways are served, beside the endpoints of LB_DISCOVERY; none: off."
     )
+    ingress_class: Label = GATEWAY(
+        None, "Class of the Ingresses that are served, beside Gateways and the endpoints of LB_DISCOVERY; none: off."
+    )
 
     peers: Annotated[
         str | None,

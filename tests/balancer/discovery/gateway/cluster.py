@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 from balancer.discovery.gateway import objects
+from balancer.discovery.gateway.ingress import ingress
 from balancer.discovery.gateway.objects import Json, Secret
 from balancer.discovery.gateway.plan import plan
 from balancer.discovery.gateway.policies import load_balancing_policy
@@ -82,6 +84,7 @@ def world(
     grants: list[Json] | None = None,
     namespaces: dict[str, dict[str, str]] | None = None,
     policies: list[Json] | None = None,
+    ingresses: list[Json] | None = None,
 ) -> World:
     front = service("front", "lb-system", [{"port": 80}], selector={"app": "lb"})
     found = [objects.gateway(each) for each in (gateways if gateways is not None else [gateway()])]
@@ -101,6 +104,7 @@ def world(
             for name, labels in spaces.items()
         },
         policies={each.meta.key: each for each in map(load_balancing_policy, policies or [])},
+        ingresses={each.meta.key: each for each in map(ingress, ingresses or [])},
     )
 
 
@@ -113,19 +117,7 @@ def planned(there: World) -> Plan:
         body["metadata"] = {**write.body["metadata"], "namespace": there.home}
         made = objects.service(body)
         written[made.meta.key] = made
-    after = World(
-        there.controller,
-        there.home,
-        there.classes,
-        there.gateways,
-        there.routes,
-        there.grants,
-        {**there.services, **written},
-        there.secrets,
-        there.namespaces,
-        there.policies,
-    )
-    return plan(after, context())
+    return plan(replace(there, services={**there.services, **written}), context())
 
 
 def usable(found: Secret) -> str:
@@ -133,7 +125,7 @@ def usable(found: Secret) -> str:
 
 
 def context() -> Context:
-    return Context(usable, frozenset({"http1"}), ["Gateway", "HTTPRoute"], "front", NOW)
+    return Context(usable, frozenset({"http1"}), ["Gateway", "HTTPRoute"], "front", NOW, "lb")
 
 
 def status(found: Plan, kind: str, name: str, namespace: str = "shop") -> Any:

@@ -26,12 +26,15 @@ class ClusterSpec:
     """The name that its EndpointSlices know the port by; empty: it is the only one."""
     protocol: str
     overrides: tuple[tuple[str, object], ...] = ()
-    """Settings of its own, by a LoadBalancingPolicy: fields and values."""
+    """Settings of its own, by a LoadBalancingPolicy or an Ingress: fields and values."""
+    variant: str = ""
+    """The Ingress that has settings of its own for it; empty: everybody's."""
 
     @property
     def name(self) -> str:
         """As metrics and logs call it."""
-        return f"{self.namespace}/{self.service}:{self.port}"
+        everybodys = f"{self.namespace}/{self.service}:{self.port}"
+        return f"{everybodys}@{self.variant}" if self.variant else everybodys
 
 
 class Unresolved(Exception):
@@ -69,6 +72,11 @@ class Resolver:
                 found = None, problem.reason, str(problem)
             self._known[asked] = found
         return found
+
+    def port_named(self, namespace: str, service: str, name: str) -> int | None:
+        """The number of a Service's port by its name; None: it has none of that name."""
+        found = self._world.services.get((namespace, service))
+        return next((each.port for each in found.ports if each.name == name), None) if found is not None else None
 
     def still(self, outcomes: Mapping[Asked, Outcome]) -> bool:
         """Whether these references lead where they led before."""

@@ -22,6 +22,7 @@ from balancer.discovery.endpointslices import merge, parse
 from balancer.discovery.gateway import objects
 from balancer.discovery.gateway.api import ClusterApi
 from balancer.discovery.gateway.backends import ClusterSpec
+from balancer.discovery.gateway.ingress import ingress
 from balancer.discovery.gateway.lease import Leadership
 from balancer.discovery.gateway.listeners import Usable
 from balancer.discovery.gateway.memory import Memory
@@ -68,12 +69,15 @@ class Config:
     """What the Gateway part is told at the start."""
 
     gateway_class: str
+    """Empty: no Gateways, only Ingresses."""
     front: str
     """The release's own Service."""
     identity: str
     protocols: frozenset[str]
     features: Sequence[str]
     usable: Usable
+    ingress_class: str = ""
+    """Empty: no Ingresses."""
 
 
 class GatewayControl:
@@ -94,6 +98,7 @@ class GatewayControl:
         self._namespaces = self._watcher("/api/v1/namespaces", objects.namespace)
         policies = f"/apis/{POLICY_GROUP}/v1alpha1/{PLURAL}"
         self._policies = self._watcher(policies, load_balancing_policy)
+        self._ingresses = self._watcher("/apis/networking.k8s.io/v1/ingresses", ingress)
         slices = "/apis/discovery.k8s.io/v1/endpointslices"
         self._slices = Watcher(self._api, slices, objects.endpoint_slice, self._slices_changed, random)
         self._by_service: dict[Key, dict[Key, objects.Slice]] = {}
@@ -102,7 +107,7 @@ class GatewayControl:
         self._clusters: dict[str, ClusterSpec] = {}
         self._clusters_of: dict[Key, set[str]] = {}
         self._memory = Memory()
-        lease = f"lb-gateway-{config.gateway_class}"
+        lease = f"lb-gateway-{config.gateway_class or config.ingress_class}"
         self._leadership = Leadership(self._api, lease, config.identity, clock, self._dirty.set)
         self._writer = Writer(self._api, lambda: self._leadership.leads, self._dirty.set)
         self.plan = Plan()
@@ -117,16 +122,11 @@ class GatewayControl:
 
     async def run(self) -> None:
         """Watch, plan, apply, write, until cancelled."""
-        watchers: list[Watcher[Any]] = [
-            self._classes,
-            self._gateways,
-            self._routes,
-            self._grants,
-            self._services,
-            self._namespaces,
-            self._policies,
-            self._slices,
-        ]
+        watchers: list[Watcher[Any]] = [self._services, self._namespaces, self._policies, self._slices]
+        if self._config.gateway_class:
+            watchers += [self._classes, self._gateways, self._routes, self._grants]
+        if self._config.ingress_class:
+            watchers.append(self._ingresses)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for watcher in watchers:
@@ -176,12 +176,13 @@ class GatewayControl:
             secrets={key: found for watcher, _ in self._secrets.values() for key, found in watcher.objects.items()},
             namespaces=dict(self._namespaces.objects),
             policies=dict(self._policies.objects),
+            ingresses=dict(self._ingresses.objects),
         )
 
     async def _planned(self, world: World) -> Plan:
         config = self._config
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        context = Context(config.usable, config.protocols, config.features, config.front, now)
+        context = Context(config.usable, config.protocols, config.features, config.front, now, config.ingress_class)
         steps = steps_to_plan(world, context, self._memory)
         paused = perf_counter()
         while True:
@@ -251,7 +252,7 @@ class GatewayControl:
 
     async def _follow_secrets(self, world: World) -> bool:
         """Watch the Secrets that are wanted now, and no others; whether that has changed any."""
-        wanted = wanted_secrets(world)
+        wanted = wanted_secrets(world, self._config.ingress_class)
         gone = [key for key in self._secrets if key not in wanted]
         for key in gone:
             self._secrets.pop(key)[1].cancel()

@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from balancer.discovery.gateway.backends import Asked, Outcome
+from balancer.discovery.gateway.backends import Asked, ClusterSpec, Outcome
 from balancer.discovery.gateway.objects import Key, Stated
 from balancer.routing.candidates import Entry
 from balancer.routing.site import Site
@@ -44,11 +44,24 @@ class Known:
     """Whether it names a Gateway of ours."""
 
 
+@dataclass(frozen=True, slots=True)
+class KnownIngress:
+    """An Ingress as it was translated: what of it, with which canaries, and what its references led to."""
+
+    spec: object
+    shares: object
+    outcomes: Mapping[Asked, Outcome]
+    plain: tuple[Entry, ...]
+    secure: tuple[Entry, ...]
+    clusters: Mapping[str, ClusterSpec]
+
+
 @dataclass(slots=True)
 class Memory:
     """Empty at first; each plan forgets what the world has no more."""
 
     routes: dict[RouteId, Known] = field(default_factory=dict)
+    ingresses: dict[Key, KnownIngress] = field(default_factory=dict)
     tables: dict[tuple[str, int, str], tuple[Parts, Table]] = field(default_factory=dict)
     """By Gateway, port and listener's host: a table, and what it was made of."""
     sites: dict[tuple[str, int], Site] = field(default_factory=dict)

@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from balancer.discovery.gateway import addresses, policies
+from balancer.discovery.gateway.backends import Resolver
 from balancer.discovery.gateway.conditions import Condition, merged
+from balancer.discovery.gateway.ingress_taking import IngressTaking
 from balancer.discovery.gateway.listeners import check
 from balancer.discovery.gateway.memory import Memory
 from balancer.discovery.gateway.objects import Gateway, Json, Key
@@ -40,25 +42,33 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     overrides, judged = policies.attach(world)
     _take_policies(world, context, judged, result)
     yield
-    taking = Taking(world, context, memory, drafts, result)
+    resolver = Resolver(world, context.protocols)
+    taking = Taking(world, context, memory, resolver, drafts, result)
     for route in world.routes.values():
         taking.take(route)
         yield
     taking.forget()
+    ingresses = IngressTaking(world, context, memory, resolver, result) if context.ingress_class else None
+    if ingresses is not None:
+        yield from ingresses.take_all()
     for name, spec in result.clusters.items():
         own = overrides.get((spec.namespace, spec.service), ())
         if own:
-            result.clusters[name] = replace(spec, overrides=own)
+            result.clusters[name] = replace(spec, overrides=tuple({**dict(spec.overrides), **dict(own)}.items()))
     accepted = {each.meta.key: _problem(each) == "" for each in gateways}
     wanted = {
         addresses.service_name(draft.gateway): (draft.gateway, _ports(draft))
         for key, draft in drafts.items()
         if accepted[key] and _ports(draft)
     }
+    if ingresses is not None:
+        wanted[addresses.service_name(ingresses.front)] = (ingresses.front, ingresses.ports)
     chosen = addresses.choose_ports(world, wanted)
     _take_services(world, context, chosen, wanted, result)
     for draft in drafts.values():
         yield from _take_gateway(world, context, memory, draft, result)
+    if ingresses is not None:
+        yield from ingresses.finish()
     for found in world.classes.values():
         if found.controller == world.controller:
             accepts = Condition("Accepted", True, "Accepted")
@@ -117,6 +127,8 @@ def _take_services(
         if write is not None:
             result.services.append(write)
     classes = [each.meta.name for each in world.classes.values() if each.controller == world.controller]
+    if context.ingress_class:
+        classes.append(context.ingress_class)
     result.obsolete = addresses.obsolete(world, classes, wanted)
 
 

@@ -26,6 +26,8 @@ class Context:
     """The release's own Service, in our namespace: those of Gateways are made like it."""
     now: str
     """RFC 3339."""
+    ingress_class: str = ""
+    """The class of the Ingresses that are served too; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,13 @@ class Taking:
     """Takes one route after the other."""
 
     def __init__(
-        self, world: World, context: Context, memory: Memory, drafts: Mapping[Key, Draft], result: Plan
+        self,
+        world: World,
+        context: Context,
+        memory: Memory,
+        resolver: Resolver,
+        drafts: Mapping[Key, Draft],
+        result: Plan,
     ) -> None:
         self._world = world
         self._context = context
@@ -31,7 +37,7 @@ class Taking:
         self._drafts = drafts
         self._gateways = {key: draft.gateway for key, draft in drafts.items()}
         self._result = result
-        self._resolver = Resolver(world, context.protocols)
+        self._resolver = resolver
         self._seen: set[RouteId] = set()
         gateways = [(key, each.meta.generation, each.listeners) for key, each in self._gateways.items()]
         self._epoch = memory.begin((gateways, world.namespaces))

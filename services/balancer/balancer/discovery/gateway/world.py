@@ -20,6 +20,7 @@ from balancer.discovery.gateway.objects import (
 )
 
 if TYPE_CHECKING:
+    from balancer.discovery.gateway.ingress import Ingress
     from balancer.discovery.gateway.policies import LoadBalancingPolicy
 
 
@@ -39,6 +40,7 @@ class World:
     secrets: Mapping[Key, Secret] = field(default_factory=dict)
     namespaces: Mapping[Key, Namespace] = field(default_factory=dict)
     policies: Mapping[Key, LoadBalancingPolicy] = field(default_factory=dict)
+    ingresses: Mapping[Key, Ingress] = field(default_factory=dict)
 
     def our_gateways(self) -> list[Gateway]:
         """The Gateways of our classes, the oldest first."""

@@ -301,7 +301,7 @@ class ServerConnection(ServerStream, Leaving, Protocol):
                 return len(data)
             payload = b"".join(reader.out)
             reader.out = []
-            limit = self.service.max_body_bytes
+            limit = exchange.body_limit
             if limit is not None and exchange.bytes_received + len(payload) > limit:
                 self._break_off(responses.BODY_TOO_LARGE)
                 return len(data)

@@ -97,7 +97,7 @@ class Request(Stream):
             return
         if data:
             self.body += len(data)
-            limit = own.service.max_body_bytes
+            limit = exchange.body_limit
             if limit is not None and self.body > limit and not self.patient:
                 self.exchange = None
                 exchange.broken_off(responses.BODY_TOO_LARGE)
