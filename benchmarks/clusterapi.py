@@ -200,11 +200,11 @@ class ClusterApiServer:
             with suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(float(request.query["timeoutSeconds"])):
                     while True:
-                        event = await mine.get()
-                        if event is None:
+                        told = await mine.get()
+                        if told is None:
                             break
-                        if wanted in ("", event["object"]["metadata"]["name"]):
-                            await response.write(json.dumps(event).encode() + b"\n")
+                        if wanted in ("", told["object"]["metadata"]["name"]):
+                            await response.write(json.dumps(told).encode() + b"\n")
         finally:
             watchers.discard(mine)
         return response
@@ -216,7 +216,7 @@ def _merged(item: Json, patch: Json) -> Json:
         if value is None:
             item.pop(name, None)
         elif isinstance(value, dict):
-            before = item.get(name)
+            before: Any = item.get(name)
             item[name] = _merged(before if isinstance(before, dict) else {}, value)
         else:
             item[name] = value

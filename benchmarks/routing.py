@@ -35,6 +35,8 @@ from benchmarks.ports import free_port
 from balancer.app import Balancer
 from balancer.log import Output
 from balancer.proxy.http1 import server as server_module
+from balancer.proxy.http1.client import ClientConnection
+from balancer.proxy.http1.server import ServerConnection
 from balancer.proxy.routes import SiteRouter
 from balancer.routing.candidates import Entry
 from balancer.routing.match import Match
@@ -93,7 +95,7 @@ def cost(kind: str, table: Table | None) -> list[float]:
     return [_round(clients, requests) for _ in range(ROUNDS)]
 
 
-def _round(clients: list[own.ServerConnection], requests: Sequence[bytes]) -> float:
+def _round(clients: list[ServerConnection], requests: Sequence[bytes]) -> float:
     began = time.thread_time()
     for start in range(0, len(requests), len(clients)):
         several = list(zip(clients, requests[start:], strict=False))
@@ -101,7 +103,7 @@ def _round(clients: list[own.ServerConnection], requests: Sequence[bytes]) -> fl
             client.data_received(request)
         for client, _ in several:
             exchange = client.exchange
-            if exchange is not None and isinstance(exchange.stream, own.ClientConnection):
+            if exchange is not None and isinstance(exchange.stream, ClientConnection):
                 exchange.stream.data_received(own.RESPONSE)
     return (time.thread_time() - began) / len(requests) * 1e9
 

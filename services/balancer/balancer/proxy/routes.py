@@ -80,9 +80,7 @@ class SiteRouter(Router):
         return routed
 
     def _find(self, head: RequestHead) -> _Memo:
-        path, _, query = head.target.partition(b"?")
-        fields = [(name.lower(), value) for name, value in head.fields.received]
-        asked = Asked(host_of(head.authority).lower(), path, head.method.encode(), query, fields)
+        asked = _asked(head)
         rule = self._era.site.route(asked)
         memo = _Memo(self._era, rule or _NOWHERE)
         if rule is None:
@@ -92,11 +90,16 @@ class SiteRouter(Router):
         elif rule.redirect is not None:
             memo.one = routed = Routed(self.only, rule.name)
             host = host_of(head.authority)
-            location = rule.redirect.location(head.scheme, host, self._port, path, query)
+            location = rule.redirect.location(head.scheme, host, self._port, asked.path, asked.query)
             routed.redirect = redirect = ResponseHead(rule.redirect.status)
             redirect.fields = [(b"Location", location), (b"Content-Length", b"0")]
             redirect.length = 0
             routed.response = rule.response
+        elif rule.cors is not None and (fields := rule.cors.preflight(asked)) is not None:
+            memo.one = routed = Routed(self.only, rule.name)
+            routed.redirect = ResponseHead(200)
+            routed.redirect.fields = [*fields, (b"content-length", b"0")]
+            routed.redirect.length = 0
         elif rule.affinity is not None and head.info.cookie(rule.affinity.cookie) is None:
             memo.unknown = True
         elif len(rule.backends) == 1:
@@ -121,6 +124,10 @@ class SiteRouter(Router):
         if rule.timeout is not None:
             routed.timeout = rule.timeout
         routed.attempt_timeout = rule.backend_timeout or 0.0
+        if rule.cors is not None:
+            said = rule.cors.edits(_asked(head))
+            if said is not None:
+                routed.response = routed.response.then(said) if routed.response is not None else said
         if rule.limits is not None:
             routed.max_body = rule.limits.max_body
         return routed
@@ -136,6 +143,12 @@ class SiteRouter(Router):
         given = Edits(add=[(b"set-cookie", pair + affinity.attributes.encode())])
         routed.response = routed.response.then(given) if routed.response is not None else given
         return routed
+
+
+def _asked(head: RequestHead) -> Asked:
+    path, _, query = head.target.partition(b"?")
+    fields = [(name.lower(), value) for name, value in head.fields.received]
+    return Asked(host_of(head.authority).lower(), path, head.method.encode(), query, fields)
 
 
 def _refused(head: RequestHead, limits: Limits) -> Error | None:

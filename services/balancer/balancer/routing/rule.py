@@ -10,7 +10,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import accumulate
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from balancer.routing.cors import Cors
 
 Networks = Sequence[IPv4Network | IPv6Network]
 
@@ -208,6 +211,7 @@ class Rule:
         "affinity",
         "backend_timeout",
         "backends",
+        "cors",
         "host",
         "limits",
         "mirrors",
@@ -233,6 +237,7 @@ class Rule:
         backend_timeout: float | None = None,
         limits: Limits | None = None,
         affinity: Affinity | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self.name = name
         """The route's, with its namespace: for people, logs and metrics."""
@@ -250,6 +255,7 @@ class Rule:
         """Seconds for each attempt."""
         self.limits = limits
         self.affinity = affinity
+        self.cors = cors
         self._bounds = list(accumulate(backend.weight for backend in self.backends))
         self._point = 0.0
 

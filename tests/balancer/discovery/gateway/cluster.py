@@ -110,22 +110,22 @@ def world(
 
 def planned(there: World) -> Plan:
     """The plan after the leader's Services have been written, and have got their addresses."""
-    first = plan(there, context())
+    first = plan(there, context("lb" if there.ingresses else ""))
     written = {}
     for write in first.services:
         body = {**write.body, "spec": {**write.body["spec"], "clusterIP": "10.96.0.10"}}
         body["metadata"] = {**write.body["metadata"], "namespace": there.home}
         made = objects.service(body)
         written[made.meta.key] = made
-    return plan(replace(there, services={**there.services, **written}), context())
+    return plan(replace(there, services={**there.services, **written}), context("lb" if there.ingresses else ""))
 
 
 def usable(found: Secret) -> str:
     return "the key is another's" if found.meta.name == "bad" else ""
 
 
-def context() -> Context:
-    return Context(usable, frozenset({"http1"}), ["Gateway", "HTTPRoute"], "front", NOW, "lb")
+def context(ingress_class: str = "") -> Context:
+    return Context(usable, frozenset({"http1"}), ["Gateway", "HTTPRoute"], "front", NOW, ingress_class)
 
 
 def status(found: Plan, kind: str, name: str, namespace: str = "shop") -> Any:

@@ -240,11 +240,11 @@ def test_a_change_of_an_annotation_is_taken_and_nothing_else_made_anew() -> None
     from balancer.discovery.gateway.plan import plan
 
     memory = Memory()
-    before = plan(world(gateways=[], ingresses=[described(), simple(backend="api")]), context(), memory)
+    before = plan(world(gateways=[], ingresses=[described(), simple(backend="api")]), context("lb"), memory)
     known = memory.ingresses["shop", "one-api"]
-    plan(world(gateways=[], ingresses=[described(ssl_redirect="false"), simple(backend="api")]), context(), memory)
+    plan(world(gateways=[], ingresses=[described(ssl_redirect="false"), simple(backend="api")]), context("lb"), memory)
     assert memory.ingresses["shop", "one-api"] is known
-    plan(world(gateways=[], ingresses=[]), context(), memory)
+    plan(world(gateways=[], ingresses=[]), context("lb"), memory)
     assert not memory.ingresses
     assert before.services
 

@@ -138,7 +138,7 @@ async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     gateways = balancer.gateways
     async with aiohttp.ClientSession() as client:
         await until(lambda: len(gateways.ports) == 2)
-        await until(lambda: all(len(pool.endpoints) == 4 for pool in gateways.pools()))
+        await until(lambda: all(len(list(pool.endpoints)) == 4 for pool in gateways.pools()))
         yield Here(api, balancer, client)
     gateways.stop_listening()
     gateways.cut()
@@ -198,7 +198,7 @@ async def test_an_ingress_is_served(here: Here) -> None:
             assert body["path"] == "/a/b"
             first = first or body["endpoint"]
             assert body["endpoint"] == first
-            assert ("Set-Cookie" in answer.headers) is not cookie
+            assert ("Set-Cookie" in answer.headers) is (not cookie)
             cookie = cookie or answer.headers["Set-Cookie"].partition(";")[0]
     async with here.client.post(url, headers=host, data=b"x" * 1025) as answer:
         assert answer.status == 413

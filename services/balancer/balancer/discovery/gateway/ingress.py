@@ -215,6 +215,7 @@ class _Translation:
             path=change,
             backend_timeout=options.read_timeout,
             limits=limits if limits.allow or limits.deny or limits.max_body >= 0 else None,
+            cors=options.cors,
             affinity=Affinity(options.affinity, options.cookie_attributes) if options.affinity else None,
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Final
 
+from balancer.routing.cors import Cors
 from balancer.routing.rule import Networks
 
 PREFIX: Final = "nginx.ingress.kubernetes.io/"
@@ -75,7 +76,13 @@ ANNOTATIONS: Final[Mapping[str, tuple[str, str]]] = {
     "connection-proxy-header": (IGNORED, "Connection is each hop's own"),
     "proxy-max-temp-file-size": (IGNORED, "nothing is written to a disk"),
     "x-forwarded-prefix": (REFUSED, "set X-Forwarded-Prefix by an HTTPRoute's RequestHeaderModifier"),
-    "enable-cors": (REFUSED, "answer CORS in the service, or write an HTTPRoute with the CORS filter elsewhere"),
+    "enable-cors": (SAME, ""),
+    "cors-allow-origin": (SAME, ""),
+    "cors-allow-methods": (SAME, ""),
+    "cors-allow-headers": (SAME, ""),
+    "cors-expose-headers": (SAME, ""),
+    "cors-allow-credentials": (SAME, ""),
+    "cors-max-age": (SAME, ""),
     "auth-type": (REFUSED, "put an authenticating proxy between, or authenticate in the service"),
     "auth-secret": (REFUSED, "as auth-type"),
     "auth-url": (REFUSED, "as auth-type"),
@@ -106,6 +113,10 @@ UNKNOWN: Final = (REFUSED, "not known here")
 
 SIZE: Final = re.compile(r"(\d+)([kKmMgG]?)")
 UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+CORS_HEADERS: Final = (
+    "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization"
+)
 
 PROTOCOLS: Final = {"HTTP": "", "AUTO_HTTP": "", "GRPC": "h2c"}
 
@@ -140,6 +151,7 @@ class Options:
     canary_value: str = ""
     canary_pattern: str = ""
     canary_cookie: str = ""
+    cors: Cors | None = None
     refused: list[str] = field(default_factory=list)
     """Why the Ingress is not served."""
 
@@ -159,6 +171,8 @@ def read(annotations: Mapping[str, object]) -> Options:
             options.refused.append(f"{name}: {error}")
     if "session-cookie-name" not in given and options.affinity:
         options.affinity = "INGRESSCOOKIE"
+    if given.get("enable-cors", "").lower() == "true":
+        options.cors = _cors(given)
     if options.affinity:
         options.cookie_attributes = _cookie_attributes(given)
     return options
@@ -262,6 +276,23 @@ def _size(value: str) -> int:
 
 def _seconds(value: str) -> float:
     return float(value.removesuffix("s"))
+
+
+def _cors(given: Mapping[str, str]) -> Cors:
+    """With ingress-nginx's defaults."""
+
+    def listed(name: str, default: str = "") -> list[bytes]:
+        return [each.strip().encode() for each in given.get(f"cors-{name}", default).split(",") if each.strip()]
+
+    age = given.get("cors-max-age", "")
+    return Cors(
+        origins=listed("allow-origin", "*"),
+        methods=listed("allow-methods", "GET, PUT, POST, DELETE, PATCH, OPTIONS"),
+        headers=listed("allow-headers", CORS_HEADERS),
+        exposed=listed("expose-headers"),
+        credentials=given.get("cors-allow-credentials", "true").lower() == "true",
+        max_age=int(age) if age.isdecimal() else 1_728_000,
+    )
 
 
 def _cookie_attributes(given: Mapping[str, str]) -> str:

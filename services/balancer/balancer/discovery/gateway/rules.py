@@ -14,6 +14,7 @@ from typing import Final
 from balancer.discovery.gateway.backends import Asked, ClusterSpec, Outcome, Resolver, Unresolved
 from balancer.discovery.gateway.objects import HttpRoute, Json, ref
 from balancer.discovery.gateway.patterns import check_pattern
+from balancer.routing.cors import Cors
 from balancer.routing.match import EXACT, PATTERN, PREFIX, Match, Wanted
 from balancer.routing.rule import Backend, Edits, Mirror, PathChange, Redirect, Rule
 
@@ -63,7 +64,7 @@ def _rule(resolver: Resolver, route: HttpRoute, item: Json, matches: Sequence[Ma
     backends = []
     for each in item.get("backendRefs") or ():
         own = _Filters(resolver, route, result, prefix).take(each.get("filters") or ())
-        if own.redirect or own.path or own.host or own.mirrors:
+        if own.redirect or own.path or own.host or own.mirrors or own.cors:
             raise Unsupported("a backend's own filters can only change header fields")
         weight = each.get("weight", 1)
         backends.append(Backend(_cluster(resolver, route, each, result), weight, own.request, own.response))
@@ -80,6 +81,7 @@ def _rule(resolver: Resolver, route: HttpRoute, item: Json, matches: Sequence[Ma
         host=filters.host,
         path=filters.path,
         mirrors=filters.mirrors,
+        cors=filters.cors,
         timeout=seconds(timeouts.get("request")),
         backend_timeout=seconds(timeouts.get("backendRequest")),
     )
@@ -107,6 +109,7 @@ class _Filters:
         self.host: bytes | None = None
         self.path: PathChange | None = None
         self.mirrors: list[Mirror] = []
+        self.cors: Cors | None = None
 
     def take(self, items: Sequence[Json]) -> _Filters:
         for item in items:
@@ -119,6 +122,8 @@ class _Filters:
                 self.redirect = self._redirect(item["requestRedirect"])
             elif kind == "URLRewrite":
                 self._rewrite(item["urlRewrite"])
+            elif kind == "CORS":
+                self.cors = _cors(item["cors"])
             else:
                 raise Unsupported(f"filter {kind} is not supported")
         if self.redirect is not None and (self.path is not None or self.host is not None):
@@ -148,6 +153,18 @@ class _Filters:
         if item["type"] == "ReplacePrefixMatch":
             return PathChange(_bytes(item.get("replacePrefixMatch") or "", "path"), self._prefix)
         raise Unsupported(f"path modifier {item['type']} is not supported")
+
+
+def _cors(item: Json) -> Cors:
+    max_age = item.get("maxAge")
+    return Cors(
+        origins=[_bytes(each, "allowOrigins") for each in item.get("allowOrigins") or ()],
+        methods=[_bytes(each, "allowMethods") for each in item.get("allowMethods") or ()],
+        headers=[_bytes(each, "allowHeaders") for each in item.get("allowHeaders") or ()],
+        exposed=[_bytes(each, "exposeHeaders") for each in item.get("exposeHeaders") or ()],
+        credentials=bool(item.get("allowCredentials")),
+        max_age=5 if max_age is None else int(max_age),
+    )
 
 
 def _edits(item: Json) -> Edits:
