@@ -135,6 +135,7 @@ def world(routes: int) -> dict[str, list[Json]]:
             }
         ],
         ROUTES: [route(number, 0) for number in range(routes)],
+        f"/apis/{API}/v1/grpcroutes": [],
         f"/apis/{API}/v1beta1/referencegrants": [],
         "/api/v1/services": [
             front,

@@ -45,7 +45,6 @@ FEATURES: Final = (
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",
     "HTTPRouteBackendTimeout",
-    "HTTPRouteCORS",
     "HTTPRouteDestinationPortMatching",
     "HTTPRouteHostRewrite",
     "HTTPRouteMethodMatching",
@@ -121,6 +120,8 @@ class Gateways:
         self._tracer = tracer
         self.ports: dict[int, OpenPort] = {}
         self.fleets: dict[str, Fleet] = {}
+        self._replaced: list[Fleet] = []
+        """Their settings have changed: rules lead to them until the ports are told."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._draining = False
         self._clusters: dict[str, Cluster] | None = None
@@ -141,7 +142,7 @@ class Gateways:
             pool.subscribe(fleet)
             self.fleets[spec.name] = fleet
             if before is not None:
-                self._retire(before)
+                self._replaced.append(before)
             log.info("cluster added", cluster=spec.name)
         self._clusters = None
 
@@ -178,6 +179,10 @@ class Gateways:
                 continue
             port.plan = plan
             port.router.use(plan.site, self._clusters)
+        # Only now does no rule lead to them any more.
+        for fleet in self._replaced:
+            self._retire(fleet)
+        self._replaced.clear()
 
     def _open(self, plan: PortPlan) -> OpenPort:
         settings = self.settings.model_copy(update={"port": plan.ours, "upstream_tls": False})

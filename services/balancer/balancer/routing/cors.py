@@ -76,14 +76,14 @@ class Cors:
         if origin is None or not self.allows(origin):
             return None
         fields = self._who(origin)
-        if self._exposed:
-            fields.append((b"access-control-expose-headers", b", ".join(self._exposed)))
         return Edits(set=[field for field in fields if field[0] != b"vary"], add=[(b"vary", b"Origin")])
 
     def _who(self, origin: bytes) -> Fields:
-        for_all = self._all and not self._credentials
-        fields: Fields = [(b"access-control-allow-origin", EVERY if for_all else origin)]
+        """The origin itself even where all are allowed: a response is then for one of them, and Vary says so."""
+        fields: Fields = [(b"access-control-allow-origin", origin)]
         if self._credentials:
             fields.append((b"access-control-allow-credentials", b"true"))
+        if self._exposed:
+            fields.append((b"access-control-expose-headers", b", ".join(self._exposed)))
         fields.append((b"vary", b"Origin"))
         return fields

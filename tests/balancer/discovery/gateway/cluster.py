@@ -85,6 +85,7 @@ def world(
     namespaces: dict[str, dict[str, str]] | None = None,
     policies: list[Json] | None = None,
     ingresses: list[Json] | None = None,
+    grpc_routes: list[Json] | None = None,
 ) -> World:
     front = service("front", "lb-system", [{"port": 80}], selector={"app": "lb"})
     found = [objects.gateway(each) for each in (gateways if gateways is not None else [gateway()])]
@@ -96,6 +97,7 @@ def world(
         classes={("", "lb"): objects.gateway_class(gateway_class())},
         gateways={each.meta.key: each for each in found},
         routes={each.meta.key: each for each in map(objects.http_route, routes or [])},
+        grpc_routes={each.meta.key: each for each in map(objects.grpc_route, grpc_routes or [])},
         grants={each.meta.key: each for each in map(objects.reference_grant, grants or [])},
         services={each.meta.key: each for each in listed},
         secrets={each.meta.key: each for each in map(objects.secret, secrets or [])},

@@ -34,6 +34,7 @@ KINDS: dict[str, list[Any]] = {
     CLASSES: [cluster.gateway_class()],
     GATEWAYS: [cluster.gateway()],
     ROUTES: [cluster.route()],
+    "/apis/gateway.networking.k8s.io/v1/grpcroutes": [],
     "/apis/gateway.networking.k8s.io/v1beta1/referencegrants": [],
     SERVICES: [cluster.service("front", "lb-system", [{"port": 80}], selector={"app": "lb"}), cluster.service()],
     "/api/v1/namespaces": [{"metadata": {"name": "shop"}}, {"metadata": {"name": "lb-system"}}],

@@ -246,6 +246,7 @@ def test_a_change_of_an_annotation_is_taken_and_nothing_else_made_anew() -> None
     assert memory.ingresses["shop", "one-api"] is known
     plan(world(gateways=[], ingresses=[]), context("lb"), memory)
     assert not memory.ingresses
+    assert not memory.tables
     assert before.services
 
 

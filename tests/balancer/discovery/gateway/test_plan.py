@@ -18,9 +18,12 @@ from tests.balancer.discovery.gateway.cluster import (
     secret,
     service,
     status,
+    usable,
     world,
 )
 
+from balancer.discovery.gateway.plan import plan
+from balancer.discovery.gateway.result import Context
 from balancer.routing.match import Asked
 
 GATEWAY_API = "gateway.networking.k8s.io"
@@ -233,6 +236,30 @@ def test_a_rule_that_asks_for_what_we_cannot_do_is_dropped_and_told() -> None:
     wholly = planned(world(routes=[route(odd)]))
     assert route_says(wholly, "Accepted") == ("False", "UnsupportedValue")
     assert wholly.ports[20_000].site.route(Asked(b"", b"/")) is None
+
+
+def test_a_grpc_route_is_by_service_and_method_and_speaks_http2_to_pods() -> None:
+    def match(**method: str) -> dict[str, Any]:
+        return {"matches": [{"method": method}], "backendRefs": [backend()]}
+
+    rules = [match(service="a.B", method="Do"), match(service="a.B"), match(method="Any")]
+    found = planned(world(grpc_routes=[route(*rules)]))
+    site = found.ports[20_000].site
+    chosen = {path: site.route(Asked(b"", path, b"POST")) for path in (b"/a.B/Do", b"/a.B/Other", b"/x.Y/Any")}
+    assert all(rule is not None and rule.backends[0].cluster == "shop/web:8080@grpc" for rule in chosen.values())
+    assert len({id(rule) for rule in chosen.values()}) == 3
+    assert site.route(Asked(b"", b"/x.Y/Do", b"POST")) is None
+    assert found.clusters["shop/web:8080@grpc"].overrides == (("upstream_protocol", "h2c"),)
+    entry = status(found, "GRPCRoute", "route")["parents"][0]
+    assert said(entry["conditions"], "Accepted") == ("True", "Accepted")
+    assert listener_status(found)["attachedRoutes"] == 1
+    h2c = service(ports=[{"port": 8080, "appProtocol": "kubernetes.io/h2c"}])
+    assert route_clusters_of(h2c) == {"shop/web:8080"}
+
+
+def route_clusters_of(backend_service: Any) -> set[str]:
+    there = world(grpc_routes=[route()], services=[backend_service])
+    return set(plan(there, Context(usable, frozenset({"http1", "h2c"}), [], "front", NOW)).clusters)
 
 
 def test_filters_and_timeouts_are_taken_over() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.balancer.discovery.gateway.cluster import metadata, planned, route, said, status, world
+from tests.balancer.discovery.gateway.cluster import context, metadata, planned, route, said, status, world
 
+from balancer.discovery.gateway.memory import Memory
 from balancer.discovery.gateway.objects import Json
+from balancer.discovery.gateway.plan import plan
 from balancer.discovery.gateway.policies import FIELDS, crd, parsed
 from balancer.settings import table
 
@@ -49,6 +51,31 @@ def test_of_two_the_older_counts() -> None:
     assert dict(found.clusters["shop/web:8080"].overrides) == {"retries": 5}
     assert accepted(found, "old") == ("True", "Accepted")
     assert accepted(found, "new") == ("False", "Conflicted")
+
+
+def for_a_route(name: str = "route", group: str = "gateway.networking.k8s.io", **settings: Any) -> Any:
+    spec = {"targetRefs": [{"group": group, "kind": "HTTPRoute", "name": name}], **settings}
+    return {"metadata": metadata("for-a-route"), "spec": spec}
+
+
+def test_a_policy_for_a_route_is_for_its_requests_alone_and_wins() -> None:
+    policies = [policy(strategy="least-connections", retries=1), for_a_route(retries=5)]
+    found = planned(world(routes=[route(), route(name="other")], policies=policies))
+    assert dict(found.clusters["shop/web:8080"].overrides) == {"strategy": "least-connections", "retries": 1}
+    own = found.clusters["shop/web:8080@shop/route"]
+    assert dict(own.overrides) == {"strategy": "least-connections", "retries": 5}
+    assert accepted(found, "for-a-route") == ("True", "Accepted")
+    assert accepted(planned(world(policies=[for_a_route()])), "for-a-route") == ("False", "TargetNotFound")
+    wrong = planned(world(routes=[route()], policies=[for_a_route(group="")]))
+    assert accepted(wrong, "for-a-route") == ("False", "Invalid")
+
+
+def test_a_policy_that_comes_or_goes_makes_its_route_anew() -> None:
+    memory = Memory()
+    for policies, cluster in (([], "shop/web:8080"), ([for_a_route(retries=5)], "shop/web:8080@shop/route")):
+        for _ in range(2):
+            found = plan(world(routes=[route()], policies=policies), context(), memory)
+            assert set(found.clusters) == {cluster}
 
 
 def test_the_schema_and_the_settings_are_one() -> None:

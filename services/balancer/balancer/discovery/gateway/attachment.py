@@ -35,7 +35,9 @@ def attach(
         return [], Condition("Accepted", False, "NoMatchingParent", f"{words}.")
     allowing = [each for each in named if _allows(world, route, gateway, each)]
     if not allowing:
-        words = f"No listener of Gateway {gateway.meta} lets HTTPRoutes of namespace {route.meta.namespace} attach."
+        words = (
+            f"No listener of Gateway {gateway.meta} lets {route.meta.kind}s of namespace {route.meta.namespace} attach."
+        )
         return [], Condition("Accepted", False, "NotAllowedByListeners", words)
     meeting = [each for each in allowing if hosts_meet(route.hostnames, each.listener.hostname)]
     if not meeting:
@@ -45,7 +47,7 @@ def attach(
 
 
 def _allows(world: World, route: HttpRoute, gateway: Gateway, checked: Checked) -> bool:
-    if (GROUP, "HTTPRoute") not in checked.kinds:
+    if (GROUP, route.meta.kind) not in checked.kinds:
         return False
     listener, namespace = checked.listener, route.meta.namespace
     if listener.from_namespaces == "Selector":

@@ -28,7 +28,7 @@ class ClusterSpec:
     overrides: tuple[tuple[str, object], ...] = ()
     """Settings of its own, by a LoadBalancingPolicy or an Ingress: fields and values."""
     variant: str = ""
-    """The Ingress that has settings of its own for it; empty: everybody's."""
+    """The Ingress or route that has settings of its own for it, or `grpc` for GRPCRoutes; empty: everybody's."""
 
     @property
     def name(self) -> str:

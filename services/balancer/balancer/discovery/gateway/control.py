@@ -93,6 +93,7 @@ class GatewayControl:
         self._classes = self._watcher(f"{gateway_api}/gatewayclasses", objects.gateway_class)
         self._gateways = self._watcher(f"{gateway_api}/gateways", objects.gateway)
         self._routes = self._watcher(f"{gateway_api}/httproutes", objects.http_route)
+        self._grpc_routes = self._watcher(f"{gateway_api}/grpcroutes", objects.grpc_route)
         self._grants = self._watcher(f"/apis/{GROUP}/v1beta1/referencegrants", objects.reference_grant)
         self._services = self._watcher("/api/v1/services", objects.service)
         self._namespaces = self._watcher("/api/v1/namespaces", objects.namespace)
@@ -124,7 +125,7 @@ class GatewayControl:
         """Watch, plan, apply, write, until cancelled."""
         watchers: list[Watcher[Any]] = [self._services, self._namespaces, self._policies, self._slices]
         if self._config.gateway_class:
-            watchers += [self._classes, self._gateways, self._routes, self._grants]
+            watchers += [self._classes, self._gateways, self._routes, self._grpc_routes, self._grants]
         if self._config.ingress_class:
             watchers.append(self._ingresses)
         try:
@@ -171,6 +172,7 @@ class GatewayControl:
             classes=dict(self._classes.objects),
             gateways=dict(self._gateways.objects),
             routes=dict(self._routes.objects),
+            grpc_routes=dict(self._grpc_routes.objects),
             grants=dict(self._grants.objects),
             services=dict(self._services.objects),
             secrets={key: found for watcher, _ in self._secrets.values() for key, found in watcher.objects.items()},

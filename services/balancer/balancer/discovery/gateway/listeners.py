@@ -10,7 +10,7 @@ from balancer.discovery.gateway.conditions import Condition
 from balancer.discovery.gateway.objects import GROUP, Gateway, Listener, Ref, Secret
 from balancer.discovery.gateway.world import World
 
-HTTP_KINDS: Final = ((GROUP, "HTTPRoute"),)
+HTTP_KINDS: Final = ((GROUP, "HTTPRoute"), (GROUP, "GRPCRoute"))
 KINDS: Final = {"HTTP": HTTP_KINDS, "HTTPS": HTTP_KINDS}
 """What may attach, by the protocols that we speak."""
 

@@ -28,9 +28,10 @@ RouteId = tuple[str, str, Key]
 
 @dataclass(slots=True)
 class Known:
-    """A route as it was translated: `generation` of the object, and what its references led to."""
+    """A route as it was translated: `generation` of the object, its policy, and what its references led to."""
 
     generation: int
+    overrides: tuple[tuple[str, object], ...]
     outcomes: Mapping[Asked, Outcome]
     translated: Translated
     entries: tuple[Entry, ...]
@@ -68,6 +69,17 @@ class Memory:
     epoch: object = None
     """All that attaching depends on, beside the route: the same object for as long as it is the same."""
 
+    _used: set[tuple[str, int]] = field(default_factory=set)
+    """Ports whose tables have been asked for since the last `settle`."""
+
+    def settle(self) -> None:
+        """A plan is done: what it did not ask for goes."""
+        for key in [each for each in self.tables if each[:2] not in self._used]:
+            del self.tables[key]
+        for port in [each for each in self.sites if each not in self._used]:
+            del self.sites[port]
+        self._used = set()
+
     def begin(self, epoch: object) -> object:
         """Take up what attaching depends on now; the object to compare with."""
         if epoch != self.epoch:
@@ -81,6 +93,7 @@ class Memory:
 
     def table(self, key: tuple[str, int, str], parts: Parts) -> Generator[None, None, Table]:
         """In steps, the table of these parts: made of the last one, of which only what changed is made anew."""
+        self._used.add(key[:2])
         before, table = self.tables.get(key, ({}, Table()))
         yield
         gone = [entry for name, entries in before.items() if parts.get(name) is not entries for entry in entries]

@@ -101,6 +101,8 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class HttpRoute:
+    """An HTTPRoute or a GRPCRoute: `meta.kind` says which."""
+
     meta: Meta
     parents: tuple[Ref, ...]
     parent_json: tuple[Json, ...]
@@ -207,7 +209,15 @@ def _listener(item: Json, namespace: str) -> Listener:
 
 
 def http_route(item: Json) -> HttpRoute:
-    meta, spec = meta_of("HTTPRoute", item), item["spec"]
+    return _route("HTTPRoute", item)
+
+
+def grpc_route(item: Json) -> HttpRoute:
+    return _route("GRPCRoute", item)
+
+
+def _route(kind: str, item: Json) -> HttpRoute:
+    meta, spec = meta_of(kind, item), item["spec"]
     parents: Sequence[Json] = spec.get("parentRefs") or ()
     return HttpRoute(
         meta=meta,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from balancer.discovery.gateway import addresses, policies
@@ -43,8 +44,8 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     _take_policies(world, context, judged, result)
     yield
     resolver = Resolver(world, context.protocols)
-    taking = Taking(world, context, memory, resolver, drafts, result)
-    for route in world.routes.values():
+    taking = Taking(world, context, memory, resolver, overrides, drafts, result)
+    for route in chain(world.routes.values(), world.grpc_routes.values()):
         taking.take(route)
         yield
     taking.forget()
@@ -52,9 +53,9 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     if ingresses is not None:
         yield from ingresses.take_all()
     for name, spec in result.clusters.items():
-        own = overrides.get((spec.namespace, spec.service), ())
+        own = overrides.get(("Service", spec.namespace, spec.service), ())
         if own:
-            result.clusters[name] = replace(spec, overrides=tuple({**dict(spec.overrides), **dict(own)}.items()))
+            result.clusters[name] = replace(spec, overrides=tuple({**dict(own), **dict(spec.overrides)}.items()))
     accepted = {each.meta.key: _problem(each) == "" for each in gateways}
     wanted = {
         addresses.service_name(draft.gateway): (draft.gateway, _ports(draft))
@@ -69,6 +70,7 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
         yield from _take_gateway(world, context, memory, draft, result)
     if ingresses is not None:
         yield from ingresses.finish()
+    memory.settle()
     for found in world.classes.values():
         if found.controller == world.controller:
             accepts = Condition("Accepted", True, "Accepted")
@@ -92,7 +94,7 @@ def _take_policies(world: World, context: Context, judged: list[policies.Judged]
         before = policy.status.get("ancestors") or ()
         ancestors = [each for each in before if each.get("controllerName") != world.controller]
         for each in told:
-            ancestor = {"group": "", "kind": str(each.target.get("kind")), "name": str(each.target.get("name"))}
+            ancestor = {name: str(each.target.get(name) or "") for name in ("group", "kind", "name")}
             present: Json = next((one for one in before if one.get("ancestorRef") == ancestor), {})
             conditions = merged(present.get("conditions") or (), [each.condition], policy.meta.generation, context.now)
             ancestors.append({"ancestorRef": ancestor, "controllerName": world.controller, "conditions": conditions})

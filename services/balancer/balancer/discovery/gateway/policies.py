@@ -1,7 +1,7 @@
-"""LoadBalancingPolicy: settings of our own for one Service, by attachment (GEP-713).
+"""LoadBalancingPolicy: settings of our own for one Service or one route, by attachment (GEP-713).
 
 It holds what the release's settings hold for all clusters, by the names that the chart gives them, read and checked by
-the settings' own table. Of several for one Service the oldest counts; the others are told that they do not.
+the settings' own table. Of several for one target the oldest counts; the others are told that they do not.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from balancer.balancing.strategies import STRATEGIES
 from balancer.discovery.gateway.conditions import Condition
+from balancer.discovery.gateway.objects import GROUP as ROUTES_GROUP
 from balancer.discovery.gateway.objects import Json, Key, Meta, meta_of
 from balancer.discovery.gateway.world import World
 from balancer.settings import table
@@ -47,7 +48,7 @@ Overrides = tuple[tuple[str, object], ...]
 class LoadBalancingPolicy:
     meta: Meta
     targets: tuple[Json, ...]
-    """The Services, as written."""
+    """Services and routes, as written."""
     settings: Json
     status: Json
 
@@ -92,26 +93,35 @@ class Judged:
     condition: Condition
 
 
-def attach(world: World) -> tuple[Mapping[Key, Overrides], list[Judged]]:
-    """By Service, what its policy sets; and what every policy is told of each of its targets."""
-    effective: dict[Key, Overrides] = {}
+Target = tuple[str, str, str]
+"""Kind, namespace and name."""
+
+TARGETS: Final = {"Service": "", "HTTPRoute": ROUTES_GROUP, "GRPCRoute": ROUTES_GROUP}
+"""Kinds that a policy may be for, with their groups."""
+
+
+def attach(world: World) -> tuple[Mapping[Target, Overrides], list[Judged]]:
+    """By target, what its policy sets; and what every policy is told of each of its targets."""
+    effective: dict[Target, Overrides] = {}
     judged: list[Judged] = []
     for policy in sorted(world.policies.values(), key=lambda each: (each.meta.created, each.meta.key)):
         for target in policy.targets:
-            key = policy.meta.namespace, str(target.get("name"))
+            key = str(target.get("kind")), policy.meta.namespace, str(target.get("name"))
             judged.append(Judged(policy, target, _judge(world, policy, target, key, effective)))
     return effective, judged
 
 
 def _judge(
-    world: World, policy: LoadBalancingPolicy, target: Json, key: Key, effective: dict[Key, Overrides]
+    world: World, policy: LoadBalancingPolicy, target: Json, key: Target, effective: dict[Target, Overrides]
 ) -> Condition:
-    if (target.get("group") or "", target.get("kind")) != ("", "Service"):
-        return Condition("Accepted", False, "Invalid", "Only Services can be targets.")
-    if key not in world.services:
-        return Condition("Accepted", False, "TargetNotFound", f"There is no Service {key[0]}/{key[1]}.")
+    kind, namespace, name = key
+    if TARGETS.get(kind) != (target.get("group") or ""):
+        return Condition("Accepted", False, "Invalid", f"Only these can be targets: {', '.join(TARGETS)}.")
+    there: Mapping[Key, object] = {"Service": world.services, "HTTPRoute": world.routes}.get(kind, world.grpc_routes)
+    if (namespace, name) not in there:
+        return Condition("Accepted", False, "TargetNotFound", f"There is no {kind} {namespace}/{name}.")
     if key in effective:
-        return Condition("Accepted", False, "Conflicted", "An older policy is for the same Service.")
+        return Condition("Accepted", False, "Conflicted", f"An older policy is for the same {kind}.")
     try:
         overrides = parsed(policy.settings)
     except ValueError as problem:
@@ -127,13 +137,13 @@ def crd() -> dict[str, Any]:
         "required": ["kind", "name"],
         "properties": {
             "group": {"type": "string", "default": ""},
-            "kind": {"type": "string", "enum": ["Service"]},
+            "kind": {"type": "string", "enum": list(TARGETS)},
             "name": {"type": "string", "minLength": 1, "maxLength": 253},
         },
     }
     properties: dict[str, Any] = {
         "targetRefs": {
-            "description": "Services of the policy's own namespace.",
+            "description": "Services and routes of the policy's own namespace.",
             "type": "array",
             "minItems": 1,
             "maxItems": 16,

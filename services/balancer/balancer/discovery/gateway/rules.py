@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from balancer.discovery.gateway.backends import Asked, ClusterSpec, Outcome, Resolver, Unresolved
+from balancer.discovery.gateway.backends import HTTP1, Asked, ClusterSpec, Outcome, Resolver, Unresolved
 from balancer.discovery.gateway.objects import HttpRoute, Json, ref
 from balancer.discovery.gateway.patterns import check_pattern
+from balancer.discovery.gateway.policies import Overrides
 from balancer.routing.cors import Cors
 from balancer.routing.match import EXACT, PATTERN, PREFIX, Match, Wanted
 from balancer.routing.rule import Backend, Edits, Mirror, PathChange, Redirect, Rule
@@ -32,6 +33,8 @@ class Unsupported(Exception):
 class Translated:
     """A route's rules, the clusters that they need, and what is wrong with the rest."""
 
+    overrides: Overrides = ()
+    """Settings that its clusters have for it."""
     rules: list[tuple[int, Sequence[Match], Rule]] = field(default_factory=list)
     """Each rule that is taken, with its place in the route and what it matches."""
     clusters: set[ClusterSpec] = field(default_factory=set)
@@ -43,13 +46,14 @@ class Translated:
     """Every reference that was followed: while they lead there, this is what the route means."""
 
 
-def translate(resolver: Resolver, route: HttpRoute) -> Translated:
-    """All rules of a route."""
-    result = Translated()
+def translate(resolver: Resolver, route: HttpRoute, overrides: Overrides = ()) -> Translated:
+    """All rules of a route; `overrides` are settings by a policy for it."""
+    result = Translated(overrides)
     nothing: Json = {}
+    read = _grpc_match if route.meta.kind == "GRPCRoute" else _match
     for place, item in enumerate(route.rules):
         try:
-            matches = [_match(each) for each in item.get("matches") or [nothing]]
+            matches = [read(each) for each in item.get("matches") or [nothing]]
             rule = _rule(resolver, route, item, matches, result)
         except Unsupported as problem:
             result.dropped.append(f"rule {item.get('name') or place}: {problem}")
@@ -93,6 +97,12 @@ def _cluster(resolver: Resolver, route: HttpRoute, item: Json, result: Translate
     if spec is None:
         result.unresolved = result.unresolved or Unresolved(reason, words)
         return UNKNOWN
+    if route.meta.kind == "GRPCRoute" and spec.protocol == HTTP1:
+        # Its Service does not say it, but gRPC is HTTP/2: of its own, since others may speak HTTP/1.1 to that port.
+        spec = replace(spec, overrides=(("upstream_protocol", "h2c"),), variant="grpc")
+    if result.overrides:
+        own = {**dict(spec.overrides), **dict(result.overrides)}
+        spec = replace(spec, overrides=tuple(own.items()), variant=str(route.meta))
     result.clusters.add(spec)
     return spec.name
 
@@ -190,6 +200,19 @@ def _match(item: Json) -> Match:
         headers=_wanted(item.get("headers") or (), lowered=True),
         parameters=_wanted(item.get("queryParams") or (), lowered=False),
     )
+
+
+def _grpc_match(item: Json) -> Match:
+    """A gRPC method is a path: /service/method, asked for by POST."""
+    method = item.get("method") or {}
+    service, name = method.get("service") or "", method.get("method") or ""
+    kind, path = PREFIX, f"/{service}"
+    if method.get("type") == "RegularExpression":
+        kind, path = PATTERN, f"/{service or '[^/]+'}/{name or '[^/]+'}"
+        _checked(path)
+    elif name:
+        kind, path = (EXACT, f"/{service}/{name}") if service else (PATTERN, f"/[^/]+/{re.escape(name)}")
+    return Match(path.encode(), kind, headers=_wanted(item.get("headers") or (), lowered=True))
 
 
 def _wanted(items: Sequence[Json], lowered: bool) -> list[Wanted]:

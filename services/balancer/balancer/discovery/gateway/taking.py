@@ -13,6 +13,7 @@ from balancer.discovery.gateway.backends import Resolver
 from balancer.discovery.gateway.conditions import Condition, merged
 from balancer.discovery.gateway.memory import Known, Memory, RouteId
 from balancer.discovery.gateway.objects import HttpRoute, Json, Key
+from balancer.discovery.gateway.policies import Overrides, Target
 from balancer.discovery.gateway.result import Context, Draft, Plan, status_write
 from balancer.discovery.gateway.rules import Translated, translate
 from balancer.discovery.gateway.world import World
@@ -28,6 +29,7 @@ class Taking:
         context: Context,
         memory: Memory,
         resolver: Resolver,
+        overrides: Mapping[Target, Overrides],
         drafts: Mapping[Key, Draft],
         result: Plan,
     ) -> None:
@@ -38,6 +40,7 @@ class Taking:
         self._gateways = {key: draft.gateway for key, draft in drafts.items()}
         self._result = result
         self._resolver = resolver
+        self._overrides = overrides
         self._seen: set[RouteId] = set()
         gateways = [(key, each.meta.generation, each.listeners) for key, each in self._gateways.items()]
         self._epoch = memory.begin((gateways, world.namespaces))
@@ -94,10 +97,16 @@ class Taking:
         key: RouteId = (meta.kind, meta.uid, meta.key)
         self._seen.add(key)
         known = self._memory.routes.get(key)
-        if known is not None and known.generation == meta.generation and self._resolver.still(known.outcomes):
+        own = self._overrides.get((meta.kind, meta.namespace, meta.name), ())
+        made_of = (meta.generation, own)
+        if (
+            known is not None
+            and (known.generation, known.overrides) == made_of
+            and self._resolver.still(known.outcomes)
+        ):
             return known
-        translated = translate(self._resolver, route)
-        known = Known(meta.generation, translated.outcomes, translated, _entries(route, translated))
+        translated = translate(self._resolver, route, own)
+        known = Known(meta.generation, own, translated.outcomes, translated, _entries(route, translated))
         self._memory.routes[key] = known
         return known
 

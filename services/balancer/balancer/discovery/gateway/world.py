@@ -35,6 +35,7 @@ class World:
     classes: Mapping[Key, GatewayClass] = field(default_factory=dict)
     gateways: Mapping[Key, Gateway] = field(default_factory=dict)
     routes: Mapping[Key, HttpRoute] = field(default_factory=dict)
+    grpc_routes: Mapping[Key, HttpRoute] = field(default_factory=dict)
     grants: Mapping[Key, ReferenceGrant] = field(default_factory=dict)
     services: Mapping[Key, Service] = field(default_factory=dict)
     secrets: Mapping[Key, Secret] = field(default_factory=dict)

@@ -29,6 +29,7 @@ PATHS: Final = {
     "GatewayClass": f"/apis/{GROUP}/v1/gatewayclasses",
     "Gateway": f"/apis/{GROUP}/v1/namespaces/{{}}/gateways",
     "LoadBalancingPolicy": f"/apis/{POLICY_GROUP}/v1alpha1/namespaces/{{}}/{PLURAL}",
+    "GRPCRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/grpcroutes",
     "Ingress": "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",
     "HTTPRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/httproutes",
 }
