@@ -38,8 +38,7 @@ def main(asked: argparse.Namespace) -> int:
             count += 1
             refused += sum(line.verdict == REFUSED for line in lines)
             sys.stdout.write(f"Ingress {found.meta}\n" + "".join(f"  {line}\n" for line in lines))
-    told = f"{count} Ingresses, {refused} of their lines not served here.\n"
-    sys.stdout.write(told if refused else f"{count} Ingresses, nothing of them refused.\n")
+    sys.stdout.write(f"Ingresses: {count}; refused: {refused}\n")
     return NOT_ALL if refused else 0
 
 

@@ -22,6 +22,8 @@ DIFFERS: Final = "differs"
 IGNORED: Final = "ignored"
 REFUSED: Final = "refused"
 
+AUTHENTICATE: Final = "put an authenticating proxy between, or authenticate in the service"
+
 ANNOTATIONS: Final[Mapping[str, tuple[str, str]]] = {
     "ssl-redirect": (SAME, ""),
     "force-ssl-redirect": (SAME, ""),
@@ -83,10 +85,10 @@ ANNOTATIONS: Final[Mapping[str, tuple[str, str]]] = {
     "cors-expose-headers": (SAME, ""),
     "cors-allow-credentials": (SAME, ""),
     "cors-max-age": (SAME, ""),
-    "auth-type": (REFUSED, "put an authenticating proxy between, or authenticate in the service"),
-    "auth-secret": (REFUSED, "as auth-type"),
-    "auth-url": (REFUSED, "as auth-type"),
-    "auth-signin": (REFUSED, "as auth-type"),
+    "auth-type": (REFUSED, AUTHENTICATE),
+    "auth-secret": (REFUSED, AUTHENTICATE),
+    "auth-url": (REFUSED, AUTHENTICATE),
+    "auth-signin": (REFUSED, AUTHENTICATE),
     "auth-tls-secret": (REFUSED, "client certificates are not asked for"),
     "auth-tls-verify-client": (REFUSED, "client certificates are not asked for"),
     "configuration-snippet": (REFUSED, "nginx's own language has no counterpart"),
@@ -97,7 +99,7 @@ ANNOTATIONS: Final[Mapping[str, tuple[str, str]]] = {
     "limit-rps": (REFUSED, "limit in the service, or in front"),
     "limit-rpm": (REFUSED, "limit in the service, or in front"),
     "limit-connections": (REFUSED, "LB_MAX_CONNECTIONS_PER_CLIENT, for all"),
-    "limit-whitelist": (REFUSED, "as limit-rps"),
+    "limit-whitelist": (REFUSED, "limit in the service, or in front"),
     "satisfy": (REFUSED, "all that is asked for must hold"),
     "mirror-target": (REFUSED, "copy requests in the service"),
     "server-alias": (REFUSED, "write a rule for each host"),
