@@ -103,7 +103,7 @@ class Balancer(Subscriber):
         self._strategy_name = settings.strategy
         self._pool = self._new_pool(DEFAULT_CLUSTER, settings, settings.strategy)
         self._pool.subscribe(self)
-        self._wheel = TimerWheel(self._clock())
+        self._wheel = TimerWheel(self._clock(), self._counters)
         buffers = Buffers(settings.max_buffer_memory or default_limit())
         self._heap = Heap(buffers)
         self._poller = Poller(self._wheel, self._clock, buffers)
@@ -131,7 +131,9 @@ class Balancer(Subscriber):
             # Imported only here: who does not ask for Gateways pays nothing for them.
             from balancer import gateways
 
-            self.gateways = gateways.Gateways(settings, context, self._new_fleet, self._proxy.cluster, self._tracer)
+            self.gateways = gateways.Gateways(
+                settings, context, self._new_fleet, self._proxy.cluster, self._tracer, self._turned
+            )
             self.control = gateways.control(self.gateways, self.replica, self._random)
         self._discovery = discovery.create(settings, self._counters.discovery_events, self._clock)
         self._peers = self._make_peers() if settings.peers else None
@@ -327,6 +329,21 @@ class Balancer(Subscriber):
         level = log.warning if event in {"ejected", "unhealthy", "panic", "strategy_failed"} else log.info
         told = {"endpoint": endpoint.address if endpoint else "", "detail": detail}
         level(event, **{name: value for name, value in told.items() if value})
+        if endpoint is not None:
+            self._turned(endpoint, event)
+
+    def _turned(self, endpoint: Endpoint, event: str) -> None:
+        """Of any pool's endpoint: cut its tunnels where its health turns bad, once the pool has made up its mind."""
+        if event in {"ejected", "unhealthy"} and self._settings.health_closes_tunnels:
+            asyncio.get_running_loop().call_soon(self._cut_tunnels, endpoint)
+
+    def _cut_tunnels(self, endpoint: Endpoint) -> None:
+        number = self._proxy.cut_tunnels(endpoint)
+        if self.gateways is not None:
+            number += self.gateways.cut_tunnels(endpoint)
+        self._counters.tunnels_cut += number
+        if number:
+            log.warning("tunnels cut", endpoint=endpoint.address, tunnels=number)
 
     # Asked by the admin port.
 
@@ -366,4 +383,7 @@ def _policy(settings: Settings) -> Policy:
         prefer_zone=None if settings.prefer_zone == "auto" else settings.prefer_zone,
         hash_key=settings.hash_key,
         cost_key=settings.cost_key or "",
+        endpoint_load=settings.endpoint_load,
+        endpoint_load_blackout=settings.endpoint_load_blackout,
+        endpoint_load_expiry=settings.endpoint_load_expiry,
     )

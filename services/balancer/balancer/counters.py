@@ -87,6 +87,7 @@ class Counters:
         "discovery_events",
         "drained_cut",
         "errors",
+        "faults",
         "first_byte_seconds",
         "grpc_responses",
         "loop_lag_seconds",
@@ -97,6 +98,7 @@ class Counters:
         "retries",
         "retries_denied",
         "total_seconds",
+        "tunnels_cut",
         "tunnels_open",
     )
 
@@ -130,6 +132,10 @@ class Counters:
         self.bytes_sent = 0
         """Bytes to clients."""
         self.tunnels_open = 0
+        self.faults = 0
+        """Exceptions in callbacks of our own: each is a bug, and cost one connection."""
+        self.tunnels_cut = 0
+        """Tunnels reset since their endpoint's health had turned bad."""
         """Upgraded connections open now."""
         self.drained_cut = 0
         """Requests and connections cut at the end of LB_DRAIN_TIMEOUT."""

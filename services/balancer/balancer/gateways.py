@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Final, Protocol
 
@@ -76,8 +76,12 @@ class NewPool(Protocol):
 class Fleet(Subscriber):
     """A cluster and its pool; hears from the pool what happens to endpoints."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, own_strategy: bool) -> None:
+    def __init__(
+        self, cluster: Cluster, settings: Settings, own_strategy: bool, turned: Callable[[Endpoint, str], None]
+    ) -> None:
+        """`turned` is called with each event of an endpoint."""
         self.cluster = cluster
+        self._turned = turned
         self.settings = settings
         self.own_strategy = own_strategy
 
@@ -90,6 +94,8 @@ class Fleet(Subscriber):
         level = log.warning if event in {"ejected", "unhealthy", "panic", "strategy_failed"} else log.info
         told = {"endpoint": endpoint.address if endpoint else "", "detail": detail}
         level(event, cluster=self.cluster.name, **{name: value for name, value in told.items() if value})
+        if endpoint is not None:
+            self._turned(endpoint, event)
 
 
 class OpenPort:
@@ -110,9 +116,19 @@ class Gateways:
     """Every open port and every cluster of the Gateways."""
 
     def __init__(
-        self, settings: Settings, context: Context, new_pool: NewPool, nowhere: Cluster, tracer: Tracer | None
+        self,
+        settings: Settings,
+        context: Context,
+        new_pool: NewPool,
+        nowhere: Cluster,
+        tracer: Tracer | None,
+        turned: Callable[[Endpoint, str], None],
     ) -> None:
-        """`new_pool` makes the pool of a cluster; `nowhere` is the cluster of requests that go to none."""
+        """`new_pool` makes the pool of a cluster; `nowhere` is the cluster of requests that go to none.
+
+        `turned` is called with each event of an endpoint.
+        """
+        self._turned = turned
         self.settings = settings
         self.context = context
         self._new_pool = new_pool
@@ -138,7 +154,7 @@ class Gateways:
             pool, context = self._new_pool(spec.name, settings, own_strategy), self.context
             budget = RetryBudget(settings.retry_budget)
             cluster = Cluster(spec.name, pool, Policy(settings), budget, upstreams(settings, context))
-            fleet = Fleet(cluster, settings, own_strategy)
+            fleet = Fleet(cluster, settings, own_strategy, self._turned)
             pool.subscribe(fleet)
             self.fleets[spec.name] = fleet
             if before is not None:
@@ -233,6 +249,10 @@ class Gateways:
         """Unused connections kept open to `endpoint`."""
         fleet = self.fleets.get(endpoint.cluster)
         return fleet.cluster.upstreams.idle_to(endpoint) if fleet is not None else 0
+
+    def cut_tunnels(self, endpoint: Endpoint) -> int:
+        """Reset what is tunnelled to `endpoint`; how many tunnels those were."""
+        return sum(port.proxy.cut_tunnels(endpoint) for port in self.ports.values())
 
     def drain(self) -> None:
         """From now on every response says that its connection closes."""

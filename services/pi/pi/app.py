@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from pi import page
+from pi import load, page
 from pi.negotiation import prefers_html
 from pi.settings import Settings
 from pi.workers import Pool, QueueFullError, WorkerDiedError
@@ -27,11 +28,13 @@ class Service:
         self._settings = settings
         self._pool = pool
         self.draining = False
+        self._load = load.Load(settings.workers, time.monotonic())
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The response to any request, with the headers that all have."""
         response = await self._respond(request)
         response.headers["X-Served-By"] = self._settings.name
+        response.headers[load.FIELD] = self._load.report(time.monotonic())
         response.headers["Server"] = "lb-pi"
         response.headers["X-Content-Type-Options"] = "nosniff"
         # The digits never change, but each request is to reach a backend and show which one it was.
@@ -66,6 +69,16 @@ class Service:
         return await self._digits(request, decimals)
 
     async def _digits(self, request: web.BaseRequest, decimals: int) -> web.Response:
+        self._load.began(time.monotonic())
+        failed = True
+        try:
+            response = await self._computed(request, decimals)
+            failed = response.status >= 500
+        finally:
+            self._load.ended(time.monotonic(), failed=failed)
+        return response
+
+    async def _computed(self, request: web.BaseRequest, decimals: int) -> web.Response:
         if self._settings.delay_ms:
             await asyncio.sleep(self._settings.delay_ms / 1000)
         if random.random() < self._settings.fail_rate:

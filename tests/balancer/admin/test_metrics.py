@@ -28,6 +28,7 @@ from balancer.counters import Histogram, count
 ROOT = Path(__file__).resolve().parents[3]
 MOVING = ("lb_uptime", "lb_event_loop_lag")
 """What changes between two scrapes, whatever else does."""
+OPEN = "application/openmetrics-text"
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 EVERYTHING = ("requests", "bytes_received", "bytes_sent", "retries_denied", "connections_accepted", "drained_cut")
 
@@ -204,3 +205,48 @@ async def test_a_slow_event_loop_is_noticed(world: World) -> None:
         while not sum(lag.counts):  # noqa: ASYNC110 - counting tells nobody
             await asyncio.sleep(0.01)
     assert lag.sum == pytest.approx(2.9)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("text/plain;q=1, application/openmetrics-text;q=0", "text/plain"),
+        ("application/openmetrics-text;q=0, text/plain", "text/plain"),
+        ("application/openmetrics-text;q=0.5, text/plain", "text/plain"),
+        ("application/openmetrics-text;version=1.0.0;q=0.5, text/plain;version=0.0.4;q=0.2", OPEN),
+        ("text/plain;q=0.3, application/openmetrics-text;q=0.4", OPEN),
+        ("application/openmetrics-text, text/plain", OPEN),
+        ("text/plain;q=0, */*", OPEN),
+        ("*/*", "text/plain"),
+        ("application/openmetrics-text;version=0.0.1", "text/plain"),
+        ("application/openmetrics-text;version=one", "text/plain"),
+        ("application/openmetrics-text;version=1.0.0;escaping=dots", OPEN),
+        ('application/openmetrics-text;x="a,b";q=0, text/plain', "text/plain"),
+        ("", "text/plain"),
+    ],
+)
+async def test_a_scrape_follows_the_weights_of_accept(accept: str, content_type: str, client: ClientSession) -> None:
+    async with client.get("/metrics", headers={"Accept": accept}) as response:
+        assert response.status == 200
+        assert response.content_type == content_type
+        assert (await response.text()).endswith("# EOF\n") == (content_type == OPEN)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/", "/dashboard/app.js"])
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip, deflate", "gzip"),
+        ("gzip;q=0", None),
+        ("gzip;q=0, deflate;q=0.1", "deflate"),
+        ("identity, gzip;q=0.5", None),
+    ],
+)
+async def test_compression_follows_the_weights(
+    path: str, accepted: str, coding: str | None, client: ClientSession
+) -> None:
+    async with client.get(path, headers={"Accept-Encoding": accepted}) as response:
+        assert response.status == 200
+        assert response.headers.get("Content-Encoding") == coding
+        assert "Accept-Encoding" in response.headers["Vary"]
+        assert await response.text()

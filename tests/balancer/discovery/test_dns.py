@@ -3,97 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import dns.flags
-import dns.message
 import dns.rcode
 import dns.rdatatype
-import dns.rrset
 import pytest
+from tests.balancer.discovery.nameserver import Server
 
+from balancer import resolving
 from balancer.discovery import Status
 from balancer.discovery import dns as dns_discovery
 from balancer.discovery.dns import DnsDiscovery
 
-Record = tuple[str, list[str]]
-"""A type and its values."""
-
-
-class Server(asyncio.DatagramProtocol):
-    """Answers from `zone`; names that are not in it do not exist."""
-
-    def __init__(self) -> None:
-        self.zone: dict[str, list[Record]] = {}
-        self.ttl = 1
-        self.rcodes: dict[str, dns.rcode.Rcode] = {}
-        """A failure to answer with, by type of the question."""
-        self.silent: set[str] = set()
-        """Types of question that get no answer."""
-        self.asked: list[tuple[str, str]] = []
-        self.transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        reply = self.answer(data, 512)
-        if reply is not None and self.transport is not None:
-            self.transport.sendto(reply, addr)
-
-    async def serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        (length,) = struct.unpack("!H", await reader.readexactly(2))
-        reply = self.answer(await reader.readexactly(length), 65535)
-        if reply is not None:
-            writer.write(struct.pack("!H", len(reply)) + reply)
-        await reader.read()
-        writer.close()
-
-    def answer(self, data: bytes, limit: int) -> bytes | None:
-        query = dns.message.from_wire(data)
-        question = query.question[0]
-        name, kind = question.name.to_text(), dns.rdatatype.to_text(question.rdtype)
-        self.asked.append((name, kind))
-        if kind in self.silent:
-            return None
-        reply = dns.message.make_response(query)
-        records = self.zone.get(name)
-        if kind in self.rcodes:
-            reply.set_rcode(self.rcodes[kind])
-        elif records is None:
-            reply.set_rcode(dns.rcode.NXDOMAIN)
-        else:
-            owner = name
-            for type_, values in records:
-                if type_ == "CNAME":
-                    reply.answer.append(dns.rrset.from_text(owner, self.ttl, "IN", type_, *values))
-                    owner = values[0]
-                elif type_ == kind and values:
-                    reply.answer.append(dns.rrset.from_text(owner, self.ttl, "IN", type_, *values))
-        wire = reply.to_wire(max_size=65535)
-        if len(wire) > max(limit, query.payload):
-            reply.answer.clear()
-            reply.flags |= dns.flags.TC
-            wire = reply.to_wire()
-        return wire
-
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    made = Server()
-    tcp = await asyncio.start_server(made.serve_tcp, "127.0.0.1", 0)
-    port = tcp.sockets[0].getsockname()[1]
-    loop = asyncio.get_running_loop()
-    udp, _ = await loop.create_datagram_endpoint(lambda: made, local_addr=("127.0.0.1", port))
-    yield made
-    udp.close()
-    tcp.close()
-    await tcp.wait_closed()
+    async with Server.serving() as made:
+        yield made
 
 
 @pytest.fixture
@@ -120,7 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Failures are followed by a short pause; every IPv6 address has a route."""
     monkeypatch.setattr(dns_discovery, "BACKOFF_FIRST", 0.02)
     monkeypatch.setattr(dns_discovery, "BACKOFF_MOST", 0.05)
-    monkeypatch.setattr(dns_discovery, "_has_route", lambda _: True)
+    monkeypatch.setattr(resolving, "has_route", lambda _: True)
 
 
 async def test_every_address_of_both_families_is_an_endpoint(server: Server, resolve: Callable[..., Any]) -> None:
@@ -298,7 +228,7 @@ async def test_names_of_the_hosts_file_localhost_and_addresses_need_no_server(
 async def test_addresses_without_a_route_are_left_out_while_there_are_others(
     server: Server, resolve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dns_discovery, "_has_route", lambda _: False)
+    monkeypatch.setattr(resolving, "has_route", lambda _: False)
     server.ttl = 0
     server.zone["pi.example."] = [("A", ["10.0.0.1"]), ("AAAA", ["fd00::1"])]
     reader = resolve()

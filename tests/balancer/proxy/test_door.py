@@ -333,30 +333,3 @@ async def test_idle_endpoint_connections_make_room_for_others(start: Start) -> N
             assert [answer.status for answer in answers] == [200] * 25
             for client in clients:
                 client.reset()
-
-
-async def test_clients_that_do_not_read_cost_little_and_give_it_back(start: Start) -> None:
-    balancer = start(access_log="off")
-    number = 200
-
-    async def script(connection: Accepted) -> None:
-        while True:
-            await connection.request()
-            connection.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 20000000\r\n\r\n" + bytes(20_000_000))
-
-    async with Endpoint(balancer.endpoints[0], script):
-        before = balancer.memory()
-        socks = []
-        for _ in range(number):
-            sock = socket.socket()
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            sock.connect(("127.0.0.1", balancer.port))
-            sock.sendall(GET.encode())
-            socks.append(sock)
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(1)
-        cost = (balancer.memory() - before) / number
-        assert cost < 64 << 10, f"{cost / 1024:.0f} KiB each"
-        for sock in socks:
-            reset(sock)
-        await until(lambda: balancer.memory() - before < 20 << 20, 10)

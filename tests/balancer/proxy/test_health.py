@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,39 @@ async def test_retry_after_of_zero_seconds_is_a_failure(start: Start) -> None:
         await ask(balancer, 20)
         assert len(endpoint.requests) == 2
     assert balancer.metric("lb_endpoints", state="ejected") == 1
+
+
+async def test_a_date_in_retry_after_counts_as_the_seconds_until_then(start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, eject_after=0, retries=0)
+    later = formatdate(time.time() + 20, usegmt=True)
+    busy = always(f"HTTP/1.1 503 Busy\r\nRetry-After: {later}\r\nContent-Length: 0\r\n\r\n")
+    async with Endpoint(balancer.endpoints[0], busy) as full, Endpoint(balancer.endpoints[1]) as free:
+        await ask(balancer, 20)
+        assert len(full.requests) == 1
+        assert len(free.requests) == 19
+    assert balancer.metric("lb_transitions_total", event="backoff") == 1
+
+
+async def test_a_date_in_retry_after_that_is_past_is_a_failure(start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, eject_after=3, eject_time=60, retries=0)
+    earlier = formatdate(time.time() - 20, usegmt=True)
+    busy = always(f"HTTP/1.1 503 Busy\r\nRetry-After: {earlier}\r\nContent-Length: 0\r\n\r\n")
+    async with Endpoint(balancer.endpoints[0], busy) as bad, Endpoint(balancer.endpoints[1]):
+        await ask(balancer, 20)
+        assert len(bad.requests) == 3
+    assert balancer.metric("lb_transitions_total", event="ejected") == 1
+
+
+async def test_no_more_than_the_largest_share_is_backed_off_from(start: Start) -> None:
+    balancer = start(endpoints=4, fresh=True, eject_after=0, eject_max_share=0.5, retries=0, panic_share=0)
+    busy = always("HTTP/1.1 503 Busy\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n")
+    full = [Endpoint(port, busy) for port in balancer.endpoints[:3]]
+    async with full[0], full[1], full[2], Endpoint(balancer.endpoints[3]) as free:
+        await ask(balancer, 42)
+    asked = sorted(len(end.requests) for end in full)
+    assert asked[:2] == [1, 1], "two of four are left alone"
+    assert asked[2] > 10, "the third is not, and shares the load of those"
+    assert len(free.requests) < 30
 
 
 async def test_when_all_ask_to_be_left_alone_all_are_used(start: Start) -> None:

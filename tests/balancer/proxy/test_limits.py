@@ -94,6 +94,21 @@ async def test_errors_are_problem_json_for_whoever_accepts_it(start: Start) -> N
         assert json.loads(refused.body)["status"] == 400
 
 
+async def test_errors_follow_the_weights_of_accept(start: Start) -> None:
+    balancer = start()
+    for accept, json_wanted in (
+        ("application/json;q=0, text/plain", False),
+        ("text/plain, application/json;q=0.5", False),
+        ("application/json, text/plain;q=0.5", True),
+    ):
+        async with await Client.connect(balancer.port) as client:
+            response = await client.ask(f"GET / HTTP/1.1\r\n{HOST}Accept: {accept}\r\n\r\n")
+            assert ("json" in (response.get("content-type") or "")) == json_wanted
+            refused = await client.ask(f"GET / HTTP/1.1\r\nAccept: {accept}\r\n\r\n")
+            assert refused.status == 400
+            assert ("json" in (refused.get("content-type") or "")) == json_wanted
+
+
 async def test_an_error_for_head_has_no_body(start: Start) -> None:
     balancer = start()
     async with await Client.connect(balancer.port) as client:
@@ -152,10 +167,10 @@ async def test_a_body_that_stops_coming_gets_408_and_the_endpoint_is_let_go(star
     async with Endpoint(balancer.endpoints[0], None) as endpoint, await Client.connect(balancer.port) as client:
         await client.send(f"POST / HTTP/1.1\r\n{HOST}Content-Length: 100\r\n\r\nsome")
         connection = await endpoint.accept()
+        assert (await connection.until("some")).endswith(b"\r\n\r\nsome")  # before the reset, which discards it here
         assert (await client.response()).status == 408
         assert await client.to_end() == b""
-        got = await connection.to_end()
-        assert got.removesuffix(b"(reset)").endswith(b"some")
+        assert (await connection.to_end()).removesuffix(b"(reset)") == b""
         await connection.close()
     assert balancer.metric("lb_endpoint_failures_total") == 0, "a client's fault is not the endpoint's"
 

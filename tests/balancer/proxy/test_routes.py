@@ -10,6 +10,7 @@ from balancer.balancing.pool import Pool
 from balancer.balancing.retry import RetryBudget
 from balancer.balancing.strategies import load
 from balancer.proxy.cluster import Cluster, Policy
+from balancer.proxy.fields import forwarded_once
 from balancer.proxy.interfaces import Upstreams
 from balancer.proxy.messages import HTTP_1_1, RequestFields, RequestHead, ResponseHead
 from balancer.proxy.routes import SiteRouter, host_of
@@ -114,6 +115,19 @@ def test_what_a_rule_changes_is_changed_for_the_endpoint_alone() -> None:
     answer.fields = [(b"Server", b"x"), (b"Date", b"now")]
     assert routed.edited(answer).fields == [(b"Date", b"now"), (b"x-by", b"lb")]
     assert routed.edited(answer) is routed.edited(answer)
+
+
+def test_max_forwards_counts_in_the_head_that_a_rule_has_changed() -> None:
+    rule = Rule("web", [Backend(WEB.name)], Edits(set=[(b"x-team", b"b")]), path=PathChange(b"/v2", b"/v1"))
+    head = request(b"/v1/x")
+    head.fields.fields.append((b"Max-Forwards", b"3"))
+    sent = router(Entry(b"", Match(b"/v1"), rule)).route(head).head
+    assert sent is not None
+    less = forwarded_once(sent, 2)
+    assert less.target == b"/v2/x"
+    assert less.authority == sent.authority
+    assert (b"Max-Forwards", b"2") in less.fields.fields
+    assert (b"x-team", b"b") in less.fields.fields
 
 
 def test_a_redirect_names_the_gateways_port_and_not_ours() -> None:

@@ -7,9 +7,11 @@ between two of them: with 10,000 endpoints a scrape is 200,000 lines, half a sec
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from itertools import accumulate, islice
 from math import inf
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -17,12 +19,18 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from balancer.accept import BY_NAME, Range, preference, ranges
+from balancer.admin.compression import compress
 from balancer.admin.metrics import METRICS, Metric, Reading
 from balancer.admin.status import Running
 from balancer.counters import SECONDS, Histogram
 
 SLICE = 100
 """Readings rendered in one go: about a millisecond of work."""
+OPENMETRICS: Final = "application/openmetrics-text"
+PLAIN: Final = "text/plain"
+_VERSION: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){0,2}")
+_ESCAPING: Final = ("allow-utf-8", "underscores", "dots", "values")
 UNITS = ("seconds", "bytes")
 TOLD = frozenset((*SECONDS, inf))
 """Bounds of the exported buckets; finer ones are counted for the dashboard."""
@@ -105,14 +113,36 @@ async def render(collector: BalancerCollector, encode: Callable[[Collector], byt
         yield b"# EOF\n"
 
 
+def _form(accept: str) -> str:
+    """The one form of `accept` that it prefers, in the words in which prometheus-client takes no weight: it would give
+    OpenMetrics to who names it at all. Empty: the plain text that everybody reads.
+    """
+    accepted = [each for each in ranges(accept) if _readable(each)]
+    text, _ = preference(accepted, PLAIN)
+    open_metrics, named = preference(accepted, OPENMETRICS)
+    chosen = OPENMETRICS if open_metrics > text or (named == BY_NAME and open_metrics == text > 0.0) else PLAIN
+    weight = max(text, open_metrics)
+    best = next((each for each in accepted if each.name == chosen and each.weight == weight), None)
+    if best is None:
+        return OPENMETRICS if chosen == OPENMETRICS else ""
+    words = [f"{name}={value}" for name, value in best.parameters.items() if name == "version" or value in _ESCAPING]
+    return ";".join([chosen, *words])
+
+
+def _readable(each: Range) -> bool:
+    """Whether it is a form that can be written here: not OpenMetrics before 1.0.0, nor a version that is none."""
+    version = each.parameters.get("version", "1.0.0")
+    return _VERSION.fullmatch(version) is not None and (each.name != OPENMETRICS or not version.startswith("0"))
+
+
 def handler(running: Running) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Answers GET /metrics in Prometheus or OpenMetrics form, whichever Accept prefers."""
     collector = BalancerCollector(running)
 
     async def metrics(request: web.Request) -> web.StreamResponse:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        response = web.StreamResponse(headers={"Content-Type": content_type})
-        response.enable_compression()
+        encode, content_type = choose_encoder(_form(",".join(request.headers.getall("Accept", []))))
+        response = web.StreamResponse(headers={"Content-Type": content_type, "Vary": "Accept"})
+        compress(response, request)
         await response.prepare(request)
         gathered = bytearray()
         async for text in render(collector, encode):

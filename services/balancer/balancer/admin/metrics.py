@@ -98,6 +98,19 @@ def _latency(running: Running) -> Iterator[Reading]:
             yield _of(endpoint), average
 
 
+def _utilization(running: Running) -> Iterator[Reading]:
+    for endpoint in _endpoints(running):
+        if endpoint.utilization >= 0.0:
+            yield _of(endpoint), endpoint.utilization
+
+
+def _bad_reports(running: Running) -> Iterator[Reading]:
+    for pool in running.pools:
+        if pool.loads is not None:
+            for endpoint in pool.endpoints:
+                yield _of(endpoint), pool.loads.bad_of(endpoint)
+
+
 def _eligible(running: Running) -> Iterator[Reading]:
     for endpoint in _endpoints(running):
         yield _of(endpoint), float(endpoint.eligible)
@@ -310,6 +323,18 @@ METRICS = (
         "lb_tunnels_open", "gauge", "Upgraded connections (WebSocket) open.", whole(lambda r: r.counters.tunnels_open)
     ),
     Metric(
+        "lb_internal_faults_total",
+        "counter",
+        "Exceptions in the balancer's own callbacks: each closed a connection, is in the log, and is a bug.",
+        whole(lambda r: r.counters.faults),
+    ),
+    Metric(
+        "lb_tunnels_cut_total",
+        "counter",
+        "Tunnels reset since their endpoint turned unhealthy or was ejected (LB_HEALTH_CLOSES_TUNNELS).",
+        whole(lambda r: r.counters.tunnels_cut),
+    ),
+    Metric(
         "lb_endpoint_connections_opened_total",
         "counter",
         "Connections opened to the endpoint.",
@@ -420,8 +445,22 @@ METRICS = (
     Metric(
         "lb_endpoint_weight",
         "gauge",
-        "The weight in force: less than the configured one while in slow start.",
+        "The weight in force: less than the configured one while in slow start, or as its load reports make it.",
         each(lambda e: e.weight),
+        ("cluster", "endpoint"),
+    ),
+    Metric(
+        "lb_endpoint_utilization",
+        "gauge",
+        "The utilisation that it last reported (LB_ENDPOINT_LOAD), 1 being all of it; none before the first report.",
+        _utilization,
+        ("cluster", "endpoint"),
+    ),
+    Metric(
+        "lb_endpoint_bad_load_reports_total",
+        "counter",
+        "Load reports that could not be read.",
+        _bad_reports,
         ("cluster", "endpoint"),
     ),
     Metric(

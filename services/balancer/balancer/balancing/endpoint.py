@@ -78,6 +78,8 @@ class Statistics:
         "connections_opened",
         "connections_reused",
         "failed",
+        "malformed_at",
+        "malformed_in_row",
     )
 
     def __init__(self) -> None:
@@ -85,6 +87,10 @@ class Statistics:
         self.answered_other = [0, 0, 0, 0, 0, 0]
         self.failed: dict[str, int] = {}
         """Leases that ended without a whole response, by the outcome's reason."""
+        self.malformed_in_row = 0
+        """Responses that were none of HTTP's, one after the other: these make a failure (`outcome.py`)."""
+        self.malformed_at = 0
+        """How many others it had answered when the last of them came."""
         self.connections_opened = 0
         self.connections_open = 0
         self.connections_reused = 0
@@ -106,6 +112,13 @@ class Statistics:
             self.answered_2xx += 1
         else:
             self.answered_other[min(status // 100, 5)] += 1
+
+    def count_malformed(self, counted: int) -> int:
+        """Count a response that was none of HTTP's; how many in a row that makes. `counted`: 1 if it was an answer."""
+        answered = sum(self.answered_other) + self.answered_2xx - counted
+        self.malformed_in_row = self.malformed_in_row + 1 if answered == self.malformed_at else 1
+        self.malformed_at = answered + counted
+        return self.malformed_in_row
 
     def count_failure(self, reason: str) -> None:
         """Count one lease that ended without a whole response."""
@@ -130,12 +143,14 @@ class Endpoint:
         "in_flight",
         "in_rotation",
         "latency",
+        "load_factor",
         "newest",
         "oldest",
         "order",
         "slow_start_from",
         "spec",
         "stats",
+        "utilization",
         "weight",
         "work",
     )
@@ -160,6 +175,10 @@ class Endpoint:
         self.latency = PeakEwma()
         self.work = NOTHING_KNOWN
         """What it has to do, in expected seconds, where the strategy follows that."""
+        self.load_factor = 1.0
+        """What its weight is multiplied by, for what it says of its load."""
+        self.utilization = -1.0
+        """The utilisation that it last reported, 1 being all of it; below 0: it has not."""
         self.slow_start_from: float | None = None
         """When its slow start began (s); None when it is past."""
 

@@ -6,7 +6,7 @@ from mypy_extensions import mypyc_attr
 
 from balancer.balancing.decision import Decision
 from balancer.balancing.endpoint import Endpoint, Pending
-from balancer.balancing.outcome import FAILURE, SATURATION, SUCCESS, Kind, Outcome
+from balancer.balancing.outcome import FAILURE, MALFORMED_IN_ROW, NOTHING, SATURATION, SUCCESS, Kind, Outcome
 
 
 class Owner:
@@ -108,12 +108,15 @@ class Lease(Pending):
                 took = now - sent_at
                 endpoint.latency.sample(took if self.job is None else self.job.fair(took), now)
         verdict = outcome.verdict
-        if self.job is not None:
-            self.job.ended(verdict == SUCCESS, verdict == FAILURE, now)
         if outcome.kind is Kind.ANSWERED:
             endpoint.stats.count_answer(outcome.status)
         elif outcome.kind is not Kind.UNUSED:
             endpoint.stats.count_failure(outcome.kind.value)
+        if verdict == FAILURE and outcome.is_malformed:
+            in_row = endpoint.stats.count_malformed(1 if outcome.kind is Kind.ANSWERED else 0)
+            verdict = FAILURE if in_row >= MALFORMED_IN_ROW else NOTHING
+        if self.job is not None:
+            self.job.ended(verdict == SUCCESS, verdict == FAILURE, now)
         if verdict == SUCCESS:
             health = endpoint.health
             health.failures_in_row = 0

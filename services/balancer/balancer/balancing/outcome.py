@@ -69,16 +69,24 @@ FAILURES: Final = frozenset(kind for kind, verdict in VERDICTS.items() if verdic
 LOCAL_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 """Errors (errno) of connecting that say something of this machine and nothing of the endpoint."""
 
+MALFORMED_IN_ROW: Final = 3
+"""Responses in a row that are none, or have no status of HTTP, until they count as failures of their endpoint: one
+alone may be the request's doing."""
+
 OF_THE_REQUEST: Final = frozenset({501, 505, 508, 510})
 """Statuses of 500 and more that speak of the request: another endpoint would answer the same."""
 
 _RATE_LIMITED: Final = 429
 """Meant for one client: says nothing of the endpoint."""
 _UNAVAILABLE: Final = 503
+_NO_STATUS: Final = 600
+"""From here on they are passed on and mean what two servers have agreed on."""
 
 
 def of_status(status: int, retry_after: float | None) -> int:
     """The verdict on an answer; `retry_after` is what its Retry-After asks for (s), None without one."""
+    if status >= _NO_STATUS:
+        return FAILURE  # a few in a row: see Outcome.is_malformed
     if status == _RATE_LIMITED or status in OF_THE_REQUEST:
         return NOTHING
     if status == _UNAVAILABLE and retry_after is not None and retry_after > 0.0:
@@ -119,6 +127,11 @@ class Outcome:
     def is_saturation(self) -> bool:
         """The endpoint wants us to back off: no failure."""
         return self.verdict == SATURATION
+
+    @property
+    def is_malformed(self) -> bool:
+        """It charges the endpoint only as one of a few in a row."""
+        return self.kind is Kind.BAD_RESPONSE or self.status >= _NO_STATUS
 
     @property
     def is_failure(self) -> bool:

@@ -19,3 +19,6 @@ class Policy:
     prefer_zone: str | None = None
     hash_key: str = "client-ip"
     cost_key: str = ""
+    endpoint_load: bool = False
+    endpoint_load_blackout: float = 10.0
+    endpoint_load_expiry: float = 180.0

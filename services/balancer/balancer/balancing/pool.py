@@ -13,6 +13,7 @@ from balancer.balancing.endpoint import Endpoint, EndpointSpec, Snapshot, Transi
 from balancer.balancing.events import Subscriber
 from balancer.balancing.health import Change
 from balancer.balancing.lease import Lease
+from balancer.balancing.load_weights import LoadWeights
 from balancer.balancing.membership import Changes
 from balancer.balancing.outlier_detection import OutlierDetection
 from balancer.balancing.policy import Policy
@@ -44,6 +45,10 @@ class Pool(Rotation):
         super().__init__(strategy, strategy_name, policy, random, cluster, decisions)
         self._outliers = OutlierDetection(policy)
         self._slow_start = SlowStart(policy.slow_start)
+        self.loads: LoadWeights | None = None
+        """What endpoints report of their load, where that is asked for."""
+        if policy.endpoint_load:
+            self.loads = LoadWeights(policy.endpoint_load_blackout, policy.endpoint_load_expiry)
 
     # Membership: what discovery says
 
@@ -103,6 +108,9 @@ class Pool(Rotation):
         self._align(endpoint)
         self._outliers.forget(endpoint)
         self._slow_start.forget(endpoint)
+        if self.loads is not None:
+            self.loads.left(endpoint)
+            endpoint.weight = endpoint.spec.weight
         self._costs.leave(endpoint.work)
         self._subscribers.left(endpoint)
 
@@ -158,6 +166,11 @@ class Pool(Rotation):
         """`endpoint`, which is not healthy, has answered well a request that was chosen for it at `opened_at` (s)."""
         self._apply(self._outliers.succeeded(endpoint, opened_at), now)
 
+    def reported(self, endpoint: Endpoint, field: bytes, value: bytes, now: float) -> None:
+        """A response of `endpoint` says how loaded it is, in a field of this name."""
+        if self.loads is not None and endpoint.discovered:
+            self.loads.heard(endpoint, field, value, now)
+
     def outvoted(self, endpoint: Endpoint, now: float) -> None:
         """Most replicas of this balancer have ejected `endpoint`."""
         self._apply(self._outliers.outvoted(endpoint, self._eligibility.ready, now), now)
@@ -167,6 +180,10 @@ class Pool(Rotation):
         self._apply(self._outliers.expired(now), now)
         for endpoint in self._slow_start.tick(now):
             self._reweighed(endpoint)
+        if self.loads is not None:
+            for endpoint in self.loads.tick(now):
+                if self._slow_start.weigh(endpoint, now):
+                    self._reweighed(endpoint)
         self._apply(self._outliers.compare_rates(self._members.endpoints, self._eligibility.ready, now), now)
         self._members.forget(now)
         self._report_failures(now)

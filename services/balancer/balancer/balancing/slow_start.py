@@ -51,7 +51,7 @@ class SlowStart:
         if ends:
             endpoint.slow_start_from = None
             self._starting.pop(endpoint, None)
-        full = endpoint.spec.weight
+        full = endpoint.spec.weight * endpoint.load_factor
         current = full if since is None or ends else weight(full, since, self._window, now)
         if current == endpoint.weight and not ends:
             return False

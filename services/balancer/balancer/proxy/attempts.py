@@ -144,12 +144,19 @@ class Attempts(Timed):
         self.arm(self.queued_at + self.cluster.policy.queue_timeout)
 
     def _granted(self, lease: Lease, now: float) -> None:
-        self._wait_no_more(now)
-        self.start_attempt(lease, now)
+        # Called within another's end, or by the clock: a fault is ours alone.
+        try:
+            self._wait_no_more(now)
+            self.start_attempt(lease, now)
+        except Exception:  # noqa: BLE001 (`fault` logs and counts it)
+            self.service.wheel.fault("a request that had waited failed", self)
 
     def _refused(self, error: NoEndpoint, now: float) -> None:
-        self._wait_no_more(now)
-        self.none_found(error, now)
+        try:
+            self._wait_no_more(now)
+            self.none_found(error, now)
+        except Exception:  # noqa: BLE001 (`fault` logs and counts it)
+            self.service.wheel.fault("a request that had waited failed", self)
 
     def _wait_no_more(self, now: float) -> None:
         self.ticket = None

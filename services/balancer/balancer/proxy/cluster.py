@@ -24,6 +24,7 @@ class Policy:
     __slots__ = (
         "connect_timeout",
         "queue_timeout",
+        "reads_load",
         "response_timeout",
         "retries",
         "retry_buffer",
@@ -37,6 +38,8 @@ class Policy:
         self.queue_timeout: float = settings.queue_timeout
         self.total_timeout: float = settings.total_timeout
         """0: none."""
+        self.reads_load: bool = settings.endpoint_load
+        """Whether endpoints are asked how loaded they are."""
         self.retries: int = settings.retries
         self.retry_buffer: int = settings.retry_buffer
         """Bytes of a request's body that are kept to be sent again."""

@@ -16,6 +16,7 @@ from balancer.proxy.endpoint_tls import EndpointTls
 from balancer.proxy.listening import tune
 from balancer.proxy.names import Address, Inquirer, Names
 from balancer.proxy.poller import WRITE, Watched
+from balancer.proxy.timers import TICK
 from balancer.proxy.tls import Secured, TlsTransport
 from balancer.proxy.transport import Transport
 
@@ -51,12 +52,12 @@ class Opener:
 class Connector:
     """Opens connections to endpoints, by one timeout and one kind of TLS."""
 
-    __slots__ = ("_names", "poller", "timeout", "tls")
+    __slots__ = ("names", "poller", "timeout", "tls")
 
     def __init__(self, settings: Settings, context: Context, alpn: Sequence[str] = ()) -> None:
         """`alpn`: the protocols to offer with TLS. Raises OSError when a certificate's file can't be read."""
         self.poller = context.poller
-        self._names = Names(context.clock)
+        self.names = Names(context.clock, context.wheel)
         self.timeout: float = settings.connect_timeout
         """Seconds; after half of them a name's next address is tried. Whoever asks watches over the whole."""
         self.tls = EndpointTls(settings, alpn) if settings.upstream_tls else None
@@ -68,11 +69,11 @@ class Connector:
         `agreed`: the protocol to offer by ALPN instead of the usual ones.
         """
         connecting = Connecting(self, host, opener, preface, agreed)
-        addresses = self._names.known(host)
+        addresses = self.names.known(host)
         if addresses is not None:
             connecting.begin(addresses, port)
         else:
-            self._names.ask(host, port, connecting)
+            self.names.ask(host, port, connecting)
         return connecting
 
 
@@ -80,10 +81,12 @@ class Connecting(Watched, Secured, Inquirer):
     """One connection on its way."""
 
     __slots__ = (
+        "_address",
         "_addresses",
         "_agreed",
         "_connector",
         "_error",
+        "_first",
         "_host",
         "_opener",
         "_port",
@@ -99,11 +102,15 @@ class Connecting(Watched, Secured, Inquirer):
         self._host = host
         self._opener: Opener | None = opener
         self._preface = preface
+        self._address = ""
+        """The one being tried."""
         self._addresses: list[Address] = []
         self._port = 0
         self._sock: socket.socket | None = None
         self._transport: TlsTransport | None = None
         self._error: Exception | None = None
+        self._first = True
+        """Whether no address has been tried yet."""
 
     def cancel(self) -> None:
         """Nobody wants it any more."""
@@ -141,6 +148,12 @@ class Connecting(Watched, Secured, Inquirer):
         if self._addresses:
             self._refused(TimeoutError("connecting timed out"))
 
+    def crashed(self) -> None:
+        opener = self._opener
+        self.cancel()
+        if opener is not None:
+            opener.not_opened(OSError("internal fault"))
+
     def settle(self) -> None:
         error, self._error = self._error, None
         opener = self._opener
@@ -157,6 +170,7 @@ class Connecting(Watched, Secured, Inquirer):
     def _next(self) -> None:
         poller = self._connector.poller
         family, address = self._addresses.pop(0)
+        self._address = address
         sock = None
         try:
             poller.take_descriptor()
@@ -175,13 +189,17 @@ class Connecting(Watched, Secured, Inquirer):
         self._sock = sock
         poller.add(self, sock.fileno(), WRITE)
         if self._addresses:
-            poller.wheel.arm(self, poller.clock() + self._connector.timeout / 2)
+            # Half of the time for the first, and what is left for all others together.
+            left = self._connector.timeout / 2 if self._first else self._connector.timeout / 2 / len(self._addresses)
+            self._first = False
+            poller.wheel.arm(self, poller.clock() + max(0.0, left - TICK))
         if not number:
             poller.later(self)  # loopback: it is open already
 
     def _refused(self, error: OSError) -> None:
         self._give_up_socket()
         if self._addresses and self._opener is not None:
+            self._connector.names.silent(self._host, self._address)
             self._next()
         else:
             self.failed(error)
@@ -201,7 +219,7 @@ class Connecting(Watched, Secured, Inquirer):
             transport.take_over(self)
             if self._preface:
                 transport.write(self._preface)
-            opener.opened(transport)
+            _hand_over(opener, transport)
             return
         context = tls.context(poller.clock(), self._agreed)
         secured = TlsTransport(poller, sock, context, self, tls.name or self._host.rstrip("."), patient=True)
@@ -225,7 +243,7 @@ class Connecting(Watched, Secured, Inquirer):
         self._transport = None
         opener, self._opener = self._opener, None
         if opener is not None:
-            opener.opened(transport)
+            _hand_over(opener, transport)
         else:
             transport.abort()
 
@@ -235,3 +253,12 @@ class Connecting(Watched, Secured, Inquirer):
         opener, self._opener = self._opener, None
         if opener is not None:
             opener.not_opened(error or ConnectionResetError("closed in the handshake"))
+
+
+def _hand_over(opener: Opener, transport: Transport) -> None:
+    """Give an open connection to who has asked for it; it is closed if they fail."""
+    try:
+        opener.opened(transport)
+    except Exception:
+        transport.abort()
+        raise

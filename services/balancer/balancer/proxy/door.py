@@ -19,6 +19,7 @@ import structlog
 from balancer.counters import Counters, count
 from balancer.hosts import to_listen_at
 from balancer.proxy import descriptors
+from balancer.proxy.clients import Clients
 from balancer.proxy.listening import Acceptor, Listening, listen
 from balancer.proxy.opening import Namer, Opening, Preface, Protocols
 from balancer.proxy.place import Addresses, Keeper, Place
@@ -56,11 +57,9 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         "_crowded",
         "_hosts",
         "_http2",
-        "_limit_per_client",
         "_listening",
         "_max_connections",
         "_max_connections_asked",
-        "_open",
         "_paused",
         "_places",
         "_poller",
@@ -70,6 +69,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         "_tls",
         "_told_at",
         "_trusted",
+        "clients",
         "port",
     )
 
@@ -86,7 +86,9 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         self._http2 = http2
         self._max_connections: int = settings.max_connections
         self._max_connections_asked: bool = "max_connections" in settings.model_fields_set
-        self._limit_per_client: int | None = settings.max_connections_per_client
+        limit: int | None = settings.max_connections_per_client
+        self.clients = Clients(limit) if limit is not None else None
+        """Connections by client; None: they are not limited."""
         self._trusted = settings.trusted_proxies
         self._proxy_protocol: bool = settings.proxy_protocol
         self._timeout: float = settings.request_timeout
@@ -94,8 +96,6 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         self._listening: list[Listening] = []
         self._tls: ssl.SSLContext | None = None
         self._places: set[Place] = set()
-        self._open: dict[str, int] = {}
-        """Connections by client, where they are limited."""
         self._paused = False
         self._crowded = False
         self._told_at = float("-inf")
@@ -207,6 +207,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
                 self._go_on(transport, place, b"")
         except Exception:
             log.exception("a connection could not be taken")
+            self._counters.faults += 1
             if transport is not None and transport.fd >= 0:
                 transport.abort()
             else:
@@ -224,7 +225,11 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         else:
             secured = TlsTransport(self._poller, transport.sock, self._tls, self)
             place.transport = secured
-            secured.go_on_from(transport, self._timeout, rest)
+            try:
+                secured.go_on_from(transport, self._timeout, rest)
+            except Exception:
+                secured.abort()  # the plain one is gone, and cannot be ended any more
+                raise
 
     def _attach(self, transport: Transport, place: Place, rest: bytes) -> None:
         if self._http2 and self._tls is None and place.allowed:
@@ -256,24 +261,18 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
     # Room.
 
     def _count(self, place: Place) -> None:
-        if self._limit_per_client is not None:
-            number = self._open.get(place.address, 0) + 1
-            self._open[place.address] = number
-            place.counted = True
-            # A proxy that will say who the client is stands for many.
-            named = self._proxy_protocol and place.trusted and place.addresses is None
-            place.allowed = number <= self._limit_per_client or named
-            if not place.allowed:
-                count(self._counters.connections_refused, "too many connections from this client")
+        if self.clients is None:
+            return
+        if place.trusted and (self._protocols.names_clients() or (self._proxy_protocol and place.addresses is None)):
+            return  # a proxy, which will say who the client is, stands for many
+        place.counted = place.allowed = self.clients.enter(place.address)
+        if not place.allowed:
+            count(self._counters.connections_refused, "too many connections from this client")
 
     def _uncount(self, place: Place) -> None:
-        if place.counted:
+        if place.counted and self.clients is not None:
             place.counted = False
-            left = self._open.get(place.address, 0) - 1
-            if left > 0:
-                self._open[place.address] = left
-            else:
-                self._open.pop(place.address, None)
+            self.clients.leave(place.address)
 
     def _make_room(self) -> bool:
         """Close some of the connections that have been idle longest; False when none is idle."""

@@ -19,7 +19,8 @@ from balancer.counters import count
 from balancer.log import AccessEntry
 from balancer.proxy import explain, grpc, grpc_errors, responses
 from balancer.proxy.attempts import Attempts
-from balancer.proxy.fields import prefers_json
+from balancer.proxy.clients import Clients
+from balancer.proxy.fields import LOAD_FIELDS, forwarded_once, prefers_json
 from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
 from balancer.proxy.http_service import HttpService
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, STALE, ClientStream, Connecting, Receiver, ServerStream
@@ -61,6 +62,9 @@ FRESH: Final = 0.5
 """Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
 
 
+UNHEALTHY: Final = "endpoint turned unhealthy"
+"""Why a tunnel was cut, for the log."""
+
 MAX_FREE_REPEATS: Final = 3
 """Streams refused unprocessed that are asked for again at the same endpoint, uncharged."""
 
@@ -75,6 +79,8 @@ class Exchange(Attempts, Receiver):
 
     __slots__ = (
         "_connecting",
+        "_counted_as",
+        "_forwarded",
         "_free_repeats",
         "_keeps",
         "_kept",
@@ -125,6 +131,10 @@ class Exchange(Attempts, Receiver):
         """Seconds from the end of sending to the response's first byte; below 0 when none came."""
         self.stream: ClientStream | None = None
         """What carries the request now."""
+        self._counted_as = ""
+        """The client that a trusted proxy names, while it counts as one of its connections."""
+        self._forwarded: RequestHead | None = None
+        """What the endpoint is sent where Max-Forwards counts: the route's head or the client's, with one less."""
         self._connecting: Connecting | None = None
         self._kept: list[bytes] | None = None
         self._kept_size = 0
@@ -136,6 +146,8 @@ class Exchange(Attempts, Receiver):
         """In a tunnel: whether the endpoint has half-closed."""
         self._retry_after: float | None = None
         self._total_deadline = 0.0
+        service.counters.requests += 1
+        service.counters.requests_in_flight += 1
 
     def _become(self, state: int) -> None:
         if not FOLLOWS[self.state * STATES + state]:
@@ -147,12 +159,13 @@ class Exchange(Attempts, Receiver):
     def start(self, ended: bool, now: float) -> None:
         """Begin: the head has been read; `ended` when there is no body."""
         service = self.http
-        service.counters.requests += 1
-        service.counters.requests_in_flight += 1
         self.request_whole = ended
         if service.tracer is not None:
             head = self.head
             self.span = service.tracer.begin(head.info, head.scheme, head.version, head.fields.trace_context)
+        if service.clients is not None and self.peer.trusted and not self._counts(service.clients):
+            self._fail(responses.TOO_MANY_CONNECTIONS, now)
+            return
         routed = self.routed
         if routed.error is not None:
             self._fail(routed.error, now)
@@ -174,6 +187,14 @@ class Exchange(Attempts, Receiver):
         elif pinned is None or not self._go_on(pinned, now):
             self.acquire(now)
 
+    def _counts(self, clients: Clients) -> bool:
+        """Count as a connection of the client that a trusted proxy names; whether it may have one more."""
+        if clients.enter(self.info.client):
+            self._counted_as = self.info.client
+            return True
+        count(self.http.counters.connections_refused, "too many connections from this client")
+        return False
+
     def _forward_once_less(self, now: float) -> None:
         """Max-Forwards (RFC 9110 §7.6.2): answer where it has come to 0, else say one less."""
         fields = self.head.fields
@@ -183,12 +204,7 @@ class Exchange(Attempts, Receiver):
             answer.fields = [(b"Allow", responses.ALLOWED), (b"Content-Length", b"0")]
             self._answer(answer, now)
             return
-        said = b"%d" % (fields.max_forwards - 1)
-        less = [(name, said if name.lower() == b"max-forwards" else value) for name, value in fields.fields]
-        head = self.head
-        self.head = RequestHead(
-            head.info.method, head.scheme, head.target, head.version, fields.with_fields(less, fields.authority)
-        )
+        self._forwarded = forwarded_once(self.routed.head or self.head, fields.max_forwards - 1)
         self.acquire(now)
 
     def _go_on(self, pinned: ClientStream, now: float) -> bool:
@@ -324,7 +340,7 @@ class Exchange(Attempts, Receiver):
         kept = self._kept
         body = b"".join(kept) if kept is not None else b""
         extra = self.span.fields if self.span is not None else NO_FIELDS
-        head = self.routed.head or self.head
+        head = self._forwarded or self.routed.head or self.head
         if whole and self._trailers:
             stream.send(head, self.request_id, extra, body, False, now)
             stream.end(self._trailers, now)
@@ -484,6 +500,8 @@ class Exchange(Attempts, Receiver):
         lease = self.lease
         if lease is not None:
             lease.first_byte(now)
+        if head.load and self.endpoint is not None:
+            self.cluster.pool.reported(self.endpoint, head.load_field, head.load, now)
         status = head.status
         if (
             status >= 400
@@ -544,10 +562,23 @@ class Exchange(Attempts, Receiver):
                 self._tunnel_ended(now)
             return
         self._part()
+        if trailers and self.cluster.policy.reads_load:
+            trailers = self._without_load(trailers, now)
         self.server.end(trailers)
         if self.head.fields.grpc:
             self.grpc_status = grpc.status_of(trailers)
         self._answered(now)
+
+    def _without_load(self, trailers: Headers, now: float) -> Headers:
+        """The trailers that go on: what the endpoint says of its load is for us."""
+        kept: Headers = []
+        for name, value in trailers:
+            lowered = name.lower()
+            if lowered not in LOAD_FIELDS:
+                kept.append((name, value))
+            elif self.endpoint is not None:
+                self.cluster.pool.reported(self.endpoint, lowered, value, now)
+        return kept
 
     def _part(self) -> None:
         """The stream is free for anybody's next request; but one that authentication has bound stays this client's."""
@@ -609,6 +640,17 @@ class Exchange(Attempts, Receiver):
             self._end(now)
             self.server.reset()
 
+    def cut_tunnel(self, endpoint: Endpoint) -> bool:
+        """Reset both sides, if this is a tunnel to `endpoint`; whether it was."""
+        if self.state != TUNNEL or self.endpoint is not endpoint:
+            return False
+        now = self.http.clock()
+        self.reason = UNHEALTHY
+        self._let_go(Outcome.answered(101), now)
+        self._end(now)
+        self.server.reset()
+        return True
+
     def _tunnel_ended(self, now: float) -> None:
         """Both directions have come to their end."""
         self.stream = None
@@ -655,6 +697,18 @@ class Exchange(Attempts, Receiver):
         self._end(now)
         self.server.finished(now)
 
+    def crashed(self) -> None:
+        """A callback of ours has raised: give back everything, and reset both sides, whatever state this is in."""
+        try:
+            if self.state != ENDED:
+                now = self.http.clock()
+                count(self.http.counters.errors, "internal fault")
+                self.reason = "internal fault"
+                self._let_go(UNUSED, now)
+                self._end(now, cut=True)
+        finally:
+            self.server.reset()
+
     def _let_go(self, outcome: Outcome, now: float) -> None:
         """Give up whatever is under way upstream."""
         if self._connecting is not None:
@@ -680,15 +734,17 @@ class Exchange(Attempts, Receiver):
         self._become(ENDED)
         service = self.http
         service.wheel.forget(self)
-        self.server.resume_reading(NOT_CONNECTED | PEER_FULL)
+        if self._counted_as and service.clients is not None:
+            service.clients.leave(self._counted_as)
         counters = service.counters
         counters.requests_in_flight -= 1
         if state == TUNNEL:
             counters.tunnels_open -= 1
-        elif state == RESPONDING and 200 <= self.status < 600:
-            counters.responses[self.status // 100] += 1
+        elif state == RESPONDING and self.status >= 200:
+            counters.responses[min(self.status // 100, 5)] += 1
         if self.grpc_status >= 0:
             counters.grpc_responses[min(self.grpc_status, grpc.UNKNOWN_CODE)] += 1
+        self.server.resume_reading(NOT_CONNECTED | PEER_FULL)
         took = now - self.began_at
         counters.total_seconds.observe(took)
         logs = service.access_log is not None and service.access_log.wants(took)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from balancer import accept
+from balancer.balancing.load_report import FIELD, FIELD_BINARY
 from balancer.proxy.grpc import is_grpc, timeout_of
-from balancer.proxy.messages import HTTP_1_0, HTTP_2, Headers, Peer, RequestFields, ResponseHead
+from balancer.proxy.messages import HTTP_1_0, HTTP_2, Headers, Peer, RequestFields, RequestHead, ResponseHead
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -56,6 +58,8 @@ HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=\-]*)
 TE_TRAILERS: Final = (b"TE", b"trailers")
 FRAMING_TWINS: Final = frozenset({b"content_length", b"transfer_encoding"})
 """Spelled with underscores: read as the fields that frame a message by CGI and WSGI."""
+LOAD_FIELDS: Final = frozenset({FIELD, FIELD_BINARY})
+"""By which an endpoint says how loaded it is (ORCA)."""
 _CONNECTION_BOUND: Final = (b"ntlm", b"negotiate")
 _VIA: Final = {10: b"1.0 lb", 11: b"1.1 lb", 20: b"2 lb"}
 MAX_REQUEST_ID: Final = 128
@@ -136,6 +140,14 @@ def fill_request(
     fields.client = forwarded.client()
 
 
+def forwarded_once(head: RequestHead, hops: int) -> RequestHead:
+    """The same request with `hops` left in its Max-Forwards (RFC 9110 §7.6.2)."""
+    fields = head.fields
+    said = b"%d" % hops
+    less = [(name, said if name.lower() == b"max-forwards" else value) for name, value in fields.fields]
+    return RequestHead(head.method, head.scheme, head.target, head.version, fields.with_fields(less, head.authority))
+
+
 class _Forwarded:
     """Who asked, and for what: our own word, and before it that of the proxies that are believed."""
 
@@ -167,13 +179,11 @@ class _Forwarded:
         if not peer.trusted:
             return client
         for word in reversed(b",".join(self._chain[:-1]).split(b",")):
-            text = word.strip(b' \t"').decode("latin-1")
-            try:
-                address = ip_address(text.strip("[]"))
-            except ValueError:
+            named = address_of(word.strip(b' \t"').decode("latin-1"))
+            if named is None:
                 break
-            client = str(address)
-            if not any(address in network for network in peer.proxies):
+            client = str(named)
+            if not any(named in network for network in peer.proxies):
                 break
         return client
 
@@ -183,10 +193,36 @@ class _Forwarded:
         return [*said, (b"X-Forwarded-Host", self._host)] if self._host else said
 
 
-def fill_response(head: ResponseHead, received: Headers, options: frozenset[bytes]) -> None:
+def client_of(peer: Peer, headers: Headers) -> str:
+    """Who sent a request that is refused before its fields are read."""
+    forwarded = _Forwarded(peer, b"")
+    if peer.trusted:
+        for name, value in headers:
+            if name.lower() == b"x-forwarded-for":
+                forwarded.takes(b"x-forwarded-for", value.strip(b" \t\r"))
+    return forwarded.client()
+
+
+def address_of(text: str) -> IPv4Address | IPv6Address | None:
+    """The address of `10.0.0.1`, `10.0.0.1:80`, `::1`, `[::1]` or `[::1]:80`; an IPv4 one mapped into IPv6 is IPv4.
+
+    None for anything else: `unknown`, a name, nothing.
+    """
+    host = text[1:].partition("]")[0] if text.startswith("[") else text
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return found if mapped is None else mapped
+
+
+def fill_response(head: ResponseHead, received: Headers, options: frozenset[bytes], reads_load: bool = False) -> None:
     """Work out what follows from the fields `received` from an endpoint, whose body's length is known already.
 
-    `options` are the fields that its Connection names.
+    `options` are the fields that its Connection names; `reads_load`: what it says of its load is for us alone.
     """
     bodiless = head.status < 200 or head.status == 204
     kept = head.fields
@@ -201,6 +237,8 @@ def fill_response(head: ResponseHead, received: Headers, options: frozenset[byte
             or (bodiless and lowered == b"content-length")
         ):
             continue
+        elif reads_load and lowered in LOAD_FIELDS:
+            head.load_field, head.load = lowered, value
         else:
             if lowered == b"retry-after":
                 _note_retry_after(head, value)
@@ -248,8 +286,9 @@ def trailers_to_pass_on(trailers: Headers) -> Headers:
 
 
 def prefers_json(headers: Headers) -> bool:
-    """Whether an error should be told as problem+json: the client names a JSON type in Accept."""
-    return any(name.lower() == b"accept" and b"json" in value.lower() for name, value in headers)
+    """Whether an error should be problem+json, by the weights of Accept."""
+    said = b",".join([value for name, value in headers if name.lower() == b"accept"])
+    return b"json" in said.lower() and accept.prefers_json(said.decode("latin-1"))
 
 
 def connection_options(headers: Headers) -> frozenset[bytes]:

@@ -38,6 +38,7 @@ class HttpProxy(Protocols):
         self._service = HttpService(settings, context, router)
         self._known = KnownBlocks(self._service)
         self._door = Door(settings, self, context.poller, context.counters, settings.http2)
+        self._service.clients = self._door.clients
 
     @property
     def port(self) -> int:
@@ -55,6 +56,10 @@ class HttpProxy(Protocols):
     def make_http2(self, place: Place) -> Protocol:
         """The protocol of a client's connection that speaks HTTP/2."""
         return Http2Connection(self._service, place)
+
+    def names_clients(self) -> bool:
+        """By X-Forwarded-For."""
+        return True
 
     def not_tls(self, data: bytes) -> bytes:
         """What a client gets that speaks HTTP to the TLS port."""
@@ -75,6 +80,10 @@ class HttpProxy(Protocols):
     def endpoint_left(self, endpoint: Endpoint) -> None:
         """Close what idles at an endpoint that has left."""
         self.cluster.upstreams.close_idle(endpoint)
+
+    def cut_tunnels(self, endpoint: Endpoint) -> int:
+        """Reset what is tunnelled to `endpoint`; how many tunnels those were."""
+        return sum([connection.cut_tunnels(endpoint) for connection in list(self._service.connections)])
 
     def drain(self) -> None:
         """From now on every response says that its connection closes; none is closed without that notice."""

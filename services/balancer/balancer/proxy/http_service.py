@@ -9,6 +9,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 from balancer.log import AccessEntry
+from balancer.proxy.clients import Clients
 from balancer.proxy.cluster import Router
 from balancer.proxy.interfaces import Leaving
 from balancer.proxy.messages import Networks, Peer
@@ -35,6 +36,7 @@ class HttpService(Service):
         "_next_id",
         "_request_block",
         "_request_prefix",
+        "clients",
         "connections",
         "crowded",
         "draining",
@@ -57,6 +59,8 @@ class HttpService(Service):
         super().__init__(settings, context)
         self.router = router
         self.connections: set[Leaving] = set()
+        self.clients: Clients | None = None
+        """Connections by client; None: they are not limited."""
         self.draining = False
         """From SIGTERM on every response says that its connection closes."""
         self.crowded = False

@@ -161,6 +161,10 @@ class Receiver:
 
     __slots__ = ()
 
+    def crashed(self) -> None:
+        """One of the calls below has raised, a fault of ours: give back everything, and reset both sides."""
+        raise NotImplementedError
+
     def connected(self, stream: ClientStream, took: float) -> None:
         """The stream asked of `connect` is there; connecting took `took` seconds (below 0: it was open already)."""
         raise NotImplementedError
@@ -259,6 +263,10 @@ class Leaving:
 
     def stop(self) -> None:
         """Listening has stopped: close once the client has had notice and nothing is under way, or it has idled."""
+        raise NotImplementedError
+
+    def cut_tunnels(self, endpoint: Endpoint) -> int:
+        """Reset what is tunnelled to an endpoint whose health has turned bad; how many tunnels those were."""
         raise NotImplementedError
 
     def under_way(self) -> int:

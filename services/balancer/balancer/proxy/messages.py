@@ -171,7 +171,20 @@ class RequestHead:
 class ResponseHead:
     """A response without its body, interim ones included. Repeated heads are one object, as with requests."""
 
-    __slots__ = ("bound", "dated", "fields", "http1", "http2", "length", "retry_after", "retry_at", "status", "upgrade")
+    __slots__ = (
+        "bound",
+        "dated",
+        "fields",
+        "http1",
+        "http2",
+        "length",
+        "load",
+        "load_field",
+        "retry_after",
+        "retry_at",
+        "status",
+        "upgrade",
+    )
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -183,6 +196,10 @@ class ResponseHead:
         """Retry-After as a date, in seconds since the epoch; 0: it is none."""
         self.dated = False
         """Whether Date is among them."""
+        self.load = b""
+        """What the endpoint says of its load, where that is asked for; it is none of `fields` then."""
+        self.load_field = b""
+        """The field that said it, in lower case."""
         self.length = NOT_SAID
         """Content-Length, UNKNOWN_LENGTH or NOT_SAID. Of a response to HEAD, and of 304, it is no length of a body."""
         self.retry_after: float | None = None

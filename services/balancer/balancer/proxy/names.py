@@ -1,28 +1,30 @@
-"""Host names of endpoints: asked apart from the data path, remembered, and asked again when they have grown old.
+"""Host names of endpoints: resolved once for all connections, apart from the data path, and again as their TTL says.
 
-A literal address is no name and is never asked for. Each name is asked in a thread of its own, so that a resolver that
-is silent about one holds up no other.
+A literal address is no name and is never asked for. Each name is asked by a task of its own, so that a resolver that
+is silent about one holds up no other. While a name is in use it is asked again as soon as its answer has grown old; the
+old addresses serve until the new ones have come, and for as long as nobody answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import threading
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 from mypy_extensions import trait
 
+from balancer import resolving
+from balancer.proxy.timers import Timed, TimerWheel
+
 Address = tuple[int, str]
 """Family and literal address."""
 
-LIFETIME: Final = 5.0
-"""Seconds after which an answer is asked for again; until the new one has come the old one serves."""
-PATIENCE: Final = 10.0
-"""Seconds after which an answer that has not come is not waited for, and may be asked for anew."""
+IN_USE: Final = 300.0
+"""Seconds without a connection after which a name is asked for no more, until the next."""
+AGAIN: Final = 1.0
+"""Seconds until a name that nobody could resolve is asked for again."""
 
 log = structlog.get_logger()
 
@@ -40,32 +42,46 @@ class Inquirer:
         raise NotImplementedError
 
 
-class _Name:
+class _Name(Timed):
     """What is known of one name."""
 
-    __slots__ = ("addresses", "asked_at", "known_at", "waiting")
+    __slots__ = ("_names", "addresses", "asking", "host", "old_from", "told", "used_at", "waiting")
 
-    def __init__(self) -> None:
-        self.addresses: list[Address] | None = None
-        self.known_at = float("-inf")
-        self.asked_at = float("-inf")
-        """When the question under way was asked; -inf: none is."""
+    def __init__(self, names: Names, host: str) -> None:
+        super().__init__()
+        self._names = names
+        self.host = host
+        self.addresses: list[Address] = []
+        """The last that were known; those that did not answer come last."""
+        self.old_from = 0.0
+        """When (s) the last answer, or the lack of one, ceases to count."""
+        self.used_at = 0.0
+        """When (s) a connection last asked for it."""
+        self.told = ""
+        """Why it cannot be resolved, as the log says; empty while it can."""
+        self.asking: asyncio.Task[None] | None = None
         self.waiting: list[tuple[int, Inquirer]] = []
+
+    def expired(self, now: float) -> None:
+        """The answer has grown old: ask again, if the name is still in use."""
+        if now - self.used_at < IN_USE:
+            self._names.look_up(self)
 
 
 class Names:
     """The addresses of host names."""
 
-    __slots__ = ("_clock", "_literal", "_loop", "_names")
+    __slots__ = ("_clock", "_literal", "_loop", "_names", "_wheel")
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], wheel: TimerWheel) -> None:
         self._clock = clock
+        self._wheel = wheel
         self._loop = asyncio.get_running_loop()
         self._literal: dict[str, list[Address]] = {}
         self._names: dict[str, _Name] = {}
 
     def known(self, host: str) -> list[Address] | None:
-        """The addresses of `host`, if they are known; old ones are asked for again meanwhile."""
+        """The addresses of `host`, if they are known and may be used at once."""
         literal = self._literal.get(host)
         if literal is not None:
             return literal
@@ -74,52 +90,75 @@ class Names:
             self._literal[host] = found
             return found
         name = self._names.get(host)
-        if name is None or name.addresses is None:
+        if name is None:
             return None
-        if self._clock() - name.known_at > LIFETIME:
-            self._look_up(host, name)
+        now = self._clock()
+        unused = now - name.used_at
+        name.used_at = now
+        if not name.addresses or (now >= name.old_from and unused >= IN_USE):
+            return None
         return name.addresses
 
-    def ask(self, host: str, port: int, inquirer: Inquirer) -> None:
-        """Let `inquirer` begin with the addresses of `host` once they are known, or fail."""
-        name = self._names.setdefault(host, _Name())
-        name.waiting.append((port, inquirer))
-        self._look_up(host, name)
-
-    def _look_up(self, host: str, name: _Name) -> None:
+    def ask(self, host: str, port: int, connecting: Inquirer) -> None:
+        """Let `connecting` begin with the addresses of `host` once they are known, or fail."""
         now = self._clock()
-        if now - name.asked_at < PATIENCE:
+        name = self._names.get(host)
+        if name is None:
+            name = self._names[host] = _Name(self, host)
+        name.used_at = now
+        if name.told and now < name.old_from and not name.addresses:
+            connecting.failed(OSError(name.told))
             return
-        name.asked_at = now
-        threading.Thread(target=self._in_thread, args=(host, now), name=f"resolve {host}", daemon=True).start()
+        name.waiting.append((port, connecting))
+        self.look_up(name)
 
-    def _in_thread(self, host: str, asked_at: float) -> None:
+    def silent(self, host: str, address: str) -> None:
+        """`address` did not take a connection, and others of `host` may: try it last from now on."""
+        name = self._names.get(host)
+        if name is not None:
+            name.addresses = [known for known in name.addresses if known[1] != address] + [
+                known for known in name.addresses if known[1] == address
+            ]
+
+    def look_up(self, name: _Name) -> None:
+        """Ask for a name, if nobody does yet."""
+        if name.asking is None:
+            name.asking = self._loop.create_task(self._resolve(name))
+
+    async def _resolve(self, name: _Name) -> None:
+        error = ""
         addresses: list[Address] = []
-        error: Exception | None = None
+        lasts = AGAIN
         try:
-            for family, _, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
-                addresses.append((int(family), str(address[0])))
-        except (OSError, UnicodeError) as caught:
-            error = caught
-        with contextlib.suppress(RuntimeError):  # the balancer has stopped
-            self._loop.call_soon_threadsafe(self._answered, host, asked_at, addresses, error)
-
-    def _answered(self, host: str, asked_at: float, addresses: list[Address], error: Exception | None) -> None:
-        name = self._names[host]
-        if name.asked_at == asked_at:
-            name.asked_at = float("-inf")
-        if addresses:
-            name.addresses = addresses
-            name.known_at = self._clock()
+            answer = await resolving.resolve(name.host)
+        except resolving.ResolutionError as caught:
+            error = str(caught)
+        except Exception as caught:
+            log.exception("a name could not be resolved", name=name.host)
+            error = f"{name.host} could not be resolved: {caught}"
         else:
-            log.debug("name not resolved", name=host, error=str(error))
-            name.known_at = self._clock()
+            lasts = answer.ttl
+            for address in answer.addresses:
+                addresses += _literal(address) or []
+        name.asking = None
+        self._answered(name, addresses, lasts, error)
+
+    def _answered(self, name: _Name, addresses: list[Address], lasts: float, error: str) -> None:
+        if error and error != name.told:
+            log.warning("name not resolved", name=name.host, error=error, known=len(name.addresses))
+        elif name.told and not error:
+            log.info("name resolved again", name=name.host)
+        name.told = error
+        if addresses and set(addresses) != set(name.addresses):
+            name.addresses = addresses
+        name.old_from = self._clock() + lasts
+        self._wheel.arm(name, name.old_from)
         waiting, name.waiting = name.waiting, []
-        for port, inquirer in waiting:
+        for port, connecting in waiting:
             if name.addresses:
-                inquirer.begin(name.addresses, port)
+                connecting.begin(name.addresses, port)
             else:
-                inquirer.failed(error if isinstance(error, OSError) else OSError(f"{host} has no address"))
+                connecting.failed(OSError(error))
 
 
 def _literal(host: str) -> list[Address] | None:

@@ -32,6 +32,10 @@ class Protocols:
         """For HTTP/2, agreed on by ALPN or begun with its preface; called only where the door serves HTTP/2."""
         raise NotImplementedError
 
+    def names_clients(self) -> bool:
+        """Whether a request says whom a trusted proxy speaks for: its connection counts for nobody."""
+        return False
+
     def not_tls(self, data: bytes) -> bytes:
         """What to say, in plain text, to a client of the TLS port that does not speak TLS; empty: nothing."""
         return b""

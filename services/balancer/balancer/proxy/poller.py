@@ -13,7 +13,6 @@ from collections.abc import Callable
 from socket import SocketType
 from typing import Final
 
-import structlog
 from mypy_extensions import mypyc_attr, trait
 
 from balancer.proxy import descriptors
@@ -29,8 +28,6 @@ FAILED: Final = 8
 
 BATCH: Final = 256
 """Events handled before the event loop's other work has its turn."""
-
-log = structlog.get_logger()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -172,8 +169,8 @@ class Poller:
             if found is not None:
                 try:
                     found.ready(events)
-                except Exception:
-                    log.exception("a connection's event failed")
+                except Exception:  # noqa: BLE001 (`fault` logs and counts it)
+                    self.wheel.fault("a connection's event failed", found)
         self._busy = False
         self._settle()
 
@@ -188,8 +185,8 @@ class Poller:
             for watched in later:
                 try:
                     watched.settle()
-                except Exception:
-                    log.exception("a connection's end failed")
+                except Exception:  # noqa: BLE001 (`fault` logs and counts it)
+                    self.wheel.fault("a connection's end failed", watched)
         self._busy = False
         if self._closing:
             closing, self._closing = self._closing, []

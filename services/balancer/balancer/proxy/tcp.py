@@ -53,7 +53,17 @@ class TcpService(Service):
 class TcpConnection(Attempts, Protocol, Opener):
     """One client connection until it is joined to an endpoint's, and the account of it until both end."""
 
-    __slots__ = ("_connect_began", "_connecting", "_counted", "_early", "_place", "_service", "_transport", "_tunnel")
+    __slots__ = (
+        "_connect_began",
+        "_connecting",
+        "_counted",
+        "_early",
+        "_joined",
+        "_place",
+        "_service",
+        "_transport",
+        "_tunnel",
+    )
 
     def __init__(self, service: TcpService, place: Place) -> None:
         super().__init__(service, service.cluster, RequestInfo(place.address), service.clock())
@@ -64,6 +74,8 @@ class TcpConnection(Attempts, Protocol, Opener):
         self._connect_began = 0.0
         self._early = Early()
         self._counted = False
+        self._joined = False
+        """Whether the endpoint's connection and the tunnel count as open."""
 
     # What the event loop calls, until the tunnel takes over.
 
@@ -124,12 +136,20 @@ class TcpConnection(Attempts, Protocol, Opener):
         self.connect_took = now - self._connect_began
         service.counters.connect_seconds.observe(self.connect_took)
         if self.endpoint is not None:
-            self._join(self.endpoint, transport, now)
+            try:
+                self._join(self.endpoint, transport, now)
+            except Exception:
+                self._transport.abort()
+                raise
 
     def not_opened(self, error: Exception) -> None:
         """The endpoint's connection could not be had."""
         self._connecting = None
-        self._attempt_failed(Outcome.failed(failure_of(error)))
+        try:
+            self._attempt_failed(Outcome.failed(failure_of(error)))
+        except Exception:
+            self._transport.abort()
+            raise
 
     def _addresses(self) -> Addresses:
         """Who is connected to us, for an endpoint that wishes to know."""
@@ -150,6 +170,7 @@ class TcpConnection(Attempts, Protocol, Opener):
             endpoint, service.counters, service.wheel, service.clock, service.idle_timeout, self._tunnel_ended
         )
         service.counters.tunnels_open += 1
+        self._joined = True
         sent, self._early = self._early, Early()
         self._tunnel.start(self._transport, server, sent, Early())
 
@@ -164,6 +185,9 @@ class TcpConnection(Attempts, Protocol, Opener):
         else:
             self._fail(outcome.kind.value)
 
+    def crashed(self) -> None:
+        self.cut()
+
     def expired(self, now: float) -> None:
         if self.ticket is not None:
             self.leave_queue(now)
@@ -176,8 +200,10 @@ class TcpConnection(Attempts, Protocol, Opener):
     # The end.
 
     def _tunnel_ended(self, tunnel: Tunnel) -> None:
-        tunnel.endpoint.stats.connections_open -= 1
-        self._service.counters.tunnels_open -= 1
+        if self._joined:
+            self._joined = False
+            tunnel.endpoint.stats.connections_open -= 1
+            self._service.counters.tunnels_open -= 1
         if tunnel.server_reset_first:
             self.reason = self.reason or Kind.RESET.value
             self._end(RESET)
@@ -190,6 +216,15 @@ class TcpConnection(Attempts, Protocol, Opener):
         self.reason = reason
         count(self._service.counters.errors, reason)
         self._transport.abort()
+
+    def cut_tunnel(self, endpoint: Endpoint) -> bool:
+        """Reset both sides, if they are joined and the far one is `endpoint`; whether they were."""
+        tunnel = self._tunnel
+        if tunnel is None or tunnel.endpoint is not endpoint:
+            return False
+        self.reason = "endpoint turned unhealthy"
+        tunnel.abort()
+        return True
 
     def cut(self) -> None:
         """The time to drain is over."""
@@ -248,6 +283,10 @@ class TcpProxy(Protocols):
 
     def endpoint_left(self, endpoint: Endpoint) -> None:
         """Nothing idles in TCP mode; connections under way go on to their end."""
+
+    def cut_tunnels(self, endpoint: Endpoint) -> int:
+        """Reset what is tunnelled to `endpoint`; how many tunnels those were."""
+        return sum([connection.cut_tunnel(endpoint) for connection in list(self._service.connections)])
 
     def drain(self) -> None:
         """TCP knows no way to tell a client that its connection will close."""

@@ -12,10 +12,15 @@ from __future__ import annotations
 
 from typing import Final
 
+import structlog
 from mypy_extensions import mypyc_attr
+
+from balancer.counters import Counters
 
 TICK: Final = 0.1
 """Seconds between two looks: a deadline is met never early, and at most a tick late."""
+
+log = structlog.get_logger()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -34,13 +39,18 @@ class Timed:
         """The deadline has passed, and is cleared."""
         raise NotImplementedError
 
+    def crashed(self) -> None:
+        """A callback of ours has raised: give back what is held, and end."""
+
 
 class TimerWheel:
     """Calls `expired` on each `Timed` whose deadline has passed, when told the time by `advance`."""
 
-    __slots__ = ("_looked", "_slots")
+    __slots__ = ("_looked", "_slots", "counters")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, counters: Counters | None = None) -> None:
+        self.counters = Counters() if counters is None else counters
+        """Where faults of our own are counted."""
         self._slots: dict[int, set[Timed]] = {}
         self._looked = int(now / TICK)
 
@@ -77,9 +87,21 @@ class TimerWheel:
                 continue
             if deadline <= now:
                 timed.deadline = 0.0
-                timed.expired(now)
+                try:
+                    timed.expired(now)
+                except Exception:  # noqa: BLE001 (`fault` logs and counts it)
+                    self.fault("a deadline's callback failed", timed)
             else:
                 self._file(timed, int(deadline / TICK) + 1)
+
+    def fault(self, what: str, timed: Timed) -> None:
+        """Log and count an exception in a callback of `timed`, and end it; to be called while it is handled."""
+        self.counters.faults += 1
+        log.exception(what)  # noqa: LOG004 (whoever calls handles one)
+        try:
+            timed.crashed()
+        except Exception:
+            log.exception("what had failed could not be ended")
 
     def _file(self, timed: Timed, tick: int) -> None:
         tick = max(tick, self._looked + 1)

@@ -139,7 +139,12 @@ class TlsTransport(Transport):
         secured, self._secured = self._secured, None
         if self._shaking and secured is not None:
             error = TimeoutError("handshake timed out") if self._timed_out else self._failed or self._error
-            secured.not_secured(self, error)
+            try:
+                secured.not_secured(self, error)
+            finally:
+                self._failed = None
+                super().settle()
+            return
         self._failed = None
         super().settle()
 

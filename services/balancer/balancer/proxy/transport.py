@@ -13,7 +13,6 @@ import struct
 from socket import SocketType
 from typing import Final
 
-import structlog
 from mypy_extensions import mypyc_attr, trait
 
 from balancer.proxy.poller import FAILED, READ, WRITE, Poller, Watched
@@ -24,8 +23,6 @@ NOT_BEGUN: Final = 0.0
 """Idle since it was accepted."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: on, 0 seconds."""
-
-log = structlog.get_logger()
 
 
 class Guard:
@@ -257,14 +254,20 @@ class Transport(Watched):
                     self._unwanted(events)
                 else:
                     self._read()
-        except Exception:
+        except Exception:  # noqa: BLE001 (`fault` logs and counts it)
             # A fault of ours in a callback: it costs this connection, and nothing else.
-            log.exception("a connection's callback failed")
-            self.abort()
+            self._poller.wheel.fault("a connection's callback failed", self)
 
     def expired(self, now: float) -> None:
         """The close has waited long enough."""
         self.abort()
+
+    def crashed(self) -> None:
+        self.abort()
+
+    def fault(self, what: str) -> None:
+        """Log and count an exception in a callback, and reset the connection; while the exception is handled."""
+        self._poller.wheel.fault(what, self)
 
     def settle(self) -> None:
         self._poller.close(self, self.sock)
@@ -272,6 +275,10 @@ class Transport(Watched):
         place, self.place = self.place, None
         error, self._error = self._error, None
         try:
+            protocol.connection_lost(error)
+        except Exception:  # noqa: BLE001 (`fault` logs and counts it)
+            self.fault("a connection's end failed")
+            # What it holds must be given back, and each step of that is done once: go through them again.
             protocol.connection_lost(error)
         finally:
             if place is not None:

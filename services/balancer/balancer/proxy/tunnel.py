@@ -38,12 +38,13 @@ class Tunnel(Timed):
 
     __slots__ = (
         "_client",
+        "_client_open",
         "_clock",
         "_counters",
         "_ended",
         "_idle_timeout",
-        "_open",
         "_server",
+        "_server_open",
         "_wheel",
         "client_bytes",
         "endpoint",
@@ -68,7 +69,8 @@ class Tunnel(Timed):
         self._clock = clock
         self._idle_timeout = idle_timeout
         self._ended = ended
-        self._open = 2
+        self._client_open = True
+        self._server_open = True
         self.reading = 2
         """Directions that have not come to their end."""
         self.client_bytes = 0
@@ -111,12 +113,18 @@ class Tunnel(Timed):
 
     def side_closed(self, is_client: bool, error: Exception | None) -> None:
         """One side is gone."""
-        if error is not None and not is_client and self._open == 2:
+        if error is not None and not is_client and self._client_open and self._server_open:
             self.server_reset_first = True
-        self._open -= 1
-        if self._open == 0:
+        if is_client:
+            self._client_open = False
+        else:
+            self._server_open = False
+        if not self._client_open and not self._server_open:
             self._wheel.forget(self)
             self._ended(self)
+
+    def crashed(self) -> None:
+        self.abort()
 
     def abort(self) -> None:
         """Cut both sides."""

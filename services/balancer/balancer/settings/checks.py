@@ -132,6 +132,11 @@ RULES: list[Rule] = [
         "LB_UPSTREAM_PROXY_PROTOCOL needs LB_MODE=tcp: in http mode clients share connections (see X-Forwarded-For)",
     ),
     (
+        lambda s: s.endpoint_load and s.mode == "tcp",
+        "endpoint_load mode",
+        "LB_ENDPOINT_LOAD needs LB_MODE=http: reports come in responses",
+    ),
+    (
         lambda s: s.peers is not None and s.peers_token is None,
         "peers peers_token",
         "LB_PEERS needs LB_PEERS_TOKEN, the same for every replica: any long random text",

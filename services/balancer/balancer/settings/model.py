@@ -26,7 +26,9 @@ from balancer.settings.table import Row, rows_of
 STRATEGY_NAMES = (*STRATEGIES, *ALIASES)
 MODULE_CLASS = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 HOSTS = r"[0-9A-Za-z.:%_-]+( ?, ?[0-9A-Za-z.:%_-]+)*"
-HOST_PORT = r"[0-9A-Za-z.:%_\[\]-]+:[0-9]{1,5}"
+NAME_PART = r"[0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
+HOST_NAME = rf"{NAME_PART}(\.{NAME_PART})*\.?"
+HOST_PORT = rf"({HOST_NAME}|\[[0-9A-Fa-f:.%]+\]):[0-9]{{1,5}}"
 DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
@@ -65,7 +67,7 @@ Size = Annotated[int, kinds.size()]
 Switch = Annotated[bool, kinds.switch()]
 PathOrNone = Annotated[Path | None, kinds.or_none(kinds.path())]
 HostName = Annotated[
-    str | None, kinds.or_none(kinds.pattern(r"[0-9A-Za-z_]([0-9A-Za-z_.-]*[0-9A-Za-z_])?\.?", "a DNS name"))
+    str | None, kinds.or_none(kinds.pattern(HOST_NAME, "a DNS name of parts of 1 to 63 letters, digits and hyphens"))
 ]
 Place = Annotated[str | None, kinds.or_none(kinds.pattern(r"[0-9A-Za-z_.-]*", "the name of a node or zone"))]
 Label = Annotated[
@@ -101,6 +103,7 @@ CLIENT_LIMITS = Group("Limits on clients")
 ENDPOINT_LIMITS = Group("Limits on endpoints")
 RETRIES = Group("Retries")
 HEALTH = Group("Active health checks")
+LOAD = Group("Load reports of endpoints")
 EJECTION = Group("Ejection and slow start")
 DRAINING = Group("Draining")
 LOGS = Group("Logs")
@@ -261,6 +264,15 @@ class Settings(BaseModel):
     )
     queue_timeout: Seconds = ENDPOINT_LIMITS(5.0, "Seconds a request may wait in the queue before it gets 503.")
 
+    endpoint_load: Switch = LOAD(
+        False,
+        "Whether endpoints' load reports (ORCA: endpoint-load-metrics) make weights; they are not passed on then.",
+    )
+    endpoint_load_blackout: Annotated[float, kinds.seconds(zero="at once")] = LOAD(
+        10.0, "Seconds for which an endpoint's reports must have come before they count."
+    )
+    endpoint_load_expiry: Seconds = LOAD(180.0, "Seconds without a report after which the last ones count no more.")
+
     retries: Annotated[int, kinds.whole(0, 100, " (0: none)")] = RETRIES(2, "Attempts of a request beyond the first.")
     retry_budget: Share = RETRIES(0.2, "Share of the traffic that may be retries, ten a second on top.")
     retry_buffer: Size = RETRIES(64 << 10, "Bytes of a request's body kept to send it again; a longer one is not.")
@@ -284,6 +296,9 @@ class Settings(BaseModel):
     health_timeout: Seconds = HEALTH(2.0, "Seconds that one check may take.")
     health_rise: Count = HEALTH(2, "Successful checks in a row after which an endpoint is healthy again.")
     health_fall: Count = HEALTH(3, "Failed checks in a row after which an endpoint is unhealthy.")
+    health_closes_tunnels: Switch = HEALTH(
+        False, "Whether tunnels (TCP mode, WebSocket) to an endpoint are reset when it turns unhealthy or is ejected."
+    )
 
     eject_after: Annotated[int, kinds.whole(0, note=" (0: off)")] = EJECTION(
         5, "Consecutive failures after which an endpoint is ejected."

@@ -122,6 +122,8 @@ class Balancer:
         self.admin_port = int((settings or {}).get("LB_ADMIN_PORT") or free_port())
         self.endpoints: Sequence[int] = [free_port() for _ in range(endpoints)]
         self.log_path = log
+        self.faulty = False
+        """Whether faults of its own are made in it, and belong into its log."""
         self._seen = 0
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("LB_", "PI_"))}
         environment |= {
@@ -149,7 +151,9 @@ class Balancer:
                     stderr=output,
                 )
         self._wait_until(ready)
-        probed = {"LB_HEALTH_PATH", "LB_BACKENDS_FILE"} & set(environment) or environment.get("LB_DISCOVERY")
+        probed = {"LB_HEALTH_PATH", "LB_BACKENDS_FILE", "LB_TEST_DNS"} & set(environment) or environment.get(
+            "LB_DISCOVERY"
+        )
         self.held_at_start = self.inside() if forked and not probed else None
         """What it held before anything was asked of it; None where probes and discovery hold more at times."""
 
@@ -194,6 +198,10 @@ class Balancer:
             if found == name and all(f'{key}="{wanted}"' in rest for key, wanted in labels.items()):
                 total += value
         return total
+
+    def heal(self) -> None:
+        """Make no more faults in it."""
+        (self.log_path.parent / "healed").touch()
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")

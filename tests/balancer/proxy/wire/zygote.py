@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
+import importlib
+import itertools
 import json
 import os
 import resource
@@ -36,6 +38,8 @@ def start(asked: dict[str, Any]) -> dict[str, int | None]:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    use_dns(os.environ.pop("LB_TEST_DNS", ""))
+    inject(os.environ.pop("LB_TEST_FAULTS", ""))
     if asked["open_files"]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (asked["open_files"], asked["open_files"]))
     signal.signal(signal.SIGUSR1, tell_garbage)
@@ -52,6 +56,39 @@ def start(asked: dict[str, Any]) -> dict[str, int | None]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def use_dns(told: str) -> None:
+    """Resolve names by another resolv.conf and port than the system's: `path:port`."""
+    if told:
+        resolving = sys.modules["balancer.resolving"]
+        path, _, port = told.rpartition(":")
+        resolving.RESOLV_CONF, resolving.SERVER_PORT = Path(path), int(port)  # type: ignore[attr-defined]
+
+
+def inject(told: str) -> None:
+    """Let a method of the data plane raise, `module:Class.method`, each second time it is called; `heal` ends it.
+
+    It raises before what it would have done, or behind that, by turns: a fault may come at either end.
+    """
+    if not told:
+        return
+    module, _, path = told.partition(":")
+    owner, _, name = path.partition(".")
+    patched = getattr(importlib.import_module(f"balancer.proxy.{module}"), owner)
+    real = getattr(patched, name)
+    healed, calls = Path("healed"), itertools.count(1)
+
+    def faulty(self: Any, *arguments: Any) -> Any:
+        number = next(calls)
+        if healed.exists() or number % 2 == 0:
+            return real(self, *arguments)
+        if number % 4 == 1:
+            raise RuntimeError("injected fault")
+        real(self, *arguments)
+        raise RuntimeError("injected fault")
+
+    setattr(patched, name, faulty)
 
 
 def tell_garbage(*_: object) -> None:

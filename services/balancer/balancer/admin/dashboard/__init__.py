@@ -8,6 +8,8 @@ from importlib.resources import files
 
 from aiohttp import web
 
+from balancer.admin.compression import compress
+
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -31,7 +33,7 @@ def _serve(body: bytes, content_type: str) -> Callable[[web.Request], Awaitable[
         if any(tag.value == etag for tag in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         response = web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
-        response.enable_compression()
+        compress(response, request)
         return response
 
     return serve

@@ -32,7 +32,7 @@ _TUNNEL: Final = 5
 class Owner:
     """Where the connections of one fleet idle, and the limits that hold for them (seconds and bytes)."""
 
-    __slots__ = ("clock", "idle_timeout", "max_header_bytes", "max_headers", "response_timeout", "wheel")
+    __slots__ = ("clock", "idle_timeout", "max_header_bytes", "max_headers", "reads_load", "response_timeout", "wheel")
 
     def __init__(self, wheel: TimerWheel, clock: Callable[[], float]) -> None:
         self.wheel = wheel
@@ -41,6 +41,8 @@ class Owner:
         self.idle_timeout = 0.0
         self.max_header_bytes = 0
         self.max_headers = 0
+        self.reads_load = False
+        """Whether endpoints are asked how loaded they are."""
 
     def give_back(self, connection: ClientConnection, now: float) -> None:
         """Keep a connection whose request has been answered for the next one."""
@@ -232,9 +234,9 @@ class ClientConnection(ClientStream, Protocol):
 
     def connection_made(self, transport: Transport) -> None:
         self.transport = transport
-        self.intake = Intake(transport)
         self.endpoint.stats.connections_opened += 1
         self.endpoint.stats.connections_open += 1
+        self.intake = Intake(transport)
 
     def data_received(self, data: bytes) -> None:
         self.endpoint.stats.bytes_received += len(data)
@@ -242,24 +244,32 @@ class ClientConnection(ClientStream, Protocol):
         if receiver is None:
             # Bytes that nobody asked for must never be read as the answer to the next request.
             self.reset()
-        elif self._reading == _HEAD:
-            self._read_heads(receiver, data, self._owner.clock())
-        else:
+            return
+        try:
             now = self._owner.clock()
-            if self._reading == _TUNNEL:
+            if self._reading == _HEAD:
+                self._read_heads(receiver, data, now)
+            elif self._reading == _TUNNEL:
                 receiver.response_data(data, now)
-                return
-            self._owner.wheel.arm(self, now + self._owner.idle_timeout)
-            self._read_body(receiver, data, now)
+            else:
+                self._owner.wheel.arm(self, now + self._owner.idle_timeout)
+                self._read_body(receiver, data, now)
+        except Exception:
+            receiver.crashed()  # which may have parted from this connection already
+            raise
 
     def eof_received(self) -> bool:
         receiver = self.receiver
         if receiver is None:
             return False
-        if self._reading == _UNTIL_CLOSE:
-            self._finished(receiver, False, self._owner.clock())
-        elif self._reading == _TUNNEL:
-            return self._half_closed(receiver)
+        try:
+            if self._reading == _UNTIL_CLOSE:
+                self._finished(receiver, False, self._owner.clock())
+            elif self._reading == _TUNNEL:
+                return self._half_closed(receiver)
+        except Exception:
+            receiver.crashed()
+            raise
         return False
 
     def _half_closed(self, receiver: Receiver) -> bool:
@@ -272,20 +282,25 @@ class ClientConnection(ClientStream, Protocol):
         return stays
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.endpoint.stats.connections_open -= 1
+        if self.transport is not None:  # else it was never counted
+            self.transport = None
+            self.endpoint.stats.connections_open -= 1
         self._owner.lost(self)
-        receiver, self.receiver = self.receiver, None
-        self.transport = None
         self.intake = None
+        receiver, self.receiver = self.receiver, None
         if receiver is None:
             return
-        if self._reading == _TUNNEL and error is None and not self._response_over:
-            # Closed in order: what came is all there was.
-            self._response_over = True
-            receiver.response_ended(NO_FIELDS, self._owner.clock())
-        nothing_came = self._reading == _HEAD and not self._held and self._interim == 0
-        progress = BEGAN if not nothing_came else STALE if self.carried > 1 else SENT
-        receiver.attempt_failed(Kind.RESET, progress)
+        try:
+            if self._reading == _TUNNEL and error is None and not self._response_over:
+                # Closed in order: what came is all there was.
+                self._response_over = True
+                receiver.response_ended(NO_FIELDS, self._owner.clock())
+            nothing_came = self._reading == _HEAD and not self._held and self._interim == 0
+            progress = BEGAN if not nothing_came else STALE if self.carried > 1 else SENT
+            receiver.attempt_failed(Kind.RESET, progress)
+        except Exception:
+            receiver.crashed()
+            raise
 
     def pause_writing(self) -> None:
         if self.receiver is not None:
@@ -299,6 +314,12 @@ class ClientConnection(ClientStream, Protocol):
             self.receiver.endpoint_ready()
             if not self._sent_whole and self._reading == _HEAD:
                 self.deadline = 0.0
+
+    def crashed(self) -> None:
+        receiver = self.receiver
+        self.reset()
+        if receiver is not None:
+            receiver.crashed()
 
     def expired(self, now: float) -> None:
         receiver = self.receiver
@@ -317,7 +338,11 @@ class ClientConnection(ClientStream, Protocol):
                     # Without its body the request was none yet: it is safe to ask another endpoint.
                     progress = NOT_PROCESSED if self._awaits_continue else SENT
             self.reset()
-            receiver.attempt_failed(kind, progress)
+            try:
+                receiver.attempt_failed(kind, progress)
+            except Exception:
+                receiver.crashed()
+                raise
 
     # Reading the response.
 
@@ -343,7 +368,7 @@ class ClientConnection(ClientStream, Protocol):
                 return
             head_bytes = data[:end]
             try:
-                head = response_head(head_bytes, self._owner.max_headers)
+                head = response_head(head_bytes, self._owner.max_headers, self._owner.reads_load)
             except BadMessage as bad:
                 self._refuse(receiver, bad.fault)
                 return
@@ -398,7 +423,7 @@ class ClientConnection(ClientStream, Protocol):
             return
         if length == UNKNOWN_LENGTH:
             self._reading = _CHUNKED
-            self._reader = ChunkedReader(self._owner.max_header_bytes, self._owner.max_headers)
+            self._reader = ChunkedReader(self._owner.max_header_bytes, self._owner.max_headers, True)
         else:
             self._reading = _UNTIL_CLOSE
         receiver.response(head, b"", False, now)
@@ -460,21 +485,29 @@ class ClientConnection(ClientStream, Protocol):
         receiver.attempt_failed(Kind.BAD_RESPONSE, BEGAN, fault)
 
 
-def response_head(head: bytes, max_fields: int) -> Head:
+def response_head(head: bytes, max_fields: int, reads_load: bool = False) -> Head:
     """Read an endpoint's response head, from the status line to the empty line. Raises BadMessage.
 
-    `max_fields` is the most header fields that it may have.
+    `max_fields` is the most header fields that it may have; `reads_load`: a report of load is for us.
     """
     line_end = head.find(b"\r\n")
     minor, status = framing.status_line(head[:line_end])
-    received = framing.header_fields(head[line_end + 2 :])
+    block = head[line_end + 2 :]
+    try:
+        received = framing.header_fields(block)
+        length = framing.body_length(received, 1)
+    except BadMessage:
+        received = framing.header_fields(framing.one_reading(block))
+        length = framing.body_length(received, 1)
     if len(received) > max_fields:
         raise BadMessage("too many header fields", 502)
     response = Head(status)
-    response.length = framing.body_length(received, minor)
+    response.length = length
     options = rules.connection_options(received)
     response.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
-    rules.fill_response(response, received, options)
+    if minor == 0 and length == UNKNOWN_LENGTH:
+        response.keep_alive = False  # a 1.0 sender knows no chunks: its framing may be an accident (RFC 9112 §6.1)
+    rules.fill_response(response, received, options, reads_load)
     # A status line without a reason may end before the blank: compiled, bytes know no slice that ends before it begins.
     lines.response_lines(response, head[13:line_end] if line_end > 13 else b"")
     return response

@@ -17,13 +17,16 @@ from balancer.proxy.messages import NOT_SAID, UNKNOWN_LENGTH, Headers
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _LOOKS_LIKE_HTTP_09: Final = re.compile(rb"(?:" + _TOKEN + rb") [\x21-\x7e]+")
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
 _CHUNK_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)"
 )
+_PADDED_CHUNK_LINE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+"""As endpoints write it: padded with zeros and blanks, and with extensions of any form, which end here anyway."""
+_DIGITS: Final = re.compile(rb"[0-9]+")
 BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 
 MAX_CHUNK_LINE: Final = 1024
@@ -59,11 +62,14 @@ def request_line(line: bytes) -> RequestLine:
 
 
 def status_line(line: bytes) -> tuple[int, int]:
-    """Minor version and status code of a status line, without its line end. Raises BadMessage."""
+    """Minor version and status code of a status line, without its line end. Raises BadMessage.
+
+    A later minor version is read as 1.1 (RFC 9110 §2.5); statuses of 600 and more have one reading, and pass.
+    """
     match = _STATUS_LINE.fullmatch(line)
-    if match is None or match.group(2) > b"599":
+    if match is None:
         raise BadMessage("malformed status line", 502)
-    return (1 if match.group(1) == b"1" else 0), int(match.group(2))
+    return (0 if match.group(1) == b"0" else 1), int(match.group(2))
 
 
 def split_target(target: bytes, method: bytes) -> tuple[bytes, bytes]:
@@ -124,6 +130,36 @@ def header_fields(block: bytes) -> Headers:
     return collector.fields
 
 
+def one_reading(block: bytes) -> bytes:
+    """A response's field lines as every reader takes them, where endpoints write what has one reading only.
+
+    Blanks before a colon go (RFC 9112 §5.1 asks that of a proxy), and Content-Lengths that are equal become one,
+    without leading zeros (RFC 9110 §8.6). All else stays as it is, to be refused. Raises BadMessage.
+    """
+    kept: list[bytes] = []
+    length = b""
+    for line in block.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if not colon or name[:1] in (b"", b" ", b"\t"):
+            kept.append(line)
+            continue
+        name = name.rstrip(b" \t")
+        if name.lower() != b"content-length":
+            kept.append(b"%b:%b" % (name, value))
+            continue
+        for word in value.split(b","):
+            number = word.strip(b" \t")
+            if _DIGITS.fullmatch(number) is None:
+                raise BadMessage("malformed Content-Length", 502)
+            number = number.lstrip(b"0") or b"0"
+            if length and number != length:
+                raise BadMessage("more than one Content-Length", 502)
+            if not length:
+                length = number
+                kept.append(b"%b: %b" % (name, number))
+    return b"\r\n".join(kept)
+
+
 def body_length(fields: Headers, minor: int) -> int:
     """Bytes of the body of a message of version 1.`minor`: UNKNOWN_LENGTH when it is chunked, NOT_SAID if nothing says.
 
@@ -172,10 +208,14 @@ class ChunkedReader:
     Whoever passes a body on frames it anew, so that no chunk extension and no odd spelling of a size gets through.
     """
 
-    __slots__ = ("_held", "_left", "_max_fields", "_max_trailers", "_state", "out", "trailers")
+    __slots__ = ("_held", "_left", "_max_fields", "_max_trailers", "_of_response", "_state", "out", "trailers")
 
-    def __init__(self, max_trailers: int, max_fields: int) -> None:
-        """`max_trailers` bytes and `max_fields` fields are the most that the trailer section may have."""
+    def __init__(self, max_trailers: int, max_fields: int, of_response: bool = False) -> None:
+        """`max_trailers` bytes and `max_fields` fields are the most that the trailer section may have.
+
+        `of_response`: what endpoints write in an odd way is taken where it has one reading only.
+        """
+        self._of_response = of_response
         self.out: list[bytes] = []
         """Payload read and not yet taken by the caller."""
         self.trailers: Headers = []
@@ -240,7 +280,8 @@ class ChunkedReader:
             if len(data) - position >= MAX_CHUNK_LINE or BARE_LF.search(data, position):
                 raise BadMessage("malformed chunk size")
             return -1
-        match = _CHUNK_LINE.fullmatch(data, position, line_end)
+        pattern = _PADDED_CHUNK_LINE if self._of_response else _CHUNK_LINE
+        match = pattern.fullmatch(data, position, line_end)
         if match is None:
             raise BadMessage("malformed chunk size or extension")
         self._left = int(match.group(1), 16)
@@ -260,7 +301,8 @@ class ChunkedReader:
             if BARE_LF.search(data, position):
                 raise BadMessage("malformed trailer fields")
             return -1
-        for name, value in header_fields(data[position : section_end + 4]):
+        section = data[position : section_end + 4]
+        for name, value in header_fields(one_reading(section) if self._of_response else section):
             if name.lower() in FRAMING_FIELDS:
                 raise BadMessage("framing field in the trailers")
             self.trailers.append((name, value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from balancer.balancing.endpoint import Endpoint
 from balancer.counters import count
 from balancer.proxy import fields as rules
 from balancer.proxy import responses
@@ -39,7 +40,8 @@ MAX_EMPTY_LINES: Final = 8
 NOTICE: Final = 1.0
 """Seconds that a connection idles, once nobody connects any more, before it is closed without notice."""
 
-_ACCEPTS_JSON: Final = re.compile(rb"(?i)\naccept:[^\n]*json")
+_SAID: Final = re.compile(rb"(?i)\n(accept|x-forwarded-for):([^\n]*)")
+"""The fields of a refused head that its answer and the log look at."""
 
 
 class ServerConnection(ServerStream, Leaving, Protocol):
@@ -127,14 +129,21 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._leave(error is not None)
-        if self.pinned is not None:
-            self.pinned.reset()
-            self.pinned = None
+        # What cannot fail comes first.
         self._state = _CLOSED
         self._held = b""
         self.service.wheel.forget(self)
         self.service.connections.discard(self)
+        pinned, self.pinned = self.pinned, None
+        if pinned is not None:
+            pinned.reset()
+        exchange = self.exchange
+        try:
+            self._leave(error is not None)
+        except Exception:
+            if exchange is not None:
+                exchange.crashed()
+            raise
 
     def unused_since(self) -> float:
         if self._state != _HEAD or self._held or self.deadline == 0.0:
@@ -155,6 +164,9 @@ class ServerConnection(ServerStream, Leaving, Protocol):
             self.exchange.client_ready()
         if self._state == _RESPONSE:
             self.deadline = 0.0
+
+    def crashed(self) -> None:
+        self.transport.abort()
 
     def expired(self, now: float) -> None:
         service = self.service
@@ -436,6 +448,9 @@ class ServerConnection(ServerStream, Leaving, Protocol):
                 # It may be asking just now: one more answer tells it, or a moment's silence.
                 self.service.wheel.arm(self, self._idle_since + NOTICE)
 
+    def cut_tunnels(self, endpoint: Endpoint) -> int:
+        return int(self.exchange is not None and self.exchange.cut_tunnel(endpoint))
+
     def under_way(self) -> int:
         return 0 if self.exchange is None else 1
 
@@ -485,14 +500,13 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         service.counters.responses[error.status // 100] += 1
         request_id = service.request_id()
         self._write(refusal(service, error, request_id, head))
-        service.log_refusal(self.peer.address, request_id, error)
+        service.log_refusal(rules.client_of(self.peer, _SAID.findall(head)), request_id, error)
         self._linger()
 
 
 def refusal(service: HttpService, error: responses.Error, request_id: bytes, head: bytes = b"") -> bytes:
     """What a client gets for bytes that never became a request (`head` is what is known of it)."""
-    as_json = _ACCEPTS_JSON.search(head) is not None
-    made, body = responses.render(error, request_id, as_json)
+    made, body = responses.render(error, request_id, rules.prefers_json(_SAID.findall(head)))
     extra = [(b"X-Request-Id", request_id), (b"Date", service.date(service.clock())), (b"Connection", b"close")]
     body = b"" if head.startswith(b"HEAD ") else body
     return lines.response_lines(made) + lines.field_lines(extra) + b"\r\n" + body

@@ -34,6 +34,7 @@ class Http1Owner(Owner):
         self.idle_timeout = settings.idle_timeout
         self.max_header_bytes = settings.max_header_bytes
         self.max_headers = settings.max_headers
+        self.reads_load = settings.endpoint_load
         self._keepalive_timeout: float = settings.upstream_keepalive_timeout
         self._idle: dict[Endpoint, Idle] = {}
         self._closed = False
@@ -130,15 +131,23 @@ class Opening(Connecting, Opener):
 
     def opened(self, transport: Transport) -> None:
         owner = self._upstreams.owner
-        connection = ClientConnection(owner, self._endpoint)
-        transport.attach(connection)
-        took = owner.clock() - self._began
-        self._upstreams.counters.connect_seconds.observe(took)
-        connection.receiver = self._receiver
-        self._receiver.connected(connection, took)
+        try:
+            connection = ClientConnection(owner, self._endpoint)
+            transport.attach(connection)
+            took = owner.clock() - self._began
+            self._upstreams.counters.connect_seconds.observe(took)
+            connection.receiver = self._receiver
+            self._receiver.connected(connection, took)
+        except Exception:
+            self._receiver.crashed()
+            raise
 
     def not_opened(self, error: Exception) -> None:
-        self._receiver.attempt_failed(failure_of(error), NOT_PROCESSED, str(error))
+        try:
+            self._receiver.attempt_failed(failure_of(error), NOT_PROCESSED, str(error))
+        except Exception:
+            self._receiver.crashed()
+            raise
 
 
 class Http1Upstreams(Upstreams, Idler):

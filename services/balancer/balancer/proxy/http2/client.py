@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
 from balancer.proxy.fields import fill_response
@@ -41,6 +43,9 @@ RENEW: Final = frames.MAX_STREAM_ID - (1 << 16)
 
 REQUEST_ID: Final = literal(b"x-request-id", b"")[:-1]
 """The field's name, as a literal without indexing."""
+
+
+log = structlog.get_logger()
 
 
 class Response(Stream):
@@ -109,7 +114,11 @@ class Response(Stream):
             self.expected = head.length
         if end:
             self._part()
-            receiver.response(head, b"", True, own.now)
+            try:
+                receiver.response(head, b"", True, own.now)
+            except Exception:
+                receiver.crashed()
+                raise
         else:
             receiver.response(head, b"", False, own.now)
 
@@ -136,7 +145,11 @@ class Response(Stream):
     def _ended(self, receiver: Receiver, trailers: list[Pair]) -> None:
         if not self.tunnel:
             self._part()
-        receiver.response_ended(trailers, self.own.now)
+        try:
+            receiver.response_ended(trailers, self.own.now)
+        except Exception:
+            receiver.crashed()
+            raise
 
     def _part(self) -> None:
         """The response is whole: the endpoint need not have the rest of the request."""
@@ -145,17 +158,14 @@ class Response(Stream):
             self.own.reset(self, frames.CANCEL)
 
     def was_reset(self, code: int) -> None:
-        receiver, self.receiver = self.receiver, None
-        if receiver is None:
-            return
         name = frames.CODES[code] if code < len(frames.CODES) else str(code)
         if code == frames.REFUSED_STREAM and not self.began and not self.interim:
-            receiver.attempt_failed(Kind.NOT_TAKEN, NOT_PROCESSED, name)
+            self.fail(Kind.NOT_TAKEN, NOT_PROCESSED, name)
         elif self.tunnel and not self.began:
             # It knows no extended CONNECT, most likely: any client could ask for that, and the endpoint can't help it.
-            receiver.attempt_failed(Kind.NOT_TAKEN, self.progress(), name)
+            self.fail(Kind.NOT_TAKEN, self.progress(), name)
         else:
-            receiver.attempt_failed(Kind.RESET, self.progress(), name)
+            self.fail(Kind.RESET, self.progress(), name)
 
     def progress(self) -> int:
         """How far the attempt has come."""
@@ -164,8 +174,14 @@ class Response(Stream):
     def fail(self, kind: Kind, progress: int, fault: str = "") -> None:
         """The attempt has come to nothing, and the stream is gone already."""
         receiver, self.receiver = self.receiver, None
-        if receiver is not None:
+        if receiver is None:
+            return
+        try:
             receiver.attempt_failed(kind, progress, fault)
+        except Exception:
+            self.own.owner.wheel.counters.faults += 1
+            log.exception("an attempt's end failed")
+            receiver.crashed()
 
     def drained(self) -> None:
         if self.told_full:
@@ -342,7 +358,7 @@ class ClientConnection(Connection):
             raise Malformed("too many header fields", 502)
         head = ResponseHead(read.status)
         head.length = read.length if read.length >= 0 else UNKNOWN_LENGTH
-        fill_response(head, read.fields, frozenset())
+        fill_response(head, read.fields, frozenset(), self.owner.reads_load)
         block.meaning = head
         return head
 
@@ -368,9 +384,10 @@ class ClientConnection(Connection):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended = True
-        self.endpoint.stats.connections_open -= 1
+        if self.transport is not None:  # else it was never counted
+            self.transport = None
+            self.endpoint.stats.connections_open -= 1
         self.owner.lost(self)
-        self.transport = None
         streams = [stream for stream in self.streams.values() if isinstance(stream, Response)]
         stale = self.served > 0 and all(stream.progress() == SENT for stream in streams)
         for stream in streams:

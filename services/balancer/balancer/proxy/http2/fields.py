@@ -53,8 +53,10 @@ _VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 _PATH: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=\-]+)(?::[0-9]*)?")
-_STATUS: Final = re.compile(rb"[1-5][0-9][0-9]")
+_STATUS: Final = re.compile(rb"[1-9][0-9][0-9]")
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
+_PADDED_LENGTHS: Final = re.compile(rb"0*([0-9]{1,18})(?:[ \t]*,[ \t]*0*\1)*")
+"""One Content-Length, or a list of equal ones: what has one reading only."""
 
 
 class Malformed(Exception):
@@ -214,8 +216,12 @@ def response(block: list[Field]) -> Response:
             continue
         pseudo = False
         if kind == CONTENT_LENGTH:
-            made.length = _length(field.pair[1], made.length)
-        elif kind == MALFORMED or METHOD <= kind <= PROTOCOL:
+            before = made.length
+            made.length = _length_of_response(field.pair[1], before)
+            if before < 0:
+                fields.append((field.pair[0], b"%d" % made.length))
+            continue
+        if kind == MALFORMED or METHOD <= kind <= PROTOCOL:
             raise Malformed(_fault_of(field.pair[0]), 502)
         fields.append(field.pair)
     if not made.status:
@@ -240,6 +246,16 @@ def _length(value: bytes, before: int) -> int:
     if _LENGTH.fullmatch(value) is None:
         raise Malformed("malformed Content-Length")
     return int(value)
+
+
+def _length_of_response(value: bytes, before: int) -> int:
+    match = _PADDED_LENGTHS.fullmatch(value)
+    if match is None:
+        raise Malformed("malformed Content-Length", 502)
+    length = int(match.group(1))
+    if before >= 0 and length != before:
+        raise Malformed("more than one Content-Length", 502)
+    return length
 
 
 def _fault_of(name: bytes) -> str:

@@ -149,7 +149,21 @@ class Sending(Timed, Protocol):
         self._out.append(data)
         if not self._dirty:
             self._dirty = True
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._flush_now)
+
+    def crashed(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _flush_now(self) -> None:
+        """What the event loop calls when this turn is over."""
+        transport = self.transport
+        try:
+            self.flush()
+        except Exception:
+            if transport is None:
+                raise
+            transport.fault("a connection's writing failed")
 
     def flush(self) -> None:
         """Write what has been collected."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from balancer.balancing.endpoint import Endpoint
 from balancer.counters import count
 from balancer.proxy import responses
 from balancer.proxy.exchange import Exchange
-from balancer.proxy.fields import BadMessage, fill_request
+from balancer.proxy.fields import BadMessage, client_of, fill_request, prefers_json
 from balancer.proxy.flow import NOT_SWITCHED, PEER_FULL, Intake
 from balancer.proxy.http2 import fields, frames
 from balancer.proxy.http2.connection import CONNECTION_WINDOW, Connection, trailers_of
@@ -44,7 +45,7 @@ _ALIVE: Final = b"stillup?"
 
 REQUEST_ID: Final = literal(b"x-request-id", b"")[:-1]
 """The field's name, as a literal without indexing."""
-_STATUS: Final = [(b":status", b"%d" % status) for status in range(600)]
+_STATUS: Final = [(b":status", b"%d" % status) for status in range(1000)]
 
 
 class Refused(Exception):
@@ -272,7 +273,7 @@ class ServerConnection(Connection, Leaving):
     def __init__(self, service: HttpService, place: Place) -> None:
         super().__init__(service.max_header_bytes, 2 * service.max_header_bytes)
         self.service = service
-        self.peer = Peer(place.address, place.scheme, place.trusted)
+        self.peer = Peer(place.address, place.scheme, place.trusted, service.trusted_proxies)
         self._allowed = place.allowed
         self._began = False
         """Whether the client's preface has come."""
@@ -341,13 +342,20 @@ class ServerConnection(Connection, Leaving):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        # What cannot fail comes first.
         self.ended = True
-        for stream in list(self.streams.values()):
-            self.forget(stream)
-            stream.was_reset(frames.CANCEL)
-        self.transport = None
         self.service.wheel.forget(self)
         self.service.connections.discard(self)
+        for stream in list(self.streams.values()):
+            exchange = stream.exchange if isinstance(stream, Request) else None
+            try:
+                self.forget(stream)
+                stream.was_reset(frames.CANCEL)
+            except Exception:
+                if exchange is None:
+                    raise
+                self.service.wheel.fault("a stream's end failed", exchange)
+        self.transport = None
 
     def unused_since(self) -> float:
         if self.streams or self.deadline == 0.0:
@@ -442,7 +450,7 @@ class ServerConnection(Connection, Leaving):
             self.made_us_reset()
             return
         except Refused as refused:
-            self._refuse(stream, refused.error)
+            self._refuse(stream, refused.error, [field.pair for field in block.fields])
             return
         if not self.streams:
             self.service.wheel.arm(self, self.now + SWEEP)
@@ -496,21 +504,21 @@ class ServerConnection(Connection, Leaving):
         block.ended = end
         return head
 
-    def _refuse(self, stream: Request, error: responses.Error) -> None:
+    def _refuse(self, stream: Request, error: responses.Error, said: list[Pair]) -> None:
         """Answer a request that never became an exchange."""
         service = self.service
         count(service.counters.client_faults, error.reason)
         count(service.counters.errors, error.reason)
         service.counters.responses[error.status // 100] += 1
         request_id = service.request_id()
-        head, body = responses.render(error, request_id, False)
+        head, body = responses.render(error, request_id, prefers_json(said))
         pairs: list[Pair] = [_STATUS[head.status], (b"x-request-id", request_id)]
         pairs += [(name.lower(), value) for name, value in head.fields]
         self.streams[stream.id] = stream
         stream.finished = True
         self.send_headers(stream, self.encoder.encode(pairs), False)
         self.send_data(stream, body, True)
-        service.log_refusal(self.peer.address, request_id, error)
+        service.log_refusal(client_of(self.peer, said), request_id, error)
 
     def refuse(self, stream: Stream, fault: str) -> None:
         self.reset_for(stream, frames.PROTOCOL_ERROR, fault)
@@ -583,6 +591,13 @@ class ServerConnection(Connection, Leaving):
             self.service.wheel.arm(self, self.service.clock() + LINGER)
         else:
             transport.close()
+
+    def cut_tunnels(self, endpoint: Endpoint) -> int:
+        exchanges = [stream.exchange for stream in self.streams.values() if isinstance(stream, Request)]
+        number = sum([each.cut_tunnel(endpoint) for each in exchanges if each is not None])
+        if number:
+            self.flush()
+        return number
 
     def under_way(self) -> int:
         """Requests that are under way."""

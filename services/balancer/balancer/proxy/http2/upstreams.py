@@ -68,7 +68,11 @@ class Opening(Opener):
         for each in waiting:
             receiver, each.receiver = each.receiver, None
             if receiver is not None:
-                receiver.attempt_failed(kind, NOT_PROCESSED, fault)
+                try:
+                    receiver.attempt_failed(kind, NOT_PROCESSED, fault)
+                except Exception:
+                    receiver.crashed()
+                    raise
 
 
 class Waiting(Connecting):
@@ -91,10 +95,14 @@ class Waiting(Connecting):
         receiver, self.receiver = self.receiver, None
         if receiver is None:
             return
-        if connection.ended:
-            receiver.attempt_failed(Kind.REFUSED, NOT_PROCESSED, "closed at once")
-        else:
-            receiver.connected(connection.open(receiver), took)
+        try:
+            if connection.ended:
+                receiver.attempt_failed(Kind.REFUSED, NOT_PROCESSED, "closed at once")
+            else:
+                receiver.connected(connection.open(receiver), took)
+        except Exception:
+            receiver.crashed()
+            raise
 
 
 class Http2Upstreams(Upstreams):
@@ -112,6 +120,7 @@ class Http2Upstreams(Upstreams):
         "max_header_bytes",
         "max_headers",
         "most",
+        "reads_load",
         "response_timeout",
         "wheel",
     )
@@ -127,6 +136,7 @@ class Http2Upstreams(Upstreams):
         self.keepalive_timeout: float = settings.upstream_keepalive_timeout
         self.max_header_bytes: int = settings.max_header_bytes
         self.max_headers: int = settings.max_headers
+        self.reads_load: bool = settings.endpoint_load
         self._connections: dict[Endpoint, list[ClientConnection]] = {}
         self._opening: dict[Endpoint, list[Opening]] = {}
         self.most: dict[Endpoint, int] = {}

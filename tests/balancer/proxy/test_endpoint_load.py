@@ -1,0 +1,131 @@
+"""LB_ENDPOINT_LOAD: what endpoints say of their load makes their weight, and goes no farther."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+import time
+
+import pytest
+from tests.balancer.proxy.wire.ends import Client, Endpoint, Script, answering
+from tests.balancer.proxy.wire.http2 import Asked, H2Client, H2Endpoint, Script2
+from tests.balancer.proxy.wire.process import Balancer, Start
+
+GET = "GET / HTTP/1.1\r\nHost: lb.test\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
+ON = {"endpoint_load": "on", "endpoint_load_blackout": 0, "strategy": "round-robin"}
+NAME = "endpoint-load-metrics"
+
+
+def said(form: str, utilization: float, rate: float) -> tuple[str, str]:
+    """A report's field, in one of its forms."""
+    if form == "TEXT":
+        return NAME, f"TEXT cpu_utilization={utilization},rps_fractional={rate}"
+    if form == "JSON":
+        return NAME, f'JSON {{"cpu_utilization": {utilization}, "rps_fractional": {rate}}}'
+    message = b"\x09" + struct.pack("<d", utilization) + b"\x31" + struct.pack("<d", rate)
+    encoded = base64.b64encode(message).decode()
+    return (NAME, f"BIN {encoded}") if form == "BIN" else (f"{NAME}-bin", encoded.rstrip("="))
+
+
+def over_http1(name: str, field: tuple[str, str], where: str) -> Script:
+    line = f"{field[0].title()}: {field[1]}\r\n"
+    if where == "header":
+        return answering(lambda _: f"HTTP/1.1 200 OK\r\n{line}X-Name: {name}\r\nContent-Length: 2\r\n\r\nok")
+    head = f"HTTP/1.1 200 OK\r\nX-Name: {name}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return answering(lambda _: f"{head}2\r\nok\r\n0\r\n{line}X-Sum: 1\r\n\r\n")
+
+
+def over_http2(name: str, field: tuple[str, str], where: str) -> Script2:
+    async def script(asked: Asked) -> None:
+        await asked.whole.wait()
+        if where == "header":
+            await asked.respond(extra=[("x-name", name), field])
+        else:
+            await asked.respond(extra=[("x-name", name)], trailers=[("x-sum", "1"), field])
+
+    return script
+
+
+async def until_weighed(balancer: Balancer, client: Client) -> None:
+    """Ask on until the reports have made weights."""
+    deadline = time.monotonic() + 10
+    while balancer.metric("lb_endpoint_weight") == 2:
+        assert time.monotonic() < deadline, "the weights never changed"
+        await client.ask(GET)
+        await asyncio.sleep(0.01)
+
+
+async def shares(client: Client, times: int) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for _ in range(times):
+        answer = await client.ask(GET)
+        assert not answer.all(NAME)
+        assert not answer.all(f"{NAME}-bin")
+        assert not [name for name, _ in answer.trailers if name.lower().startswith(NAME.encode())]
+        name = answer.get("x-name") or ""
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+@pytest.mark.parametrize("where", ["header", "trailer"])
+@pytest.mark.parametrize("form", ["TEXT", "JSON", "BIN", "binary"])
+@pytest.mark.parametrize("protocol", ["http1", "h2c"])
+async def test_utilisation_is_weight(protocol: str, form: str, where: str, start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, upstream_protocol=protocol, **ON)
+    fields = {"a": said(form, 0.25, 100.0), "b": said(form, 0.75, 100.0)}
+    if protocol == "http1":
+        ends: list[Endpoint | H2Endpoint] = [
+            Endpoint(port, over_http1(name, fields[name], where), remembers=False)
+            for port, name in zip(balancer.endpoints, "ab", strict=True)
+        ]
+    else:
+        ends = [
+            H2Endpoint(port, over_http2(name, fields[name], where))
+            for port, name in zip(balancer.endpoints, "ab", strict=True)
+        ]
+    async with ends[0], ends[1], await Client.connect(balancer.port) as client:
+        await until_weighed(balancer, client)
+        counts = await shares(client, 200)
+        assert 2.5 <= counts["a"] / counts["b"] <= 3.5, counts
+        assert balancer.metric("lb_endpoint_utilization") == 1.0
+        assert balancer.metric("lb_endpoint_bad_load_reports_total") == 0
+        if where == "trailer":
+            answer = await client.ask(GET)
+            assert [name.lower() for name, _ in answer.trailers] == [b"x-sum"], "the other trailers pass"
+
+
+async def test_an_http_2_client_gets_no_report_either(start: Start) -> None:
+    balancer = start(endpoints=1, **ON)
+    field = said("TEXT", 0.5, 10.0)
+    async with Endpoint(balancer.endpoints[0], over_http1("a", field, "trailer")):
+        async with await H2Client.connect(balancer.port) as client:
+            answer = await client.get("/", [("te", "trailers")])
+            assert answer.trailers == [("x-sum", "1")]
+    async with Endpoint(balancer.endpoints[0], over_http1("a", field, "header")):
+        async with await H2Client.connect(balancer.port) as client:
+            assert (await client.get("/")).field(NAME) is None
+
+
+@pytest.mark.parametrize("where", ["header", "trailer"])
+async def test_without_the_setting_a_report_is_a_field_like_others(where: str, start: Start) -> None:
+    balancer = start(endpoints=1)
+    async with Endpoint(balancer.endpoints[0], over_http1("a", said("TEXT", 0.5, 10.0), where)):
+        async with await Client.connect(balancer.port) as client:
+            answer = await client.ask(GET)
+    found = answer.headers if where == "header" else answer.trailers
+    assert NAME.encode() in [name.lower() for name, _ in found]
+
+
+async def test_reports_that_cannot_be_read_are_counted_and_change_nothing(start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, **ON)
+    bad = over_http1("a", (NAME, "TEXT cpu_utilization=lots"), "header")
+    good = over_http1("b", said("TEXT", 0.5, 10.0), "header")
+    async with Endpoint(balancer.endpoints[0], bad), Endpoint(balancer.endpoints[1], good):
+        async with await Client.connect(balancer.port) as client:
+            until = time.monotonic() + 2.5
+            while time.monotonic() < until:
+                assert (await client.ask(GET)).status == 200
+                await asyncio.sleep(0.01)
+            assert balancer.metric("lb_endpoint_weight") == 2
+            assert balancer.metric("lb_endpoint_bad_load_reports_total") > 10
