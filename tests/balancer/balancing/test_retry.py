@@ -26,6 +26,7 @@ TABLE = [
     (Kind.ANSWERED, 502, NO, NO, NO, NO),
     (Kind.ANSWERED, 200, NO, NO, NO, NO),
     (Kind.BAD_RESPONSE, 0, NO, NO, NO, NO),
+    (Kind.NOT_TAKEN, 0, NO, NO, NO, NO),
     (Kind.CLIENT_LEFT, 0, NO, NO, NO, NO),
 ]
 
