@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from collections.abc import Callable
 
 import pytest
 from tests.balancer.proxy.test_upgrade import SWITCH, UPGRADE
 from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint
 from tests.balancer.proxy.wire.http2 import H2Client
-from tests.balancer.proxy.wire.messages import Closed
+from tests.balancer.proxy.wire.messages import Closed, Message
 from tests.balancer.proxy.wire.process import Balancer, Start
 
 PROBED = {"health_path": "tcp", "health_interval": 0.2, "health_timeout": 0.5, "health_fall": 1, "health_rise": 1}
@@ -30,15 +32,18 @@ async def healthy(balancer: Balancer) -> None:
 
 async def asked(endpoint: Endpoint) -> Accepted:
     """The connection that carries a request, past the probes'."""
+    return (await asked_with(endpoint))[0]
+
+
+async def asked_with(endpoint: Endpoint) -> tuple[Accepted, Message]:
+    """And the request's head."""
     async with asyncio.timeout(10):
         while True:
             connection = await endpoint.accept()
             try:
-                await connection.head()
+                return connection, await connection.head()
             except Closed:  # a probe
                 await connection.close()
-            else:
-                return connection
 
 
 async def stop_listening(balancer: Balancer, endpoint: Endpoint) -> None:
@@ -80,8 +85,10 @@ async def test_a_websocket_over_http_2_to_an_endpoint_that_turns_unhealthy(start
         await healthy(balancer)
         pseudo = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":authority", "lb.test")]
         stream = await client.begin([*pseudo, (":path", "/"), ("sec-websocket-version", "13")], ended=False)
-        connection = await asked(endpoint)
-        await connection.send(SWITCH)
+        connection, head = await asked_with(endpoint)
+        key = (head.get("sec-websocket-key") or "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode(), usedforsecurity=False).digest()).decode()
+        await connection.send(SWITCH.replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", accept))
         await client.until(lambda: client.answers[stream].status == 200)
         await stop_listening(balancer, endpoint)
         assert (await client.answer(stream)).reset is not None
