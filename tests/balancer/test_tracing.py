@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 from tests.balancer.proxy.wire.ends import OK, Accepted, Client, Endpoint, always
+from tests.balancer.proxy.wire.http2 import Asked, H2Client, H2Endpoint, asking
 from tests.balancer.proxy.wire.messages import ADDED_TO_REQUESTS
 from tests.balancer.proxy.wire.process import Balancer, free_port
 
@@ -165,6 +166,35 @@ async def test_a_span_tells_of_the_request_and_of_the_choice(traced: Balancer, r
     assert (span.name, span.kind, span.status.code) == ("GET", span.SPAN_KIND_SERVER, 0)
     assert 0 < span.end_time_unix_nano - span.start_time_unix_nano < SOON * 1e9
     assert receiver.resource["service.name"] == "lb"
+
+
+@pytest.mark.parametrize(("status", "is_error"), [("0", False), ("3", False), ("14", True)])
+async def test_a_grpc_call_over_http_2_tells_how_it_ended(
+    receiver: Receiver, tmp_path: Path, status: str, is_error: bool
+) -> None:
+    """Each stream is a span of its own, the child of the client's; UNAVAILABLE is an error, though it says 200."""
+
+    async def answers(asked: Asked) -> None:
+        await asked.whole.wait()
+        await asked.respond(200, b"x", [("content-type", "application/grpc")], [("grpc-status", status)])
+
+    path = f"/t.T/Status{status}"
+    balancer = Balancer(tmp_path / "log", 1, {**receiver.settings, "LB_UPSTREAM_PROTOCOL": "h2c"})
+    try:
+        async with H2Endpoint(balancer.endpoints[0], answers) as endpoint:
+            client = await H2Client.connect(balancer.port)
+            extra = [("content-type", "application/grpc"), ("te", "trailers"), ("traceparent", SAMPLED)]
+            await client.answer(await client.begin(asking(path, "POST", extra)))
+            span = await receiver.span(path)
+            await client.close()
+    finally:
+        balancer.stop()
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    assert endpoint.requests[0].field("traceparent") == f"00-{TRACE}-{span.span_id.hex()}-01"
+    told = values(span.attributes)
+    assert (told["network.protocol.version"], told["rpc.system"]) == ("2", "grpc")
+    assert told["rpc.grpc.status_code"] == int(status)
+    assert (span.status.code == 2, told.get("error.type")) == (is_error, "UNAVAILABLE" if is_error else None)
 
 
 async def test_a_method_that_nobody_knows_names_no_span(traced: Balancer, receiver: Receiver) -> None:

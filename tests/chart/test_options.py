@@ -207,6 +207,16 @@ def test_a_load_balancer_with_the_clients_address(render: Any) -> None:
     assert rendered.one("Pod", "lb-test")["spec"]["containers"][0]["args"][0] == "http://lb:80"
 
 
+def test_the_service_says_what_its_port_speaks(render: Any) -> None:
+    """An Ingress controller or a mesh in front looks there to speak HTTP/2 (gRPC) to the balancer."""
+
+    def said(*arguments: str) -> Any:
+        return render(*arguments).one("Service")["spec"]["ports"][0].get("appProtocol")
+
+    assert said() is None
+    assert said("--set", "balancer.service.appProtocol=kubernetes.io/h2c") == "kubernetes.io/h2c"
+
+
 def test_an_ingress(render: Any) -> None:
     hosts = [{"host": "a.example", "paths": ["/", "/pi"]}, {"host": "b.example"}]
     tls = [{"secretName": "cert", "hosts": ["a.example"]}]

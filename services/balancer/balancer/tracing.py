@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from balancer import __version__
+from balancer.counters import GRPC_CODES
 from balancer.log import AccessEntry
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ REMEDY: Final = "pip install lb-balancer[otel]"
 CLOSE_LIMIT: Final = 2.0
 """Seconds for the last spans to reach the receiver, when the balancer stops."""
 
+GRPC_ERRORS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+"""Statuses of a gRPC call that are errors of the server's side (semantic conventions for gRPC)."""
 METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 """Those of RFC 9110 and PATCH. Others are `_OTHER` (semantic conventions), so that no client makes up span names."""
 
@@ -165,6 +170,10 @@ class Span:
             told["http.response.status_code"] = entry.status
         if entry.reason:
             told["lb.reason"] = entry.reason
+        if entry.grpc_status:
+            told["rpc.system"] = "grpc"
+            if entry.grpc_status in GRPC_CODES:
+                told["rpc.grpc.status_code"] = GRPC_CODES.index(entry.grpc_status)
         if entry.endpoint:
             host, _, port = entry.endpoint.rpartition(":")
             told["server.address"] = host.strip("[]")
@@ -174,6 +183,11 @@ class Span:
 
             # Of few values: without what exactly was wrong, which stands behind the reason's colon.
             told["error.type"] = entry.reason.partition(":")[0] if cut else str(entry.status)
+            span.set_status(StatusCode.ERROR, entry.reason or None)
+        elif entry.grpc_status in GRPC_ERRORS:
+            from opentelemetry.trace import StatusCode
+
+            told["error.type"] = entry.grpc_status
             span.set_status(StatusCode.ERROR, entry.reason or None)
         span.set_attributes(told)
         span.end()

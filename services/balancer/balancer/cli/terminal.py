@@ -209,6 +209,11 @@ def _share(endpoint: Json, rates: Rates) -> str:
     return "" if rate is None or not total else f"{rate / total:.0%}"
 
 
+def _connections(endpoint: Json, _: Rates) -> str:
+    """Connections open to it: over HTTP/2, what is in flight shares them."""
+    return str(endpoint["connections"]["open"] or "")
+
+
 def _cluster(endpoint: Json, _: Rates) -> str:
     cluster = _key(endpoint)[0]
     return "" if cluster == "default" else cluster
@@ -222,6 +227,7 @@ COLUMNS = (
     Column("cluster", _cluster, 6, number=False),
     Column("state", lambda endpoint, _: str(endpoint["state"]), 1, number=False),
     Column("in flight", lambda endpoint, _: str(endpoint["in_flight"]), 2),
+    Column("conns", _connections, 11),
     Column("latency ms", _latency, 4),
     Column("req/s", _rate, 5),
     Column("share", _share, 9),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from tests.balancer.proxy.wire.ends import Client
 from tests.balancer.proxy.wire.http2 import Asked, H2Client, H2Endpoint, asking
 from tests.balancer.proxy.wire.process import Balancer, Start, free_port
 
@@ -243,14 +246,129 @@ async def test_a_stalled_stream_stalls_no_other(start: Start) -> None:
         stalled.cancel()
 
 
-async def test_thousands_of_calls_at_once(start: Start) -> None:
+class Gathering(Service):
+    """Lets no call end before `number` of them are under way."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.under_way = 0
+        self.all_here = asyncio.Event()
+
+    async def slow(self, request: bytes, _context: Context) -> bytes:
+        self.under_way += 1
+        if self.under_way == self.number:
+            self.all_here.set()
+        await self.all_here.wait()
+        return request
+
+
+STREAMS = int(os.environ.get("LB_TEST_STREAMS", "2000"))
+"""Calls under way at once; LB_TEST_STREAMS=10000 takes a machine with nothing else to do."""
+
+
+@pytest.mark.timeout(400)
+async def test_thousands_of_streams_at_once(start: Start) -> None:
+    """All under way at one moment, over a few connections; what they held is given back (the harness looks)."""
+    number, channels = STREAMS, STREAMS // 900 + 1
+    balancer = start(1, fresh=True, access_log="off", **H2C)
+    service = Gathering(number)
+    async with serving(balancer.endpoints[0], service):
+        async with AsyncExitStack() as stack:
+            opened_by = [await stack.enter_async_context(calling(balancer)) for _ in range(channels)]
+            calls = [channel.unary_unary("/t.T/Slow") for channel in opened_by]
+            before = balancer.memory()
+            under_way = [asyncio.ensure_future(calls[each % channels](b"%d" % each)) for each in range(number)]
+            async with asyncio.timeout(300):
+                await service.all_here.wait()
+                answers = await asyncio.gather(*under_way)
+            grown = balancer.memory() - before
+            opened = balancer.metric("lb_endpoint_connections_opened_total")
+    assert answers == [b"%d" % each for each in range(number)]
+    assert number / 1000 <= opened <= number / 1000 + 3, "a thousand streams on each"
+    assert grown < number * 12_000, f"{grown / number:.0f} bytes a stream"
+    assert balancer.metric("lb_grpc_responses_total", code="OK") == number
+
+
+async def test_deadlines_and_cancels_by_the_hundred_leave_nothing(start: Start) -> None:
     balancer = start(2, **H2C)
-    a, b = Service("a"), Service("b")
-    async with serving(balancer.endpoints[0], a), serving(balancer.endpoints[1], b), calling(balancer) as channel:
+    services = Service("a"), Service("b")
+    async with (
+        serving(balancer.endpoints[0], services[0]),
+        serving(balancer.endpoints[1], services[1]),
+        calling(balancer) as channel,
+    ):
         slow = channel.unary_unary("/t.T/Slow")
-        answers = await asyncio.gather(*[slow(b"0.2") for _ in range(3000)])
-    assert answers == [b"slow"] * 3000
-    assert abs(len(a.calls) - len(b.calls)) <= 2
+        late = [asyncio.ensure_future(status_of(slow(b"30", timeout=0.3))) for _ in range(150)]
+        left = [slow(b"30") for _ in range(150)]
+        await until(lambda: sum(len(service.calls) for service in services) == 300)
+        for call in left:
+            call.cancel()
+        assert {code for code, _ in await asyncio.gather(*late)} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        await until(lambda: sum(service.cancelled for service in services) == 300)
+        assert await channel.unary_unary("/t.T/Unary")(b"x") == b"x"
+
+
+async def test_streams_of_both_sides_survive_silence_and_end_where_they_are_cancelled(start: Start) -> None:
+    """A stream may be silent for longer than LB_IDLE_TIMEOUT, as watches are."""
+    balancer = start(1, idle_timeout=0.3, **H2C)
+    async with serving(balancer.endpoints[0], Service()), calling(balancer) as channel:
+        call = channel.stream_stream("/t.T/Both")()
+        for each in (b"1", b"2"):
+            await call.write(each)
+            assert await call.read() == each
+            await asyncio.sleep(0.8)  # twice the limit, and a look in between
+        await call.write(b"3")
+        assert await call.read() == b"3"
+        await call.done_writing()
+        assert await call.read() == grpc.aio.EOF
+
+
+@pytest.mark.parametrize("kind", ["application/grpc-web+proto", "application/grpc-web-text"])
+@pytest.mark.parametrize("by", ["http1", "h2c"])
+async def test_grpc_web_passes(start: Start, kind: str, by: str) -> None:
+    """It is HTTP like any other: its trailers are part of its body, and its errors statuses of HTTP."""
+    message = b"\x00\x00\x00\x00\x02hi\x80\x00\x00\x00\x0fgrpc-status:0\r\n"
+
+    async def answers(asked: Asked) -> None:
+        await asked.whole.wait()
+        await asked.respond(200, asked.body, [("content-type", asked.field("content-type") or "")])
+
+    balancer = start(1, upstream_protocol="h2c")
+    async with H2Endpoint(balancer.endpoints[0], answers):
+        if by == "http1":
+            head = f"POST /t.T/Unary HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nX-Grpc-Web: 1\r\n"
+            async with await Client.connect(balancer.port) as client:
+                await client.send(f"{head}Content-Length: {len(message)}\r\n\r\n".encode() + message)
+                response = await client.response()
+            assert (response.status, response.body, response.get("content-type")) == (200, message, kind)
+        else:
+            async with await H2Client.connect(balancer.port) as own:
+                stream = await own.begin(asking("/t.T/Unary", "POST", [("content-type", kind)]), ended=False)
+                await own.send(stream, message, ended=True)
+                answer = await own.answer(stream)
+            assert (answer.status, answer.body, answer.field("content-type")) == (200, message, kind)
+    async with await H2Client.connect(balancer.port) as own:
+        answer = await own.answer(await own.begin(asking("/t.T/Unary", "POST", [("content-type", kind)])))
+        assert (answer.status, answer.field("grpc-status")) == (502, None)
+
+
+async def test_statuses_that_nobody_knows_are_counted_under_one_name(start: Start) -> None:
+    """Whatever endpoints and clients send, metrics have no more series than there are statuses."""
+
+    async def answers(asked: Asked) -> None:
+        number = (asked.field(":path") or "").rpartition("/")[2]
+        await asked.respond(200, b"", [("content-type", "application/grpc"), ("grpc-status", number)], None)
+
+    balancer = start(1, fresh=True, **H2C)
+    extra = [("content-type", "application/grpc"), ("te", "trailers")]
+    async with H2Endpoint(balancer.endpoints[0], answers), await H2Client.connect(balancer.port) as client:
+        for number in (0, 16, 17, 99, 100, 12345, -1):
+            await client.answer(await client.begin(asking(f"/t.T{number}/{number}", "POST", extra)))
+    series = [name for name in balancer.metrics() if name.startswith("lb_grpc_responses_total")]
+    assert len(series) <= 18
+    assert not any("t.T" in name for name in balancer.metrics())
+    assert balancer.metric("lb_grpc_responses_total") == 7
 
 
 async def test_the_access_log_tells_the_status(start: Start) -> None:

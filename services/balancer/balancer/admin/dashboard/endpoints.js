@@ -69,8 +69,8 @@ export class Endpoints {
       this.place.replaceChildren(this.list);
       return;
     }
-    const heads = ["Endpoint", "State", "In flight", "Peak EWMA", "Requests/s", "Share", "Failures/s", ""];
-    const head = el("tr", {}, ...heads.map((name, i) => el("th", { scope: "col", class: i > 1 && i < 7 ? "number" : "", text: name })));
+    const heads = ["Endpoint", "State", "In flight", "Connections", "Peak EWMA", "Requests/s", "Share", "Failures/s", ""];
+    const head = el("tr", {}, ...heads.map((name, i) => el("th", { scope: "col", class: i > 1 && i < 8 ? "number" : "", text: name })));
     this.list = el("tbody");
     this.place.replaceChildren(el("div", { class: "panel scroll", tabindex: "0", role: "region", "aria-label": "Endpoints" },
       el("table", { class: "endpoints" }, el("thead", {}, head), this.list)));
@@ -163,6 +163,12 @@ class Item {
   }
 }
 
+// Over HTTP/2 what is in flight are streams, which share connections.
+function streams(e) {
+  const open = e.connections.open;
+  return open && e.in_flight > open ? `${e.in_flight} streams on ${open} connection${open === 1 ? "" : "s"}` : "";
+}
+
 class Card extends Item {
   constructor(endpoint, drain) {
     super(endpoint, drain);
@@ -187,7 +193,7 @@ class Card extends Item {
 
   show(e) {
     this.showState(e);
-    setText(this.where, [clusterOf(e), e.pod, e.zone, e.weight === 1 ? "" : `weight ${e.weight}`].filter(Boolean).join(" · "));
+    setText(this.where, [clusterOf(e), e.pod, e.zone, e.weight === 1 ? "" : `weight ${e.weight}`, streams(e)].filter(Boolean).join(" · "));
     setText(this.values.in_flight, String(e.in_flight));
     setText(this.values.latency, seconds(e.latency));
     setText(this.values.rate, count(e.rate));
@@ -205,7 +211,7 @@ class Card extends Item {
 class Row extends Item {
   constructor(endpoint, drain) {
     super(endpoint, drain);
-    this.cells = ["in_flight", "latency", "rate", "share", "failure_rate"].map(() => el("td", { class: "number" }));
+    this.cells = ["in_flight", "connections", "latency", "rate", "share", "failure_rate"].map(() => el("td", { class: "number" }));
     this.reason = el("span", { class: "quiet" });
     const name = el("th", { scope: "row" }, chip(endpoint.address), el("span", { class: "full", text: endpoint.address }));
     if (clusterOf(endpoint)) name.append(el("span", { class: "quiet", text: ` ${clusterOf(endpoint)}` }));
@@ -217,8 +223,8 @@ class Row extends Item {
   show(e) {
     this.showState(e);
     setText(this.reason, reason(e));
-    const texts = [String(e.in_flight), seconds(e.latency), count(e.rate), percent(e.share), e.failure_rate ? count(e.failure_rate) : ""];
+    const texts = [String(e.in_flight), String(e.connections.open), seconds(e.latency), count(e.rate), percent(e.share), e.failure_rate ? count(e.failure_rate) : ""];
     texts.forEach((value, i) => setText(this.cells[i], value));
-    this.cells[3].style.setProperty("--share", (e.share ?? 0).toFixed(4));
+    this.cells[4].style.setProperty("--share", (e.share ?? 0).toFixed(4));
   }
 }
