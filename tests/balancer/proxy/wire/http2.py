@@ -279,6 +279,8 @@ class H2Endpoint:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        await asyncio.sleep(0)  # what was accepted just now begins, so that it can be closed
+        await asyncio.sleep(0)
         for task in list(self._tasks):
             task.cancel()
         for served in self.connections:
