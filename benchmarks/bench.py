@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from benchmarks import processes
 from benchmarks.peers import PEERS
 from benchmarks.peers.lb import Lb, LbBeside, LbSource
-from benchmarks.peers.peer import Peer, Setup
+from benchmarks.peers.peer import Mode, Peer, Setup
 from benchmarks.results import Report, Result, describe_machine, slow_interpreter
 
 
@@ -25,10 +26,11 @@ class Bench:
     tell: Callable[[str], None]
     only_peers: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
+    http2_endpoints: tuple[str, ...] = ()
     balancer_core: int | None = None
     load_core: int | None = None
     peers: list[type[Peer]] = field(default_factory=list)
-    _running: dict[tuple[str, bool], list[Peer]] = field(default_factory=dict)
+    _running: dict[tuple[Mode, bool], list[Peer]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.balancer_core, self.load_core = processes.cores()
@@ -42,15 +44,19 @@ class Bench:
         candidates += [peer for peer in (LbSource, LbBeside) if peer.name in self.only_peers]
         for peer in candidates:
             reason = peer.missing()
-            self.report.peers[peer.name] = f"skipped: {reason}" if reason else peer.version()
             if reason is None and (not self.only_peers or peer.name in self.only_peers):
                 self.peers.append(peer)
+                self.report.peers[peer.name] = peer.version()
+            elif reason:
+                # Figures of an earlier run, which this one adds to, stay those of the version that they name.
+                self.report.peers.setdefault(peer.name, f"skipped: {reason}")
 
-    def setup(self, mode: str = "http", *, access_log: bool = False) -> Setup:
+    def setup(self, mode: Mode = "http", *, access_log: bool = False) -> Setup:
         """The peers' settings, in front of the common endpoints."""
-        return Setup(self.folder, self.endpoints, mode, access_log, core=self.balancer_core)
+        setup = Setup(self.folder, self.endpoints, mode, access_log, core=self.balancer_core)
+        return dataclasses.replace(setup, endpoints=self.http2_endpoints) if setup.http2_endpoints else setup
 
-    def running(self, mode: str, *, access_log: bool) -> list[Peer]:
+    def running(self, mode: Mode, *, access_log: bool) -> list[Peer]:
         """All that can do it, started; they run until the end, and use no CPU time while nobody asks."""
         key = (mode, access_log)
         if key not in self._running:
@@ -60,7 +66,7 @@ class Bench:
                     self._start(kind(self.setup(mode, access_log=access_log)), key)
         return self._running[key]
 
-    def _start(self, peer: Peer, key: tuple[str, bool]) -> None:
+    def _start(self, peer: Peer, key: tuple[Mode, bool]) -> None:
         """Start one; the others are worth measuring without it."""
         try:
             peer.started()

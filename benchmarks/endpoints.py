@@ -14,16 +14,17 @@ from benchmarks import processes
 from benchmarks.peers.nginx import own_folders
 from benchmarks.ports import free_port, status_of
 
-SIZES = {"1k": 1 << 10, "64k": 1 << 16, "1m": 1 << 20, "10m": 10 << 20}
+SIZES = {"1k": 1 << 10, "16k": 1 << 14, "64k": 1 << 16, "1m": 1 << 20, "10m": 10 << 20}
 
 
 class Endpoints:
-    """Two ports of one nginx worker; a context manager."""
+    """Two ports of one nginx worker, and two more for HTTP/2; a context manager."""
 
     def __init__(self, folder: Path, core: int | None) -> None:
         self.folder = folder / "endpoints"
         self.core = core
         self.ports = (free_port(), free_port())
+        self.http2_ports = (free_port(), free_port())
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -31,9 +32,15 @@ class Endpoints:
         """As the balancers' configurations name them."""
         return tuple(f"127.0.0.1:{port}" for port in self.ports)
 
+    @property
+    def http2_addresses(self) -> tuple[str, ...]:
+        """The same, spoken to by HTTP/2 in plain text."""
+        return tuple(f"127.0.0.1:{port}" for port in self.http2_ports)
+
     def _config(self) -> str:
         folder = self.folder
         listen = " ".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in self.ports)
+        listen += "".join(f" listen 127.0.0.1:{port} backlog=4096 http2;" for port in self.http2_ports)
         return (
             f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;\n"
             "events { worker_connections 8192; }\n"

@@ -2,7 +2,8 @@
 
 wrk asks as fast as it is answered and counts: that shows throughput, but hides latency, since a late answer holds back
 the next question (coordinated omission). So latency is measured open loop, at a fixed rate whatever comes back, by
-benchmarks/openloop.py, which reckons from when a request was due.
+benchmarks/openloop.py, which reckons from when a request was due. h2load does as wrk, by HTTP/2; openssl's s_time makes
+a connection for each request, and takes up TLS sessions or does not, as wrk cannot be told to.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ QUANTILES = (0.5, 0.99, 0.999)
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """What wrk reports."""
+    """What a generator that waits for its answers reports."""
 
     requests: int
     seconds: float
@@ -53,6 +54,32 @@ def parse_wrk(text: str) -> Closed:
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     errors = sum(map(int, broken.groups())) if broken else 0
     return Closed(int(counted[1]), seconds, errors + (int(refused[1]) if refused else 0))
+
+
+def parse_h2load(text: str) -> Closed:
+    """Read what h2load prints."""
+    counted = re.search(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded", text)
+    seconds = re.search(r"finished in ([\d.]+)(us|ms|s|m)", text)
+    statuses = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx", text)
+    if counted is None or seconds is None or statuses is None or not int(counted[1]):
+        raise LoadError(f"h2load says: {text}")
+    scale = {"us": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0}
+    done, good = int(counted[1]), min(int(counted[2]), int(statuses[1]) + int(statuses[2]))
+    return Closed(done, float(seconds[1]) * scale[seconds[2]], done - good)
+
+
+def parse_s_time(text: str, *, resumed: bool) -> Closed:
+    """Read what `openssl s_time` prints, whose letters say which connections took up a session."""
+    counted = re.search(r"(\d+) connections in (\d+) real seconds, (\d+) bytes read per connection", text)
+    if counted is None or not int(counted[3]):
+        raise LoadError(f"s_time says: {text[-500:]}")
+    marks = re.search(r"^[rt3*]+$", text, re.MULTILINE | re.IGNORECASE)
+    taken_up = marks[0].count("r") if marks else 0
+    if resumed and taken_up < int(counted[1]) * 0.9:
+        raise LoadError(f"only {taken_up} of {counted[1]} connections took up a session")
+    if not resumed and taken_up:
+        raise LoadError(f"{taken_up} of {counted[1]} connections took up a session")
+    return Closed(int(counted[1]), float(counted[2]), 0)
 
 
 def summed(answers: Sequence[tuple[int, float]], failed_as: float = 0.0) -> Open:
@@ -93,6 +120,47 @@ def closed_loop(command: Sequence[str], core: int | None) -> Closed:
     """Run wrk."""
     done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=False)
     return parse_wrk(done.stdout + done.stderr)
+
+
+def h2load_command(url: str, connections: int, streams: int, seconds: float, file: Path | None = None) -> list[str]:
+    """What to run; it takes whole seconds only. The addresses are those in `file`, if there is one."""
+    command = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{max(1, round(seconds))}"]
+    return [*command, *(["-i", str(file)] if file else [url])]
+
+
+def addresses(folder: Path, url: str, count: int) -> Path:
+    """A file of so many below `url`."""
+    file = folder / f"addresses-{url.rpartition(':')[2].strip('/')}"
+    file.write_text("".join(f"{url}item/{number}\n" for number in range(count)))
+    return file
+
+
+def h2load(command: Sequence[str], core: int | None) -> Closed:
+    """Run h2load."""
+    done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=False)
+    return parse_h2load(done.stdout + done.stderr)
+
+
+def handshakes(port: int, at_once: int, seconds: float, core: int | None, *, resumed: bool) -> Closed:
+    """Ask for `/` on one TLS connection after the other, in `at_once` processes of `openssl s_time`."""
+    kind = "-reuse" if resumed else "-new"
+    command = [
+        "openssl",
+        "s_time",
+        "-connect",
+        f"127.0.0.1:{port}",
+        "-www",
+        "/",
+        kind,
+        "-time",
+        f"{max(1, round(seconds))}",
+    ]
+    running = [
+        subprocess.Popen(pinned(command, core), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(at_once)
+    ]
+    done = [parse_s_time(process.communicate()[0], resumed=resumed) for process in running]
+    return Closed(sum(one.requests for one in done), done[0].seconds, 0)
 
 
 def open_loop(

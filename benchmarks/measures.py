@@ -1,10 +1,9 @@
-"""The measurements that start no fleet of their own: throughput for CPU time, latency, WebSocket, memory, start-up."""
+"""The measurements that start no fleet of their own: throughput for CPU time, latency, WebSocket, start-up."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,24 +18,22 @@ from benchmarks.ports import free_port, status_of
 from benchmarks.results import OURS, Result
 from benchmarks.workloads import Bar, Workload
 
-IDLE = 10_000
-"""Client connections of which one costs the measured memory, as far as files may be opened."""
 _COMMAND = "make bench ONLY="
 
 
 def throughput(bench: Bench, workload: Workload) -> list[Result]:
     """Requests, or megabytes, for each second of CPU time that the balancer used."""
+    if shutil.which(workload.tool) is None:
+        bench.tell(f"{workload.name}: left out, no {workload.tool} on PATH (apt install wrk nghttp2-client openssl)")
+        return []
     peers = bench.running(workload.mode, access_log=workload.access_log)
-    script = load.upload_script(bench.folder, workload.upload) if workload.upload else ""
     samples: dict[str, list[float]] = {peer.name: [] for peer in peers}
     notes: dict[str, str] = {}
     per_request = workload.size / 1e6 or 1.0
     for _ in range(bench.rounds):
         for peer in peers:
-            url = f"http://127.0.0.1:{peer.port}{workload.path}"
-            command = load.wrk_command(url, workload.connections, bench.seconds, workload.headers, script)
             before = processes.cpu_seconds(peer.pids)
-            done = load.closed_loop(command, bench.load_core)
+            done = asked(bench, peer, workload)
             used = processes.cpu_seconds(peer.pids) - before
             samples[peer.name].append(done.requests * per_request / used)
             if done.errors > done.requests // 2:
@@ -53,9 +50,23 @@ def throughput(bench: Bench, workload: Workload) -> list[Result]:
             samples,
             _COMMAND + workload.name,
             workload.bar,
+            group=workload.group,
             notes=notes,
         )
     ]
+
+
+def asked(bench: Bench, peer: Peer, workload: Workload) -> load.Closed:
+    """One round's load."""
+    url = f"{'https' if peer.setup.tls else 'http'}://127.0.0.1:{peer.port}{workload.path}"
+    core, connections = bench.load_core, workload.connections
+    if workload.tool == "openssl":
+        return load.handshakes(peer.port, connections, bench.seconds, core, resumed=workload.resumed)
+    if workload.tool == "h2load":
+        file = load.addresses(bench.folder, url, workload.paths) if workload.paths > 1 else None
+        return load.h2load(load.h2load_command(url, connections, workload.streams, bench.seconds, file), core)
+    script = load.upload_script(bench.folder, workload.upload) if workload.upload else ""
+    return load.closed_loop(load.wrk_command(url, connections, bench.seconds, workload.headers, script), core)
 
 
 def latency(bench: Bench) -> list[Result]:
@@ -134,38 +145,6 @@ def websocket(bench: Bench) -> list[Result]:
         processes.stop(endpoint)
     title, unit = "WebSocket echo, 64 connections", "frames per CPU second"
     return [Result("websocket", title, unit, "higher", samples, _COMMAND + "websocket")]
-
-
-def idle(bench: Bench) -> list[Result]:
-    """Memory of one client connection that has been served once and is kept, out of thousands."""
-    samples: dict[str, list[float]] = {}
-    notes: dict[str, str] = {}
-    count = min(IDLE, (processes.open_files() - 400) // 2)
-    for kind in bench.peers:
-        with kind(bench.setup()) as peer:
-            load.closed_loop(load.wrk_command(f"http://127.0.0.1:{peer.port}/", 8, 1), bench.load_core)
-            before = processes.resident_bytes(peer.pids)
-            kept = [_served_once(peer.port) for _ in range(count)]
-            after = processes.resident_bytes(peer.pids)
-            for connection in kept:
-                connection.close()
-        samples[kind.name] = [(after - before) / count / 1024]
-    title = f"Memory of an idle client connection, of {count:,}"
-    bar = Bar(8.0)
-    command = _COMMAND + "idle"
-    return [Result("idle", title, "KiB", "lower", samples, command, bar, group="memory", notes=notes)]
-
-
-def _served_once(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-    connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    answer = b""
-    while b"world" not in answer:
-        piece = connection.recv(65536)
-        if not piece:
-            raise RuntimeError(f"closed after {answer!r}")
-        answer += piece
-    return connection
 
 
 def startup(bench: Bench) -> list[Result]:

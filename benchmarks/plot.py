@@ -10,6 +10,7 @@ COLOURS = {
     "lb-interpreted": "#93c5fd",
     "nginx": "#15803d",
     "haproxy": "#d97706",
+    "haproxy-new": "#b91c1c",
     "envoy": "#9333ea",
     "traefik": "#0891b2",
     "caddy": "#64748b",

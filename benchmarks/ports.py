@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 
+AGREED = ("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+"""Version and cipher of TLS that OpenSSL's clients ask for first: what all programs must use to be compared."""
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""How a client of HTTP/2 begins: the magic, and SETTINGS without any."""
 _taken: set[int] = set()
 
 
@@ -31,3 +36,33 @@ def status_of(port: int, path: str = "/") -> int:
     except OSError:
         return 0
     return int(head[9:12]) if head.startswith(b"HTTP/1.") else 0
+
+
+def speaks_http2(port: int) -> bool:
+    """Whether a server on this machine answers the preface of HTTP/2 in plain text by a frame of SETTINGS."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+            connection.sendall(PREFACE)
+            frame = connection.recv(9)
+    except OSError:
+        return False
+    return frame[3:4] == b"\x04"
+
+
+def trusting() -> ssl.SSLContext:
+    """A client's context that takes any certificate: those of the benchmark are its own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def agreed(port: int) -> tuple[str, str] | None:
+    """Version and cipher of TLS that a server on this machine takes; None while there is none."""
+    context = trusting()
+    try:
+        plain = socket.create_connection(("127.0.0.1", port), timeout=1.0)
+        with plain, context.wrap_socket(plain) as secured:
+            cipher = secured.cipher()
+            return (secured.version() or "", cipher[0]) if cipher else None
+    except OSError:
+        return None

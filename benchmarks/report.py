@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import plot, unequal_report
 from benchmarks.results import OURS, Report, Result, load, number, slow_interpreter
-from benchmarks.workloads import BEST
+from benchmarks.workloads import BEST, HAPROXY, HTTP2, NGINX
 from rich.console import Console
 from rich.table import Table
 
@@ -24,9 +24,10 @@ JSON = DOCS / "performance.json"
 PAGE = DOCS / "performance.md"
 UNEQUAL = ("fleets", "pi")
 """Groups whose measurements are fleets at loads."""
-PEERS = (OURS, "nginx", "haproxy", "envoy", "traefik", "caddy")
+PEERS = (OURS, "nginx", "haproxy", "haproxy-new", "envoy", "traefik", "caddy")
 
 
+_WHOM = {("haproxy",): "HAProxy", HAPROXY: "HAProxy", NGINX: "nginx", HTTP2: "the best, Envoy too"}
 NOISE = 1.0
 """A median whose rounds lie further from it than this share of itself says nothing: the page leaves it out."""
 
@@ -61,7 +62,7 @@ def verdict(result: Result) -> tuple[str, str, str]:
         return shown, "", ""
     sign = "≥" if result.better == "higher" else "≤"
     if bar.against:
-        whom = "HAProxy" if bar.against == ("haproxy",) else "the best"
+        whom = _WHOM.get(tuple(bar.against), "the best")
         wanted = f"{sign} {bar.limit:g} of {whom}"
     else:
         wanted = f"{sign} {bar.limit:g} {result.unit}"
@@ -161,14 +162,15 @@ def pictures(report: Report) -> dict[str, str]:
     by_group: dict[str, list[Result]] = {}
     for result in report.results.values():
         by_group.setdefault(result.group, []).append(result)
-    rows = {}
-    for result in by_group.get("throughput", []):
-        if rival := result.hardest(BEST):
-            ratios = {peer: result.between(peer, rival) for peer in columns([result]) if peer in PEERS}
-            rows[result.title] = {peer: statistics.median(found) for peer, found in ratios.items()}
-    if rows:
-        title = "Work for each second of CPU time, the better of nginx and HAProxy = 1"
-        drawn["throughput.svg"] = plot.bars(title, rows, mark=1.0)
+    for group in ("throughput", "http2", "tls"):
+        rows = {}
+        for result in by_group.get(group, []):
+            if rival := result.hardest(BEST):
+                ratios = {peer: result.between(peer, rival) for peer in columns([result]) if peer in PEERS}
+                rows[result.title] = {peer: statistics.median(found) for peer, found in ratios.items()}
+        if rows:
+            title = "Work for each second of CPU time, the better of nginx and HAProxy = 1"
+            drawn[f"{group}.svg"] = plot.bars(title, rows, mark=1.0)
     if unequal := [result for group in UNEQUAL for result in by_group.get(group, [])]:
         drawn["fleets.svg"] = unequal_report.picture(unequal, PEERS)
     return drawn

@@ -25,6 +25,7 @@ from benchmarks.bench import Bench, told
 from benchmarks.digits import pi
 from benchmarks.endpoints import Endpoints
 from benchmarks.fleets import FLEETS
+from benchmarks.idle import idle
 from benchmarks.peers.lb import LbBeside
 from benchmarks.results import Report, Result, now
 from benchmarks.results import load as load_report
@@ -44,7 +45,9 @@ def plan() -> dict[str, Measure]:
     rest: dict[str, Measure] = {
         "latency": measures.latency,
         "choice": measures.choice,
-        "idle": measures.idle,
+        "idle": functools.partial(idle, warm="tiny"),
+        "idle-tls": functools.partial(idle, warm="tls-tiny"),
+        "idle-h2": functools.partial(idle, warm="h2-tiny"),
         "startup": measures.startup,
     }
     fleets = {f"fleet-{fleet}-70": functools.partial(unequal, fleet=fleet, share=0.7) for fleet in WATCHED}
@@ -105,7 +108,7 @@ def main() -> int:
         rounds, seconds = asked.rounds or (1 if asked.quick else 3), asked.seconds or (1.0 if asked.quick else 2.0)
         bench = Bench(Path(folder), rounds, seconds, found, lambda text: print(text, file=sys.stderr), peers)
         with Endpoints(bench.folder, bench.load_core) as endpoints:
-            bench.endpoints = endpoints.addresses
+            bench.endpoints, bench.http2_endpoints = endpoints.addresses, endpoints.http2_addresses
             failed = _measure(bench, todo, asked.json)
     report.show(found)
     return int(failed)

@@ -1,4 +1,4 @@
-"""What wrk is made to ask for: a table, in the order of worth, and the bar of each (the issue's and the page's)."""
+"""What the load generators are made to ask for: a table, in the order of worth, and the bar of each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.endpoints import SIZES
+from benchmarks.peers.peer import Mode
 
 BROWSER_HEAD = (
     'sec-ch-ua: "Chromium";v="128", "Not;A=Brand";v="24", "Google Chrome";v="128"',
@@ -45,8 +46,16 @@ class Workload:
     name: str
     title: str
     path: str = "/"
-    mode: Literal["http", "tcp"] = "http"
+    mode: Mode = "http"
+    tool: Literal["wrk", "h2load", "openssl"] = "wrk"
+    """The generator: openssl's `s_time` makes a connection for each request, where TLS is what is measured."""
     connections: int = 64
+    streams: int = 1
+    """Requests that an HTTP/2 connection has open at once."""
+    paths: int = 1
+    """How many different ones are asked for in turn, where HTTP/2 is spoken."""
+    resumed: bool = False
+    """Whether a new connection takes up the TLS session of the one before."""
     headers: tuple[str, ...] = ()
     upload: int = 0
     """Bytes of each request's body."""
@@ -55,21 +64,61 @@ class Workload:
     access_log: bool = False
     bar: Bar | None = None
 
+    @property
+    def group(self) -> str:
+        """The table of docs/performance.md that its result stands in."""
+        return "http2" if self.mode.startswith("h2") else "tls" if self.mode == "tls" else "throughput"
 
-BEST = ("nginx", "haproxy")
 
-WORKLOADS = (
-    Workload("tiny", "Tiny GET", bar=Bar(1.0, BEST)),
+NGINX = ("nginx",)
+HAPROXY = ("haproxy", "haproxy-new")
+BEST = ("nginx", *HAPROXY)
+HTTP2 = (*BEST, "envoy")
+
+HTTP = (
+    Workload("tiny", "Tiny GET", bar=Bar(1.05, BEST)),
     Workload("browser", "Tiny GET, a browser's head", headers=BROWSER_HEAD, bar=Bar(0.9, BEST)),
     Workload("64k", "64 KB responses", path="/f/64k", size=SIZES["64k"], bar=Bar(1.0, BEST)),
     Workload("10m", "10 MB responses", path="/f/10m", size=SIZES["10m"], connections=16, bar=Bar(1.0, BEST)),
-    Workload("close", "A connection for each request", headers=CLOSE, bar=Bar(0.8, BEST)),
-    Workload("tcp-small", "TCP mode, small", mode="tcp", bar=Bar(0.95, ("haproxy",))),
-    Workload("tcp-1m", "TCP mode, 1 MB", mode="tcp", path="/f/1m", size=SIZES["1m"], bar=Bar(1.3, ("haproxy",))),
+    Workload("close", "A connection for each request", headers=CLOSE, bar=Bar(0.95, BEST)),
+    Workload("tcp-small", "TCP mode, small", mode="tcp", bar=Bar(1.0, HAPROXY)),
+    Workload("tcp-1m", "TCP mode, 1 MB", mode="tcp", path="/f/1m", size=SIZES["1m"], bar=Bar(1.2, HAPROXY)),
     Workload("upload", "1 MB uploads", path="/upload", upload=SIZES["1m"], size=SIZES["1m"]),
     Workload("1k", "1 KB responses", path="/f/1k"),
     Workload("chunked", "64 KB responses, chunked", path="/chunked/64k", size=SIZES["64k"]),
     Workload("1-connection", "Tiny GET, 1 connection", connections=1),
     Workload("1000-connections", "Tiny GET, 1,000 connections", connections=1000),
-    Workload("access-log", "Tiny GET, access log on", access_log=True),
+    Workload("access-log", "Tiny GET, access log on", access_log=True, bar=Bar(1.0, BEST)),
 )
+
+
+def _http2(
+    name: str, title: str, bar: Bar, *, mode: Mode = "h2", path: str = "/", paths: int = 1, streams: int = 32
+) -> Workload:
+    """One by h2load: 256 requests open at once, or where a connection has one stream only, 64."""
+    size = SIZES.get(path.rpartition("/")[2], 0)
+    connections = 8 if streams > 1 else 64
+    return Workload(name, title, path, mode, "h2load", connections, streams=streams, paths=paths, size=size, bar=bar)
+
+
+OVER_HTTP2 = (
+    _http2("h2-tiny", "HTTP/2, tiny GET, 32 streams on each of 8 connections", Bar(2.0, HTTP2)),
+    _http2("h2-paths", "HTTP/2, tiny GET, 5,000 paths", Bar(1.3, HAPROXY), paths=5000),
+    _http2("h2-single", "HTTP/2, tiny GET, 1 on each of 64", Bar(1.3, HAPROXY), streams=1),
+    _http2("h2-16k", "HTTP/2, 16 KB responses", Bar(1.5, HAPROXY), path="/f/16k"),
+    _http2("h2-64k", "HTTP/2, 64 KB responses", Bar(1.5, HAPROXY), path="/f/64k"),
+    _http2("h2-tls", "HTTP/2 by TLS in, plain out, tiny GET", Bar(2.0, HAPROXY), mode="h2-tls"),
+    _http2("h2-to-http1", "HTTP/2 in, HTTP/1.1 out, tiny GET", Bar(0.9, HAPROXY), mode="h2-to-http1"),
+)
+
+OVER_TLS = (
+    Workload("tls-tiny", "TLS, tiny GET", mode="tls", bar=Bar(0.95, BEST)),
+    Workload("tls-handshake", "TLS, a full handshake for each request", "/", "tls", "openssl", 8, bar=Bar(0.6, NGINX)),
+    Workload(
+        "tls-resumed", "TLS, a resumed handshake for each", "/", "tls", "openssl", 8, resumed=True, bar=Bar(0.6, NGINX)
+    ),
+    Workload("tls-64k", "TLS, 64 KB responses", "/f/64k", "tls", size=SIZES["64k"], bar=Bar(1.0, BEST)),
+    Workload("tls-1m", "TLS, 1 MB responses", "/f/1m", "tls", size=SIZES["1m"], bar=Bar(1.2, BEST)),
+)
+
+WORKLOADS = (*HTTP, *OVER_HTTP2, *OVER_TLS)

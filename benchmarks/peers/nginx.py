@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmarks import processes
-from benchmarks.peers.peer import FAILURES, Peer
+from benchmarks.certificate import certificate
+from benchmarks.peers.peer import FAILURES, MODES, Peer
 
 _LOG = (
     'log_format json escape=json \'{"time":"$time_iso8601","request_id":"$request_id","client":"$remote_addr",'
@@ -30,6 +31,7 @@ class Nginx(Peer):
     name = "nginx"
     program = "nginx"
     source = "apt install nginx libnginx-mod-stream"
+    modes = MODES
     policies: ClassVar[Mapping[str, str]] = {
         "round-robin": "",
         "least-connections": "least_conn;",
@@ -38,7 +40,7 @@ class Nginx(Peer):
 
     def command(self) -> list[str]:
         file = self.folder / "nginx.conf"
-        file.write_text(self._head() + (self._http() if self.setup.mode == "http" else self._stream()))
+        file.write_text(self._head() + (self._http() if self.setup.http else self._stream()))
         return [self.program, "-c", str(file), "-e", str(self.folder / "error.log")]
 
     def _head(self) -> str:
@@ -53,8 +55,22 @@ class Nginx(Peer):
         failing = f"max_fails={FAILURES} fail_timeout={self.setup.eject_time:g}s"
         return " ".join(f"server {address} {failing};" for address in self.setup.endpoints)
 
+    def _listen(self) -> str:
+        """How clients come, and speak."""
+        files = certificate(self.setup.folder) if self.setup.tls else None
+        options = (" ssl" if files else "") + (" http2" if self.setup.http2 else "")
+        # Its own default leaves out TLS 1.3, up to 1.23.4.
+        shown = (
+            f"ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {files.chain}; ssl_certificate_key {files.key};"
+            if files
+            else ""
+        )
+        return f"listen 127.0.0.1:{self.port} backlog=4096{options}; {shown}"
+
     def _http(self) -> str:
         setup = self.setup
+        # It speaks HTTP/2 to endpoints in its module for gRPC only, which takes other requests as well.
+        passed, scheme = ("grpc", "grpc") if setup.http2_endpoints else ("proxy", "http")
         log = f"{self.folder}/access.log json buffer=64k flush=1s" if setup.access_log else "off"
         return (
             f"http {{ {_LOG} access_log {log}; {own_folders(self.folder)} keepalive_requests 1000000000;\n"
@@ -62,13 +78,13 @@ class Nginx(Peer):
             f"upstream endpoints {{ {self.policies[setup.policy]} {self._servers()} keepalive 256;"
             " keepalive_requests 1000000000; }\n"
             "map $http_upgrade $connection_option { default upgrade; '' ''; }\n"
-            f"server {{ listen 127.0.0.1:{self.port} backlog=4096; location / {{ proxy_pass http://endpoints;\n"
+            f"server {{ {self._listen()} location / {{ {passed}_pass {scheme}://endpoints;\n"
             " proxy_http_version 1.1; proxy_request_buffering off; proxy_max_temp_file_size 0;\n"
-            f" proxy_read_timeout {setup.response_timeout:g}s; proxy_connect_timeout 2s; proxy_next_upstream_tries 3;\n"
-            " proxy_next_upstream error timeout http_500 http_502 http_503;\n"
+            f" {passed}_read_timeout {setup.response_timeout:g}s; {passed}_connect_timeout 2s;\n"
+            f" {passed}_next_upstream_tries 3; {passed}_next_upstream error timeout http_500 http_502 http_503;\n"
             " proxy_set_header Connection $connection_option; proxy_set_header Upgrade $http_upgrade;\n"
-            " proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;\n"
-            " proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Request-Id $request_id; } } }\n"
+            f" {passed}_set_header Host $host; {passed}_set_header X-Forwarded-For $remote_addr;\n"
+            f" {passed}_set_header X-Forwarded-Proto $scheme; {passed}_set_header X-Request-Id $request_id; }} }} }}\n"
         )
 
     def _stream(self) -> str:

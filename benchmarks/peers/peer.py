@@ -12,10 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self, get_args
 
 from benchmarks import processes
-from benchmarks.ports import free_port, status_of
+from benchmarks.ports import AGREED, agreed, free_port, speaks_http2, status_of
+
+Mode = Literal["http", "tcp", "tls", "h2", "h2-tls", "h2-to-http1"]
+"""What clients and endpoints speak: HTTP/1.1, or bytes; HTTP/1.1 by TLS; HTTP/2 on both sides, in plain text, or by TLS
+from clients; HTTP/2 from clients only."""
+MODES: frozenset[Mode] = frozenset(get_args(Mode))
 
 FAILURES = 5
 _START_LIMIT = 30.0
@@ -28,7 +33,7 @@ class Setup:
 
     folder: Path
     endpoints: tuple[str, ...]
-    mode: str = "http"
+    mode: Mode = "http"
     access_log: bool = False
     policy: str = "round-robin"
     response_timeout: float = 60.0
@@ -37,6 +42,26 @@ class Setup:
     """Whether endpoints may misbehave: failures are looked for also where that is not the default."""
     eject_time: float = 10.0
     """Seconds that an endpoint is left out after FAILURES in a row."""
+
+    @property
+    def http(self) -> bool:
+        """Whether requests are balanced, not connections."""
+        return self.mode != "tcp"
+
+    @property
+    def tls(self) -> bool:
+        """Whether clients come by TLS."""
+        return self.mode in ("tls", "h2-tls")
+
+    @property
+    def http2(self) -> bool:
+        """Whether clients speak HTTP/2."""
+        return self.mode.startswith("h2")
+
+    @property
+    def http2_endpoints(self) -> bool:
+        """Whether endpoints do."""
+        return self.mode in ("h2", "h2-tls")
 
 
 class Peer(ABC):
@@ -48,7 +73,7 @@ class Peer(ABC):
     """Where its package is."""
     asked_version: ClassVar[str] = "-v"
     """The option that makes it tell its version."""
-    modes: ClassVar[frozenset[str]] = frozenset({"http", "tcp"})
+    modes: ClassVar[frozenset[Mode]] = frozenset({"http", "tcp"})
     policies: ClassVar[Mapping[str, str]]
     """Its name for each strategy."""
 
@@ -82,7 +107,9 @@ class Peer(ABC):
 
     def ready(self) -> bool:
         """Whether it serves."""
-        return status_of(self.port) != 0
+        if self.setup.tls:
+            return agreed(self.port) is not None
+        return speaks_http2(self.port) if self.setup.http2 else status_of(self.port) != 0
 
     def started(self) -> float:
         """Start it and wait until it is ready; the seconds that took."""
@@ -94,6 +121,8 @@ class Peer(ABC):
                 raise RuntimeError(f"{self.name} does not start: {output[-2000:]}")
             time.sleep(0.002)
         took = time.perf_counter() - began
+        if self.setup.tls and (found := agreed(self.port)) != AGREED:
+            raise RuntimeError(f"{self.name} agrees on {found}, and not on {AGREED}")
         self.pids = processes.family(self._process.pid)
         return took
 
