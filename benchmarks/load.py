@@ -3,7 +3,7 @@
 wrk asks as fast as it is answered and counts: that shows throughput, but hides latency, since a late answer holds back
 the next question (coordinated omission). So latency is measured open loop, at a fixed rate whatever comes back, by
 benchmarks/openloop.py, which reckons from when a request was due. h2load does as wrk, by HTTP/2; openssl's s_time makes
-a connection for each request, and takes up TLS sessions or does not, as wrk cannot be told to.
+a connection for each request, and takes up TLS sessions or does not, which wrk leaves no choice of.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The generators of HTTP/2 and TLS: how their reports are read, what programs are told, what is left out."""
+"""The generators of HTTP/2 and TLS: how their reports are read, how programs are set up, what is left out."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def test_a_row_whose_generator_is_absent_is_left_out_and_says_so(
     assert f"{work.name}: left out, no {work.tool} on PATH" in bench.tell.call_args.args[0]
 
 
-def told(kind: type[Peer], mode: Mode, folder: Path) -> str:
-    """All that a peer is told: its files, its command and its environment."""
+def configuration(kind: type[Peer], mode: Mode, folder: Path) -> str:
+    """The whole of its configuration: files, command and environment."""
     peer = kind(Setup(folder, ("127.0.0.1:9000",), mode))
     command = " ".join(peer.command())
     settings = " ".join(f"{name}={value}" for name, value in peer.environ().items())
@@ -109,10 +109,10 @@ def told(kind: type[Peer], mode: Mode, folder: Path) -> str:
     ],
 )
 @pytest.mark.parametrize("mode", ["http", "tls", "h2", "h2-tls", "h2-to-http1"])
-def test_all_programs_are_told_to_speak_the_same(
+def test_all_programs_are_set_up_to_speak_the_same(
     tmp_path: Path, mode: Mode, kind: type[Peer], http2_in: str | tuple[str, ...] | None, http2_out: str, tls: str
 ) -> None:
-    text = told(kind, mode, tmp_path)
+    text = configuration(kind, mode, tmp_path)
     assert (http2_out in text) == (mode in ("h2", "h2-tls"))
     assert (tls in text) == (mode in ("tls", "h2-tls"))
     if http2_in:  # the others see for themselves what a client speaks
@@ -146,7 +146,7 @@ def test_a_balancer_serves_http2_once_it_has_sent_settings(answer: bytes, found:
         assert speaks_http2(port) is found
 
 
-def test_what_tls_agrees_on_is_told(tmp_path: Path) -> None:
+def test_what_tls_agrees_on_is_known(tmp_path: Path) -> None:
     files = certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.both)
