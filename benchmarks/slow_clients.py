@@ -18,6 +18,7 @@ import resource
 import selectors
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ H2 = (
     b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x7f\xff\xff\xff"  # SETTINGS: the largest window for each stream
     b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\xff\x00\x00"  # WINDOW_UPDATE: and for the connection
     # HEADERS: GET http lb.test /large, all literals
-    b"\x00\x00\x1a\x01\x05\x00\x00\x00\x01\x82\x86\x01\x07lb.test\x04\x06/large\x00\x01a\x01b"
+    b"\x00\x00\x18\x01\x05\x00\x00\x00\x01\x82\x86\x01\x07lb.test\x04\x06/large\x00\x01a\x01b"
 )
 
 
@@ -142,6 +143,8 @@ class Crowd:
         """All leave at once."""
         self._sending.close()
         for sock in self._socks:
+            # By a reset: the end of an upload that nobody reads would wait behind its bytes, in the client's kernel.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
         self._socks.clear()
 
@@ -170,7 +173,7 @@ def ask(port: int, seconds: float, crowd: Crowd | None = None) -> tuple[float, i
                 crowd.push(0.001)
             else:
                 time.sleep(0.001)
-    return quantiles(took, n=100)[98], failed
+    return quantiles(took, n=100)[98] if len(took) > 1 else took[0], failed
 
 
 def _whole(answer: bytes) -> bool:
