@@ -95,7 +95,7 @@ async def test_http_1_clients_reach_endpoints_of_http_2(start: Start) -> None:
         answer = await client.ask(request)
     assert (answer.status, answer.body, answer.get("x-back")) == (200, b"abc", "1")
     asked = endpoint.requests[0]
-    assert asked.fields[:4] == [(":method", "POST"), (":scheme", "http"), (":path", "/p"), (":authority", "lb.test")]
+    assert asked.fields[:4] == [(":path", "/p"), (":method", "POST"), (":scheme", "http"), (":authority", "lb.test")]
     assert asked.field("x-upper") == "1"
     assert asked.field("host") is None
     assert asked.field("transfer-encoding") is None
@@ -395,3 +395,39 @@ async def test_a_drain_serves_what_comes_in_time_and_loses_nothing(start: Start)
         while await client.next() is not None:
             pass
     assert balancer.wait() == 0
+
+
+async def test_requests_that_differ_by_their_path_alone_keep_what_is_their_own(start: Start) -> None:
+    """Half of a head is taken from the one before: each request still says what its client said, to the last field."""
+    asked: list[tuple[str, str, list[tuple[str, str]]]] = [
+        *((f"/path/{number}", "GET", [("x-own", "same"), ("accept", "text/plain")]) for number in range(150)),
+        *((f"/path/{number % 3}", "GET", [("x-own", str(number)), ("cookie", "a=1")]) for number in range(30)),
+        *((f"/{number}", method, [("x-own", "same")]) for number in range(20) for method in ("GET", "DELETE")),
+        *(("/again", "GET", [("x-own", "same")]) for _ in range(5)),
+        ("/again", "GET", [("x-own", "same"), ("x-own", "twice")]),
+    ]
+    balancer = start(1, **H2C)
+    async with H2Endpoint(balancer.endpoints[0]) as endpoint, await H2Client.connect(balancer.port) as client:
+        for path, method, extra in asked:
+            stream = await client.begin(asking(path, method, extra), ended=True)
+            assert (await client.answer(stream)).status == 200
+
+    assert len(endpoint.requests) == len(asked)
+    for request, (path, method, extra) in zip(endpoint.requests, asked, strict=True):
+        said = request.fields
+        assert [value for name, value in said if name == ":path"] == [path]
+        assert [value for name, value in said if name == ":method"] == [method]
+        names = {name for name, _ in extra}
+        assert sorted((name, value) for name, value in said if name in names) == sorted(extra)
+
+
+async def test_a_bad_path_behind_a_good_one_is_refused(start: Start) -> None:
+    balancer = start(1, **H2C, max_uri_bytes=1024)
+    async with H2Endpoint(balancer.endpoints[0]) as endpoint, await H2Client.connect(balancer.port) as client:
+        assert (await client.get("/good")).status == 200
+        assert (await client.get("/" + "a" * 2000)).status == 414
+        assert (await client.get("/good/too")).status == 200
+        stream = await client.begin(asking("/b#d"), ended=True)
+        assert (await client.answer(stream)).reset is not None
+        assert (await client.get("/still")).status == 200
+    assert [request.field(":path") for request in endpoint.requests] == ["/good", "/good/too", "/still"]

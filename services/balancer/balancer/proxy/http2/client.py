@@ -231,7 +231,7 @@ class Question(ClientStream):
         encoder = own.encoder
         block = encoder.known(head)
         if block is None:
-            block = encoder.encode(own.pairs_of(head), head)
+            block = own.block_of(head)
         block = b"%b%b%b%b" % (block, REQUEST_ID, length_of(request_id), request_id)
         for name, value in extra:
             block += literal(name.lower(), value)
@@ -330,15 +330,27 @@ class ClientConnection(Connection):
         self.streams[number] = stream
         return Question(stream)
 
+    def block_of(self, head: RequestHead) -> bytes:
+        """A request's header block: its path, and behind that what requests for other paths have said alike."""
+        encoder = self.encoder
+        generation = encoder.generation
+        path = encoder.encode([(b":path", head.target)])
+        alike = (head.fields, head.method)
+        rest = encoder.known(alike)
+        if rest is None:
+            rest = encoder.encode(self.pairs_of(head), alike)
+        block = path + rest
+        encoder.keep(head, block, generation)
+        return block
+
     def pairs_of(self, head: RequestHead) -> list[Pair]:
-        """The fields of a request as they are sent."""
+        """The fields of a request as they are sent, but for its path."""
         authority = head.authority or self.endpoint.address.encode()
         of = head.fields
         pairs: list[Pair] = [(b":method", b"CONNECT" if of.upgrade else head.method.encode())]
         if of.upgrade:
             pairs.append((b":protocol", of.upgrade))
         pairs.append((b":scheme", self._scheme))
-        pairs.append((b":path", head.target))
         pairs.append((b":authority", authority))
         for name, value in without_handshake(of.fields) if of.upgrade else of.fields:
             lowered = name.lower()

@@ -201,6 +201,22 @@ def _check_target(made: Request, host: bytes | None) -> None:
         raise Malformed("malformed :authority")
 
 
+def other_path(block: list[Field], before: list[Field]) -> bytes | None:
+    """The path of a request's block, where it says nothing else than `before`, which was well-formed; else None."""
+    if len(block) != len(before):
+        return None
+    path: bytes | None = None
+    for at, known in enumerate(before):
+        field = block[at]
+        if field is known:
+            continue
+        if field.kind == PATH and known.kind == PATH and path is None:
+            path = field.pair[1]
+        elif field.pair != known.pair or field.secret != known.secret:
+            return None
+    return path if path is not None and _PATH.fullmatch(path) is not None else None
+
+
 def response(block: list[Field]) -> Response:
     """Read a response's header block. Raises Malformed."""
     made = Response()

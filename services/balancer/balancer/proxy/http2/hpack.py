@@ -264,9 +264,12 @@ class Encoder:
         "_resized",
         "_since",
         "_size",
+        "generation",
     )
 
     def __init__(self) -> None:
+        self.generation = 0
+        """Changes with the dynamic table, and with its size as the peer has been told it."""
         self._limit = TABLE_SIZE
         self._size = 0
         self._inserted = 0
@@ -287,13 +290,20 @@ class Encoder:
         """The block that `encode` made for the same object, where the table still stands."""
         return self._known.get(message)
 
+    def keep(self, message: object, block: bytes, generation: int) -> None:
+        """Know `block` for `message` again, unless the table has changed since `generation`."""
+        if generation == self.generation and len(block) <= MAX_KNOWN_BLOCK:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[message] = block
+
     def encode(self, pairs: Sequence[Pair], message: object = None) -> bytes:
         """A header block of `pairs`; for `message`, if any, it may be kept: the same object always means the same."""
-        inserted = self._inserted
+        generation = self.generation
         out: list[bytes] = []
-        resized = self._resized
-        if resized:
+        if self._resized:
             self._resized = False
+            self.generation += 1
             if self._lowest < self._limit:
                 out.append(_integer(self._lowest, 0x1F, 0x20))
             out.append(_integer(self._limit, 0x1F, 0x20))
@@ -308,10 +318,8 @@ class Encoder:
             index = _PAIRS.get(pair, 0)
             out.append(_INDEXED[index] if index else self._literal(pair))
         block = b"".join(out)
-        if message is not None and not resized and inserted == self._inserted and len(block) <= MAX_KNOWN_BLOCK:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[message] = block
+        if message is not None:
+            self.keep(message, block, generation)
         return block
 
     def resize(self, limit: int) -> None:
@@ -343,6 +351,7 @@ class Encoder:
             self._since = SETTLE
             self._evict(self._limit - size)
         self._inserted += 1
+        self.generation += 1
         self._pairs.append(pair)
         self._numbers[pair] = self._inserted
         self._size += size

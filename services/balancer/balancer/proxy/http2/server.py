@@ -260,6 +260,7 @@ class ServerConnection(Connection, Leaving):
         "_greeted",
         "_intake",
         "_last",
+        "_last_block",
         "_literals",
         "_pinged",
         "_read_at",
@@ -279,6 +280,8 @@ class ServerConnection(Connection, Leaving):
         """Whether the client's preface has come."""
         self._last = 0
         """The client's last stream."""
+        self._last_block: Block | None = None
+        """The block of the last request that was understood."""
         self._final = -1
         """The last stream that is served; -1: no end is in sight."""
         self._said_goaway = False
@@ -476,6 +479,24 @@ class ServerConnection(Connection, Leaving):
         known = block.meaning
         if isinstance(known, RequestHead) and block.ended == end:
             return known
+        head = self._elsewhere(block, end) or self._read_head(block, end)
+        block.meaning = head
+        block.ended = end
+        self._last_block = block
+        return head
+
+    def _elsewhere(self, block: Block, end: bool) -> RequestHead | None:
+        """The request before, for another path, where that is all that differs: half of what a head costs."""
+        last = self._last_block
+        if last is None or last.ended != end or block.too_large:
+            return None
+        path = fields.other_path(block.fields, last.fields)
+        before = last.meaning
+        if path is None or len(path) > self.service.max_uri_bytes or not isinstance(before, RequestHead):
+            return None
+        return RequestHead(before.method, before.scheme, path, HTTP_2, before.fields)
+
+    def _read_head(self, block: Block, end: bool) -> RequestHead:
         service = self.service
         if block.too_large:
             raise Refused(responses.HEADER_TOO_LARGE)
@@ -499,10 +520,7 @@ class ServerConnection(Connection, Leaving):
             raise Refused(responses.bad_request(bad.status, bad.fault)) from None
         method = "GET" if read.protocol else read.method.decode()
         of.upgrade = read.protocol
-        head = RequestHead(method, read.scheme, read.path, HTTP_2, of)
-        block.meaning = head
-        block.ended = end
-        return head
+        return RequestHead(method, read.scheme, read.path, HTTP_2, of)
 
     def _refuse(self, stream: Request, error: responses.Error, said: list[Pair]) -> None:
         """Answer a request that never became an exchange."""
