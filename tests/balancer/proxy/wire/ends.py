@@ -42,9 +42,14 @@ async def close_all() -> None:
         await endpoint.stop()
     for end in list(_open):
         end.writer.transport.abort()
+    await let_accepted_begin()
+    _open.clear()
+
+
+async def let_accepted_begin() -> None:
+    """Let asyncio, some turns of the loop, begin with the connections that it has accepted: else nobody closes them."""
     for _ in range(ACCEPTING):
         await asyncio.sleep(0)
-    _open.clear()
 
 
 class End:
@@ -276,6 +281,7 @@ class Endpoint:
             return
         self._server.close()
         self._server = None
+        await let_accepted_begin()
         for task in list(self._tasks):
             task.cancel()
         for connection in list(self._open):

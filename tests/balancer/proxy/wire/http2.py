@@ -23,7 +23,7 @@ from h2.events import (
 )
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import Frame
-from tests.balancer.proxy.wire.ends import LIMIT, Client, End
+from tests.balancer.proxy.wire.ends import LIMIT, Client, End, let_accepted_begin
 from tests.balancer.proxy.wire.messages import PATIENCE
 
 F = TypeVar("F", bound=Frame)
@@ -279,8 +279,7 @@ class H2Endpoint:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        await asyncio.sleep(0)  # what was accepted just now begins, so that it can be closed
-        await asyncio.sleep(0)
+        await let_accepted_begin()
         for task in list(self._tasks):
             task.cancel()
         for served in self.connections:
