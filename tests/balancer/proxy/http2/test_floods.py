@@ -111,6 +111,31 @@ async def test_a_long_download_pays_for_the_windows_that_it_needs(start: Start) 
             await client.send((frame(8, 0, 0, b"\0\0\0\1") + frame(8, 0, 1, b"\0\0\0\1")) * updates)
 
 
+async def test_windows_opened_long_after_the_data_was_sent_are_no_flood(start: Start) -> None:
+    """What is on its way to a client, and in its buffers, has been sent long before the client opens windows for it."""
+    size = 40 << 20
+
+    async def sends(connection: Accepted) -> None:
+        for _ in range(2):
+            await connection.head()
+            await connection.send(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")
+            for _ in range(size >> 20):
+                await connection.send(b"x" * (1 << 20))
+
+    wide = frame(4, 0, 0, b"\x00\x04\x7f\x00\x00\x00") + frame(8, 0, 0, b"\x7f\x00\x00\x00")
+    balancer = start(1)
+    async with Endpoint(balancer.endpoints[0], sends), await Frames.connect(balancer.port, settings=wide) as client:
+        for number in (0, 1):
+            await client.send(opened(number))
+            came = 0
+            while came < size:
+                data = await asyncio.wait_for(client.end.reader.read(1 << 18), 20)
+                assert data, f"it was ended after {came} bytes of response {number}"
+                came += len(data)
+            updates = frame(8, 0, 0, b"\0\0\0\1") + frame(8, 0, 2 * number + 1, b"\0\0\0\1")
+            await client.send(updates * (size >> 14))
+
+
 async def test_a_long_upload_ends_no_connection_to_its_endpoint(start: Start) -> None:
     size = 48 << 20
 

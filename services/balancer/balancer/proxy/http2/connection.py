@@ -28,6 +28,8 @@ NOISE_PER_SECOND: Final = 50.0
 """and those of each second on top."""
 SENT_PAYS: Final = 0.5
 """What each piece of a frame that we send pays back: more than the two updates of windows for each frame of DATA."""
+MOST_SENT: Final = 12_000
+"""Pieces that have not paid yet and still may: those of 64 MB, for which the peer has not opened windows so far."""
 RESET_NOISE: Final = 5.0
 """A stream that is reset as soon as it is opened costs more than a ping: work was done for nothing. So does one that
 the peer makes us reset (CVE-2025-8671)."""
@@ -242,11 +244,12 @@ class Connection(Sending):
         """A frame came that is of no use by itself. Raises ConnectionFault when there are too many."""
         self._noise += weight
         if self._noise > NOISE:
-            # Whom we send a lot opens windows and measures round trips as much.
-            paid = (self.now - self._noise_at) * NOISE_PER_SECOND + self.written * SENT_PAYS
-            self._noise = max(0.0, self._noise - paid)
+            self._noise = max(0.0, self._noise - (self.now - self._noise_at) * NOISE_PER_SECOND)
             self._noise_at = self.now
-            self.written = 0
+            # Whom we send a lot opens windows and measures round trips as much, once it has come there.
+            paid = min(self._noise, self.written * SENT_PAYS)
+            self._noise -= paid
+            self.written = min(self.written - int(paid / SENT_PAYS), MOST_SENT)
             if self._noise > NOISE:
                 raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "flood of frames")
 
