@@ -2,6 +2,8 @@
 
 The second half of the composition root, used only where LB_GATEWAY_CLASS is set. It takes nothing down that still
 serves: a port that is asked for no more drains, a cluster goes when no rule leads to it.
+
+Above 300 lines because it is where plan and data plane meet: what a plan asks for is one list of steps.
 """
 
 from __future__ import annotations

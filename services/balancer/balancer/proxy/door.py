@@ -3,6 +3,8 @@
 A client has its place from the moment it is accepted (place.py), so that those who never shake hands count as much as
 those who ask. At LB_MAX_CONNECTIONS the connections that idle longest make room; when none idles, accepting pauses, and
 clients wait in the kernel's backlog instead of being refused. Listening sockets stay open all the while.
+
+Above 300 lines because accepting, counting and making room keep the same counts.
 """
 
 from __future__ import annotations

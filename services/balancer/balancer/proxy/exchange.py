@@ -3,6 +3,8 @@
 It knows no protocol: what it calls is a server stream towards the client and a client stream towards an endpoint
 (interfaces.py), and bodies are payload. What it is in, at any time, is one state; what may follow which is the table
 below, which `_become` holds every change to.
+
+Above 300 lines because it is one state machine: the table of its states is at the top.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A client repeats its fields on a connection, and so does an endpoint; so all that follows from them is worked out once
 into one object, which the connection keeps and uses again for equal fields.
+
+Above 300 lines because it is the table of fields that a rule looks at, for both directions.
 """
 
 from __future__ import annotations

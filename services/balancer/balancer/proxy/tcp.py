@@ -2,6 +2,8 @@
 
 No byte is sent before the endpoint's connection is open, so one that cannot be made is tried elsewhere whatever the
 protocol.
+
+Above 300 lines because a connection of TCP mode is one state machine, both sides of it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 It speaks to its protocol as an asyncio transport does, by the same names, and differs where that matters here:
 `abort` is a reset, so that nobody takes what came for the whole; a close with bytes unsent has a deadline; what came
 before a reset is still read, where it may be an answer; memory is taken from one account for all (buffers.py).
+
+Above 300 lines because reading, writing and closing of a connection are one state.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 One reading or none: what two parsers could frame in two ways is refused here, so that nothing behind us can be made to
 see another message than we saw (RFC 9112 §11.2, request smuggling). httptools (llhttp) reads the field lines; the rest
 of the rules stand below, each with its source.
+
+Above 300 lines because it is all that may be read of a message, in the order of RFC 9112.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The endpoint's side of HTTP/2: a connection, its streams, and what an exchange calls to ask on one."""
+"""The endpoint's side of HTTP/2: a connection, its streams, and what an exchange calls to ask on one.
+
+Above 300 lines because a connection and the two halves of its streams change one state.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,14 @@ from balancer.proxy.http2.fields import Malformed, Pair
 from balancer.proxy.http2.frames import ConnectionFault
 from balancer.proxy.http2.hpack import Block, length_of, literal
 from balancer.proxy.http2.sending import CONTROL, Stream
-from balancer.proxy.interfaces import (
-    BEGAN,
-    NOT_PROCESSED,
-    SENT,
-    STALE,
-    ClientStream,
-    Receiver,
-)
+from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, SENT, STALE, ClientStream, Receiver, Upstreams
 from balancer.proxy.messages import UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
 from balancer.proxy.transport import Transport
 from balancer.proxy.websocket import KEY, accept_for, value_of, without_handshake
 
 if TYPE_CHECKING:
-    from balancer.proxy.http2.upstreams import Http2Upstreams
+    from balancer.proxy.service import Context
+    from balancer.settings import Settings
 
 STREAMS_AT_FIRST: Final = 100
 """Streams that an endpoint is taken to allow until it has said how many."""
@@ -46,6 +43,42 @@ REQUEST_ID: Final = literal(b"x-request-id", b"")[:-1]
 
 
 log = structlog.get_logger()
+
+
+class Owner(Upstreams):
+    """Where the connections of one cluster are kept, and the limits that hold for them (seconds and bytes)."""
+
+    __slots__ = (
+        "clock",
+        "idle_timeout",
+        "keepalive_timeout",
+        "max_header_bytes",
+        "max_headers",
+        "most",
+        "reads_load",
+        "response_timeout",
+        "wheel",
+    )
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        self.wheel = context.wheel
+        self.clock = context.clock
+        self.response_timeout: float = settings.response_timeout
+        self.idle_timeout: float = settings.idle_timeout
+        self.keepalive_timeout: float = settings.upstream_keepalive_timeout
+        self.max_header_bytes: int = settings.max_header_bytes
+        self.max_headers: int = settings.max_headers
+        self.reads_load: bool = settings.endpoint_load
+        self.most: dict[Endpoint, int] = {}
+        """Streams on one connection, by what an endpoint last said."""
+
+    def lost(self, connection: ClientConnection) -> None:
+        """A connection is closed."""
+        raise NotImplementedError
+
+    def leaves(self, connection: ClientConnection) -> None:
+        """No more requests may be sent on a connection."""
+        raise NotImplementedError
 
 
 class Response(Stream):
@@ -296,7 +329,7 @@ class ClientConnection(Connection):
         "streams_max",
     )
 
-    def __init__(self, owner: Http2Upstreams, endpoint: Endpoint, scheme: bytes) -> None:
+    def __init__(self, owner: Owner, endpoint: Endpoint, scheme: bytes) -> None:
         super().__init__(owner.max_header_bytes, 2 * owner.max_header_bytes)
         self.owner = owner
         self.endpoint = endpoint

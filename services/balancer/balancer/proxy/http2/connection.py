@@ -2,6 +2,8 @@
 
 What a peer may do without end is paid for from a leaky bucket (`_noise`): a ping, a reset, an empty frame costs, time
 and useful frames pay back. So an honest connection lives for ever, and a flood ends with ENHANCE_YOUR_CALM.
+
+Above 300 lines because every kind of frame is read here, and each may end any other's stream.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A client repeats its header blocks: once its table has settled, to the byte. So the decoder keeps whole blocks with what
 they say, as long as the table that they were read with stands (its *generation*): a memory that survived a change of
 the table would give one request the fields of another. The encoder does the same the other way.
+
+Above 300 lines because encoder and decoder are two halves of one table, read side by side.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
 from balancer.proxy.connector import Connector, Opener, failure_of
-from balancer.proxy.http2.client import STREAMS_AT_FIRST, ClientConnection
-from balancer.proxy.interfaces import NOT_PROCESSED, ClientStream, Connecting, Receiver, Upstreams
+from balancer.proxy.http2.client import STREAMS_AT_FIRST, ClientConnection, Owner
+from balancer.proxy.interfaces import NOT_PROCESSED, ClientStream, Connecting, Receiver
 from balancer.proxy.tls import TlsTransport
 from balancer.proxy.transport import Transport
 
@@ -105,42 +105,18 @@ class Waiting(Connecting):
             raise
 
 
-class Http2Upstreams(Upstreams):
+class Http2Upstreams(Owner):
     """Hands out streams; opens a connection where those that there are have no room."""
 
-    __slots__ = (
-        "_closed",
-        "_connections",
-        "_opening",
-        "clock",
-        "connector",
-        "counters",
-        "idle_timeout",
-        "keepalive_timeout",
-        "max_header_bytes",
-        "max_headers",
-        "most",
-        "reads_load",
-        "response_timeout",
-        "wheel",
-    )
+    __slots__ = ("_closed", "_connections", "_opening", "connector", "counters")
 
     def __init__(self, settings: Settings, context: Context, connector: Connector) -> None:
         """`connector`: where it secures connections, its context has to offer h2 by ALPN."""
+        super().__init__(settings, context)
         self.connector = connector
         self.counters = context.counters
-        self.wheel = context.wheel
-        self.clock = context.clock
-        self.response_timeout: float = settings.response_timeout
-        self.idle_timeout: float = settings.idle_timeout
-        self.keepalive_timeout: float = settings.upstream_keepalive_timeout
-        self.max_header_bytes: int = settings.max_header_bytes
-        self.max_headers: int = settings.max_headers
-        self.reads_load: bool = settings.endpoint_load
         self._connections: dict[Endpoint, list[ClientConnection]] = {}
         self._opening: dict[Endpoint, list[Opening]] = {}
-        self.most: dict[Endpoint, int] = {}
-        """Streams on one connection, by what an endpoint last said."""
         self._closed = False
 
     def take(self, endpoint: Endpoint, receiver: Receiver, idle_since: float) -> ClientStream | None:
@@ -189,12 +165,10 @@ class Http2Upstreams(Upstreams):
         connection.rest(self.clock())
 
     def lost(self, connection: ClientConnection) -> None:
-        """A connection is closed."""
         self.wheel.forget(connection)
         self.leaves(connection)
 
     def leaves(self, connection: ClientConnection) -> None:
-        """No more requests may be sent on a connection."""
         connections = self._connections.get(connection.endpoint)
         if connections is not None and connection in connections:
             connections.remove(connection)
