@@ -17,6 +17,7 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr, trait
 
+from balancer.proxy.buffers import Buffers
 from balancer.proxy.poller import FAILED, READ, WRITE, Poller, Watched
 
 CLOSE_PATIENCE: Final = 5.0
@@ -224,6 +225,11 @@ class Transport(Watched):
     def get_write_buffer_size(self) -> int:
         """Bytes unsent."""
         return self._unsent
+
+    @property
+    def buffers(self) -> Buffers:
+        """The account of all that waits to be sent: a protocol that keeps bytes back of its own counts them there."""
+        return self._poller.buffers
 
     def set_protocol(self, protocol: Protocol) -> None:
         """Tell another from now on."""

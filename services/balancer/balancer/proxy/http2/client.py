@@ -410,7 +410,7 @@ class ClientConnection(Connection):
     # What the transport calls.
 
     def connection_made(self, transport: Transport) -> None:
-        self.transport = transport
+        super().connection_made(transport)
         self.endpoint.stats.connections_opened += 1
         self.endpoint.stats.connections_open += 1
         self.now = self.owner.clock()

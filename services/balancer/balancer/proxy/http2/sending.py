@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from balancer.proxy.buffers import Buffers
 from balancer.proxy.http2 import frames
 from balancer.proxy.http2.fields import Pair
 from balancer.proxy.http2.hpack import Block, Encoder
@@ -20,6 +21,8 @@ from balancer.proxy.transport import Protocol, Transport
 
 CONTROL: Final = b"\x00\x00\x00\x00"
 """The identifier of the connection itself, which is no stream."""
+ENOUGH: Final = 1 << 16
+"""Bytes of DATA collected that are written at once: the kernel may take no more, and what waits is to be counted."""
 NOTHING: Final[list[bytes]] = []
 """What nearly all streams have unsent: never changed."""
 
@@ -106,6 +109,7 @@ class Sending(Timed, Protocol):
 
     __slots__ = (
         "_blocked",
+        "_buffers",
         "_dirty",
         "_loop",
         "_out",
@@ -124,6 +128,7 @@ class Sending(Timed, Protocol):
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self.transport: Transport | None = None
+        self._buffers: Buffers | None = None
         self.encoder = Encoder()
         self.streams: dict[int, Stream] = {}
         """The streams that neither side has ended for good."""
@@ -223,6 +228,7 @@ class Sending(Timed, Protocol):
                 self._sent_end(stream)
             return
         if data:
+            self._wait(size)
             if stream.unsent:
                 stream.unsent.append(data)
             else:
@@ -246,6 +252,8 @@ class Sending(Timed, Protocol):
     def forget(self, stream: Stream) -> None:
         """A stream has ended on both sides, or is to be."""
         if stream.unsent:
+            for data in stream.unsent:
+                self._wait(-len(data))
             self._blocked.pop(stream, None)
             stream.unsent = NOTHING
         stream.sent_end = True
@@ -277,6 +285,7 @@ class Sending(Timed, Protocol):
     def _pump(self) -> None:
         """Send what windows allow: a frame of each stream in turn, so that none waits for another."""
         blocked = self._blocked
+        collected = 0
         while blocked and self.send_window > 0 and not self.full:
             stream = next(iter(blocked))
             del blocked[stream]
@@ -292,6 +301,10 @@ class Sending(Timed, Protocol):
             self.write(frames.head(frames.DATA, frames.END_STREAM if end else 0, size))
             self._out.append(stream.wire)
             self._out.append(piece)
+            collected += size
+            if collected >= ENOUGH:
+                collected = 0
+                self.flush()
             if stream.unsent:
                 blocked[stream] = None
                 continue
@@ -311,9 +324,19 @@ class Sending(Timed, Protocol):
             first = first[:room]
         else:
             del unsent[0]
+        self._wait(-len(first))
         return first
 
+    def _wait(self, size: int) -> None:
+        """`size` bytes more wait for a window, or fewer: what waits on all connections makes the pieces smaller."""
+        if self._buffers is not None:
+            self._buffers.add(size)
+
     # What the transport calls.
+
+    def connection_made(self, transport: Transport) -> None:
+        self.transport = transport
+        self._buffers = transport.buffers
 
     def pause_writing(self) -> None:
         self.full = True

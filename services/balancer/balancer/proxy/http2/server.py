@@ -300,7 +300,7 @@ class ServerConnection(Connection, Leaving):
 
     def connection_made(self, transport: Transport) -> None:
         service = self.service
-        self.transport = transport
+        super().connection_made(transport)
         self._intake = Intake(transport)
         service.connections.add(self)
         self.now = self._read_at = service.clock()
