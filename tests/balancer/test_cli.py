@@ -300,6 +300,7 @@ def test_top_never_cuts_an_address(columns: int, monkeypatch: pytest.MonkeyPatch
         "latency": 0.0123,
         "answered": {"5xx": 12},
         "failed": {"timeout": 3},
+        "connections": {"open": 3},
         "weight_in_force": 1.0,
         "ineligible_reason": "health checks fail: connection refused by the endpoint",
     }
