@@ -62,10 +62,13 @@ export class Decisions {
   }
 }
 
+const asked = (d) => (d.method ? `${d.method} ${d.path}` : `connection from ${d.client}`);
+
 function item(decision) {
+  const request = asked(decision);
   const summary = el("summary", {},
     el("span", { class: "time", text: clock(decision.at) }),
-    el("span", { class: "request", text: decision.method ? `${decision.method} ${decision.path}` : `connection from ${decision.client}` }),
+    el("span", { class: "request", text: request, title: request }),
     decision.chosen ? chip(decision.chosen) : el("span", { class: "none", text: "none" }),
     el("span", { class: "by", text: decision.by }));
   const details = el("details", {}, summary);
@@ -91,7 +94,8 @@ function scores(decision) {
   const heads = ["Candidate", "Score, lowest wins", "In flight", "Peak EWMA", "Weight"];
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((name) => el("th", { scope: "col", text: name })))),
     el("tbody", {}, ...rows));
-  const about = `${decision.strategy}, for ${decision.client || "an unknown client"}: ${decision.by}.`;
+  // A long path, such as that of a gRPC call, is cut in the line above.
+  const about = `${decision.method ? `${asked(decision)}. ` : ""}${decision.strategy}, for ${decision.client || "an unknown client"}: ${decision.by}.`;
   return el("div", { class: "scores" }, el("p", { class: "quiet", text: about }), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Candidates and scores" }, table));
 }
 

@@ -163,11 +163,8 @@ class Item {
   }
 }
 
-// Over HTTP/2 what is in flight are streams, which share connections.
-function streams(e) {
-  const open = e.connections.open;
-  return open && e.in_flight > open ? `${e.in_flight} streams on ${open} connection${open === 1 ? "" : "s"}` : "";
-}
+// Over HTTP/2 requests share connections. Told always: a line that comes and goes would move all below it each second.
+const connections = (e) => `${count(e.connections.open)} connection${e.connections.open === 1 ? "" : "s"}`;
 
 class Card extends Item {
   constructor(endpoint, drain) {
@@ -193,7 +190,7 @@ class Card extends Item {
 
   show(e) {
     this.showState(e);
-    setText(this.where, [clusterOf(e), e.pod, e.zone, e.weight === 1 ? "" : `weight ${e.weight}`, streams(e)].filter(Boolean).join(" · "));
+    setText(this.where, [clusterOf(e), e.pod, e.zone, e.weight === 1 ? "" : `weight ${e.weight}`, connections(e)].filter(Boolean).join(" · "));
     setText(this.values.in_flight, String(e.in_flight));
     setText(this.values.latency, seconds(e.latency));
     setText(this.values.rate, count(e.rate));
