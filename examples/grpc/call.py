@@ -44,4 +44,6 @@ def main(address: str, what: str, argument: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[2] not in ("hello", "stream", "health"):
+        sys.exit(__doc__)
     sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else ""))

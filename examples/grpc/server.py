@@ -65,5 +65,7 @@ async def serve(port: int, name: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2 or not sys.argv[1].isdigit():
+        sys.exit(__doc__)
     given = int(sys.argv[1])
     asyncio.run(serve(given, sys.argv[2] if len(sys.argv) > 2 else f"greeter-{given}"))
