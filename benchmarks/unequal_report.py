@@ -59,6 +59,4 @@ def picture(results: Sequence[Result], programs: Sequence[str]) -> str:
         fleets[name] = {program: line for program, line in lines.items() if line}
     ours = {result.notes.get(OURS, "") for result in results} - {""}
     with_what = f" with {ours.pop()}" if len(ours) == 1 else ""
-    return panels.panels(
-        f"p99 by load (share of capacity): ours{with_what}, the others each with its best strategy", fleets
-    )
+    return panels.panels(f"p99 by load (share of capacity): lb{with_what}, each other with its best", fleets)
