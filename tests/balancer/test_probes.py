@@ -302,3 +302,20 @@ async def test_no_more_checks_are_under_way_than_allowed_and_none_is_left_at_the
         assert most == MAX_AT_ONCE
         await until(lambda: under_way == 0)
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_cancel_right_after_an_endpoint_joins_ends_the_checks(turns: int) -> None:
+    """asyncio.wait_for of Python 3.11 swallows a cancel in the turn in which what it waits for is there."""
+    first, second = EndpointSpec("127.0.0.1", 9), EndpointSpec("127.0.0.1", 10)
+    pool = Pool(strategies.load("round-robin", Random(1)), "round-robin", Policy(), Random(1))
+    pool.replace([first], time.monotonic())
+    probes = Probes(pool, settings_for(first, health_interval=3600.0), time.monotonic, Random(1))
+    checks = asyncio.create_task(probes.run())
+    await asyncio.sleep(0.01)
+    pool.replace([first, second], time.monotonic())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    checks.cancel()
+    done, _ = await asyncio.wait({checks}, timeout=2)
+    assert done == {checks}

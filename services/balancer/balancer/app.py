@@ -204,12 +204,14 @@ class Balancer(Subscriber):
             self.gateways.drain()
         log.info("draining", delay=self._settings.drain_delay, timeout=self._settings.drain_timeout)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), self._settings.drain_delay)
+            async with asyncio.timeout(self._settings.drain_delay):
+                await self._hurry.wait()
         self._proxy.stop_listening()
         if self.gateways is not None:
             self.gateways.stop_listening()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._all_closed(), self._settings.drain_timeout)
+            async with asyncio.timeout(self._settings.drain_timeout):
+                await self._all_closed()
         cut = self._proxy.cut()
         if self.gateways is not None:
             cut += self.gateways.cut()

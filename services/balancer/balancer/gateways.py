@@ -229,7 +229,8 @@ class Gateways:
 
     async def _ended(self, proxy: HttpProxy) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(proxy.all_closed(), self.settings.drain_timeout)
+            async with asyncio.timeout(self.settings.drain_timeout):
+                await proxy.all_closed()
         proxy.cut()
 
     def _retire(self, fleet: Fleet) -> None:

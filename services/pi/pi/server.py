@@ -67,7 +67,8 @@ async def _drain_delay(settings: Settings, service: Service, signals: _Signals) 
     log.info("%s: draining, listening for another %g s", asked_by.name, delay)
     if delay:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(signals.next(), delay)
+            async with asyncio.timeout(delay):
+                await signals.next()
 
 
 async def _finish(http: web.Server, connections: Connections, settings: Settings, signals: _Signals) -> None:

@@ -50,7 +50,8 @@ class Probes(Subscriber):
                 self._wake.clear()
                 soonest = self._schedule.soonest()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), soonest and max(0.0, soonest - self._clock()))
+                    async with asyncio.timeout(soonest and max(0.0, soonest - self._clock())):
+                        await self._wake.wait()
 
     def left(self, endpoint: Endpoint) -> None:
         """It is checked no more."""
