@@ -236,7 +236,7 @@ async def test_a_server_that_leaves_in_mid_flight_loses_no_call(start: Start) ->
         under_way = [asyncio.ensure_future(slow(b"0.3")) for _ in range(20)]
         await until(lambda: len(leaving.calls) + len(staying.calls) == 20)
         stopping = asyncio.ensure_future(server.stop(5))
-        # A connection that the kernel has accepted for a server that is just closing its port is lost with what is on it.
+        # A connection that the kernel accepts while a server closes its port is lost, with what is on it.
         await until(lambda: not listens(balancer.endpoints[0]))
         more = [asyncio.ensure_future(slow(b"0.01")) for _ in range(50)]
         assert await asyncio.gather(*under_way, *more) == [b"slow"] * 70
