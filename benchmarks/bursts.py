@@ -29,6 +29,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 from benchmarks import processes
+from benchmarks.kubeapi import kubeconfig_for
 from benchmarks.load import summed
 from benchmarks.ports import free_port
 
@@ -108,16 +109,8 @@ class Api:
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port := free_port()).start()
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-            "users": [{"name": "us", "user": {"token": "none"}}],
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "us", "namespace": "default"}}],
-            "current-context": "here",
-        }
         file = folder / "kubeconfig"
-        file.write_text(json.dumps(config))
+        file.write_text(kubeconfig_for(port))
         return file
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

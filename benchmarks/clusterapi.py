@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from benchmarks.kubeapi import kubeconfig_for
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -108,15 +109,7 @@ class ClusterApiServer:
 
     def kubeconfig(self, namespace: str = "lb-system") -> str:
         """What points a client here."""
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
-            "users": [{"name": "us", "user": {"token": "none"}}],
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "us", "namespace": namespace}}],
-            "current-context": "here",
-        }
-        return json.dumps(config)
+        return kubeconfig_for(self.port, namespace)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         found = self._parsed(request.path)

@@ -14,6 +14,19 @@ from typing import Any
 from aiohttp import web
 
 
+def kubeconfig_for(port: int, namespace: str = "default") -> str:
+    """A kubeconfig that leads to a stand-in at `port` of this machine, in plain text."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "users": [{"name": "us", "user": {"token": "none"}}],
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "us", "namespace": namespace}}],
+        "current-context": "here",
+    }
+    return json.dumps(config)
+
+
 def _slice(addresses: list[str]) -> dict[str, Any]:
     """One slice can name one port only, so that every endpoint is at the first address's."""
     port = int(addresses[0].rpartition(":")[2])
@@ -41,15 +54,7 @@ async def _serve(port: int, kubeconfig: Path, addresses: list[str]) -> None:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "users": [{"name": "us", "user": {"token": "none"}}],
-        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "us", "namespace": "default"}}],
-        "current-context": "here",
-    }
-    kubeconfig.write_text(json.dumps(config))  # noqa: ASYNC240 (once, before anybody is served)
+    kubeconfig.write_text(kubeconfig_for(port))  # noqa: ASYNC240 (once, before anybody is served)
     await asyncio.Event().wait()
 
 

@@ -482,13 +482,13 @@ class ServerConnection(Connection, Leaving):
         known = block.meaning
         if isinstance(known, RequestHead) and block.ended == end:
             return known
-        head = self._elsewhere(block, end) or self._read_head(block, end)
+        head = self._for_another_path(block, end) or self._read_head(block, end)
         block.meaning = head
         block.ended = end
         self._last_block = block
         return head
 
-    def _elsewhere(self, block: Block, end: bool) -> RequestHead | None:
+    def _for_another_path(self, block: Block, end: bool) -> RequestHead | None:
         """The request before, for another path, where that is all that differs: half of what a head costs."""
         last = self._last_block
         if last is None or last.ended != end or block.too_large:
