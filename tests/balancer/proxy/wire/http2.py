@@ -287,6 +287,7 @@ class H2Endpoint:
             await served.end.close()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=2)
+        await let_accepted_begin()  # and let what was cut end
         if kind is None and self.broken:
             raise self.broken[0]
 

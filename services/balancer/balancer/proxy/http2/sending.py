@@ -219,11 +219,7 @@ class Sending(Timed, Protocol):
                 and not self.full
             )
         ):
-            self.send_window -= size
-            stream.credit -= size
-            self.write(frames.head(frames.DATA, frames.END_STREAM if end else 0, size))
-            self._out.append(stream.wire)
-            self._out.append(data)
+            self._send_frame(stream, data, end)
             if end:
                 self._sent_end(stream)
             return
@@ -235,6 +231,15 @@ class Sending(Timed, Protocol):
                 stream.unsent = [data]
         stream.unsent_end = end
         self.opened(stream)
+
+    def _send_frame(self, stream: Stream, data: bytes, end: bool) -> None:
+        """Send one frame of DATA, which all windows allow."""
+        size = len(data)
+        self.send_window -= size
+        stream.credit -= size
+        self.write(frames.head(frames.DATA, frames.END_STREAM if end else 0, size))
+        self._out.append(stream.wire)
+        self._out.append(data)
 
     def send_trailers(self, stream: Stream, trailers: Sequence[Pair]) -> None:
         """End a stream with trailers, behind all data."""
@@ -293,15 +298,10 @@ class Sending(Timed, Protocol):
             if room <= 0:
                 continue  # It comes back when its own window opens.
             piece = self._piece(stream, room)
-            size = len(piece)
             end = stream.unsent_end and not stream.unsent
-            self.send_window -= size
-            stream.credit -= size
             stream.moved_at = self.now
-            self.write(frames.head(frames.DATA, frames.END_STREAM if end else 0, size))
-            self._out.append(stream.wire)
-            self._out.append(piece)
-            collected += size
+            self._send_frame(stream, piece, end)
+            collected += len(piece)
             if collected >= ENOUGH:
                 collected = 0
                 self.flush()
