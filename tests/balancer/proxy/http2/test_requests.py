@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator
 
 import hpack
 import pytest
 from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame
 from tests.balancer.proxy.wire.authority import Authority
-from tests.balancer.proxy.wire.ends import Client, Endpoint, answering
+from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint, answering
 from tests.balancer.proxy.wire.http2 import Asked, Frames, H2Client, H2Endpoint, asking, headers
 from tests.balancer.proxy.wire.messages import Message
 from tests.balancer.proxy.wire.process import Start
@@ -320,6 +321,52 @@ async def test_more_streams_than_an_endpoint_allows_open_another_connection(star
             answers = [await client.answer(stream) for stream in streams]
             assert [answer.status for answer in answers] == [200] * 9
         assert 3 <= len(endpoint.connections) <= 4
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["closed", "silent"])
+async def test_a_connection_carries_nothing_before_the_endpoints_settings(start: Start, ends: bool) -> None:
+    """A server that is closing its port, or hangs: the kernel accepts, and whatever is sent there is lost."""
+
+    async def accepts(connection: Accepted) -> None:
+        await connection.until(b"SM\r\n\r\n")
+        if not ends:
+            lost.append(await connection.to_end())
+
+    lost: list[bytes] = []
+    balancer = start(2, connect_timeout=0.3, retry_budget=1, **H2C)
+    async with (
+        Endpoint(balancer.endpoints[0], accepts),
+        H2Endpoint(balancer.endpoints[1]) as well,
+        await H2Client.connect(balancer.port) as client,
+    ):
+        asked = [await client.begin(asking("/", "POST")) for _ in range(4)]
+        assert [(await client.answer(stream)).status for stream in asked] == [200] * 4
+        assert len(well.requests) == 4
+    kinds = {sent[3] for part in lost for sent in [part[at:] for at in frame_starts(part)]}
+    assert kinds <= {4, 7, 8}, "SETTINGS, WINDOW_UPDATE, and GOAWAY at its end"
+
+
+def frame_starts(data: bytes) -> Iterator[int]:
+    """Where each frame begins."""
+    at = 0
+    while at < len(data):
+        yield at
+        at += 9 + int.from_bytes(data[at : at + 3], "big")
+
+
+@pytest.mark.parametrize(("allowed", "connections"), [(1000, 1), (150, 2)])
+async def test_a_burst_on_a_cold_start_opens_as_many_connections_as_it_needs(
+    start: Start, allowed: int, connections: int
+) -> None:
+    balancer = start(1, fresh=True, **H2C)
+    async with (
+        H2Endpoint(balancer.endpoints[0], max_streams=allowed) as endpoint,
+        await H2Client.connect(balancer.port) as one,
+        await H2Client.connect(balancer.port) as other,
+    ):
+        asked = [(client, await client.begin(asking())) for _ in range(100) for client in (one, other)]
+        assert {(await client.answer(stream)).status for client, stream in asked} == {200}
+        assert len(endpoint.connections) <= connections
 
 
 async def test_calls_now_and_then_share_one_connection(start: Start) -> None:

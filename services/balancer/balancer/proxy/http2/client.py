@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from mypy_extensions import trait
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from balancer.proxy.service import Context
     from balancer.settings import Settings
 
-STREAMS_AT_FIRST: Final = 100
-"""Streams that an endpoint is taken to allow until it has said how many."""
 MOST_STREAMS: Final = 1000
 """Streams on one connection, however many the endpoint allows."""
 MAX_INTERIM: Final = 32
@@ -78,6 +77,19 @@ class Owner(Upstreams):
 
     def leaves(self, connection: ClientConnection) -> None:
         """No more requests may be sent on a connection."""
+        raise NotImplementedError
+
+
+@trait
+class Starter:
+    """Who has opened a connection, and is told once whether it carries anything."""
+
+    def ready(self) -> None:
+        """The endpoint's SETTINGS have come, and it takes streams."""
+        raise NotImplementedError
+
+    def not_ready(self, kind: Kind, fault: str) -> None:
+        """The connection ends, or has ended, before that."""
         raise NotImplementedError
 
 
@@ -314,26 +326,33 @@ class Question(ClientStream):
 
 
 class ClientConnection(Connection):
-    """One connection to one endpoint."""
+    """One connection to one endpoint.
+
+    It carries nothing before the endpoint's SETTINGS have come: the kernel accepts connections for a server that is
+    closing its port, and what is sent on them is lost. grpc-go waits for the same.
+    """
 
     __slots__ = (
         "_next",
         "_scheme",
-        "_told",
         "closing",
         "endpoint",
         "idle_since",
         "may_connect",
         "owner",
         "served",
+        "starter",
         "streams_max",
     )
 
-    def __init__(self, owner: Owner, endpoint: Endpoint, scheme: bytes) -> None:
+    def __init__(self, owner: Owner, endpoint: Endpoint, scheme: bytes, starter: Starter) -> None:
         super().__init__(owner.max_header_bytes, 2 * owner.max_header_bytes)
         self.owner = owner
         self.endpoint = endpoint
-        self.streams_max = owner.most.get(endpoint, STREAMS_AT_FIRST)
+        self.streams_max = 0
+        """Streams that the endpoint allows at once: none before its SETTINGS."""
+        self.starter: Starter | None = starter
+        """Whom to tell when it has room for the first time; None once that was told."""
         self.may_connect = False
         """Whether the endpoint knows extended CONNECT."""
         self.closing = False
@@ -343,7 +362,6 @@ class ClientConnection(Connection):
         """Streams that have ended."""
         self._scheme = scheme
         self._next = 1
-        self._told = False
 
     @property
     def has_room(self) -> bool:
@@ -432,6 +450,7 @@ class ClientConnection(Connection):
         if self.transport is not None:  # else it was never counted
             self.transport = None
             self.endpoint.stats.connections_open -= 1
+        self._not_ready(Kind.REFUSED, "closed before its SETTINGS")
         self.owner.lost(self)
         streams = [stream for stream in self.streams.values() if isinstance(stream, Response)]
         stale = self.served > 0 and all(stream.progress() == SENT for stream in streams)
@@ -468,9 +487,8 @@ class ClientConnection(Connection):
     def stream_opened(self, number: int, block: Block, end: bool) -> None:
         raise ConnectionFault(frames.PROTOCOL_ERROR, "HEADERS on a stream that is not open")
 
-    def settings_came(self, values: list[tuple[int, int]]) -> None:
-        if not self._told:  # Who does not say how many allows any number (RFC 9113 §6.5.2).
-            self._told = True
+    def settings_came(self, values: list[tuple[int, int]], first: bool) -> None:
+        if first:  # Who does not say how many allows any number (RFC 9113 §6.5.2).
             self.streams_max = MOST_STREAMS
         for key, value in values:
             if key == frames.MAX_CONCURRENT_STREAMS:
@@ -478,6 +496,9 @@ class ClientConnection(Connection):
             elif key == frames.ENABLE_CONNECT_PROTOCOL:
                 self.may_connect = value == 1
         self.owner.most[self.endpoint] = max(1, self.streams_max)
+        if self.starter is not None and self.has_room:
+            starter, self.starter = self.starter, None
+            starter.ready()
 
     def goaway_came(self, last: int, code: int) -> None:
         """No more requests here; those above `last` were not looked at, and go elsewhere."""
@@ -488,6 +509,7 @@ class ClientConnection(Connection):
             self.forget(stream)
         for stream in above:
             stream.fail(Kind.UNUSED, NOT_PROCESSED, "GOAWAY")
+        self._not_ready(Kind.REFUSED, "GOAWAY at once")
         if not self.streams:
             self.close()
 
@@ -529,7 +551,13 @@ class ClientConnection(Connection):
             self.forget(stream)
         for stream in streams:
             stream.fail(Kind.BAD_RESPONSE, stream.progress(), fault)
+        self._not_ready(Kind.BAD_RESPONSE, fault)
         self.part()
+
+    def _not_ready(self, kind: Kind, fault: str) -> None:
+        starter, self.starter = self.starter, None
+        if starter is not None:
+            starter.not_ready(kind, fault)
 
     def close(self) -> None:
         """Say goodbye, and close: nothing is under way."""

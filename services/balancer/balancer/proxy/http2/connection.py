@@ -105,8 +105,8 @@ class Connection(Sending):
         """Whether no frame has ever been exchanged on the stream of this number."""
         raise NotImplementedError
 
-    def settings_came(self, values: list[tuple[int, int]]) -> None:
-        """The peer's settings, beyond those that sending needs."""
+    def settings_came(self, values: list[tuple[int, int]], first: bool) -> None:
+        """The peer's settings, beyond those that sending needs; `first`: those that its side begins with."""
 
     def goaway_came(self, last: int, code: int) -> None:
         """The peer serves no stream above `last`."""
@@ -469,6 +469,7 @@ class Connection(Sending):
         if len(payload) % 6:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "malformed SETTINGS")
         self.noise(1.0 + len(payload) / 60)
+        first = not self._settled
         self._settled = True
         values = frames.settings_of(payload)
         window = -1
@@ -482,7 +483,7 @@ class Connection(Sending):
         if window >= 0:
             self._windows_changed(window)
         self.write(frames.SETTINGS_ACK)
-        self.settings_came(values)
+        self.settings_came(values, first)
 
     def _windows_changed(self, size: int) -> None:
         self.peer_window = size

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
 from balancer.proxy.connector import Connector, Opener, failure_of
-from balancer.proxy.http2.client import STREAMS_AT_FIRST, ClientConnection, Owner
+from balancer.proxy.http2.client import MOST_STREAMS, ClientConnection, Owner, Starter
 from balancer.proxy.interfaces import NOT_PROCESSED, ClientStream, Connecting, Receiver
 from balancer.proxy.tls import TlsTransport
 from balancer.proxy.transport import Transport
@@ -16,16 +18,20 @@ if TYPE_CHECKING:
     from balancer.proxy.service import Context
     from balancer.settings import Settings
 
+log = structlog.get_logger()
 
-class Opening(Opener):
-    """A connection that is being opened, and who waits for it."""
 
-    __slots__ = ("_began", "_owner", "_way", "endpoint", "waiting")
+class Opening(Opener, Starter):
+    """A connection that is being opened, until it carries streams, and who waits for it."""
+
+    __slots__ = ("_began", "_connection", "_owner", "_way", "endpoint", "waiting")
 
     def __init__(self, owner: Http2Upstreams, endpoint: Endpoint) -> None:
         self._owner = owner
         self.endpoint = endpoint
         self.waiting: list[Waiting] = []
+        self._connection: ClientConnection | None = None
+        """Open, but the endpoint's SETTINGS have not come."""
         self._began = owner.clock()
         self._way = owner.connector.connect(endpoint.spec.host, endpoint.spec.port, self)
 
@@ -36,43 +42,63 @@ class Opening(Opener):
             if not self.waiting:
                 self._owner.opened(self)
                 self._way.cancel()
+                connection, self._connection = self._connection, None
+                if connection is not None:
+                    connection.starter = None
+                    connection.close()
 
     def opened(self, transport: Transport) -> None:
-        """It is open."""
-        owner = self._owner
-        owner.opened(self)
+        """It is open; its own limit in time stays that of whoever waits."""
         secured = isinstance(transport, TlsTransport)
         if isinstance(transport, TlsTransport) and transport.alpn != "h2":
             transport.close()
-            self._fail("does not speak h2")
+            self.not_ready(Kind.REFUSED, "does not speak h2")
             return
-        connection = ClientConnection(owner, self.endpoint, b"https" if secured else b"http")
-        transport.attach(connection)
+        self._connection = ClientConnection(self._owner, self.endpoint, b"https" if secured else b"http", self)
+        transport.attach(self._connection)
+
+    def not_opened(self, error: Exception) -> None:
+        """It could not be had."""
+        self.not_ready(failure_of(error), str(error))
+
+    def ready(self) -> None:
+        """Give each that waits a stream, or let it wait for another connection."""
+        owner = self._owner
+        owner.opened(self)
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
         took = owner.clock() - self._began
         owner.counters.connect_seconds.observe(took)
         owner.keep(connection)
         waiting, self.waiting = self.waiting, []
         for each in waiting:
-            if connection.has_room or connection.ended or connection.closing:
-                each.connected(connection, took)
-            else:
-                owner.wait(each, self.endpoint)
+            try:
+                if connection.has_room:
+                    each.connected(connection, took)
+                elif connection.closing or connection.ended:
+                    each.failed(Kind.REFUSED, "closed at once")
+                else:
+                    owner.wait(each, self.endpoint)
+            except Exception:  # noqa: BLE001 (`_crashed` logs and counts it)
+                self._crashed(each)
 
-    def not_opened(self, error: Exception) -> None:
-        """It could not be had."""
+    def not_ready(self, kind: Kind, fault: str) -> None:
+        """It never carried anything: whoever waits may ask another endpoint."""
         self._owner.opened(self)
-        self._fail(str(error), failure_of(error))
-
-    def _fail(self, fault: str, kind: Kind = Kind.REFUSED) -> None:
+        self._connection = None
         waiting, self.waiting = self.waiting, []
         for each in waiting:
-            receiver, each.receiver = each.receiver, None
-            if receiver is not None:
-                try:
-                    receiver.attempt_failed(kind, NOT_PROCESSED, fault)
-                except Exception:
-                    receiver.crashed()
-                    raise
+            try:
+                each.failed(kind, fault)
+            except Exception:  # noqa: BLE001 (`_crashed` logs and counts it)
+                self._crashed(each)
+
+    def _crashed(self, waiting: Waiting) -> None:
+        """A fault of ours ends one request; the others that wait go on."""
+        self._owner.counters.faults += 1
+        log.exception("a request that waited for a connection failed")  # noqa: LOG004 (called while it is handled)
+        waiting.crashed()
 
 
 class Waiting(Connecting):
@@ -91,18 +117,22 @@ class Waiting(Connecting):
             self.opening.left(self)
 
     def connected(self, connection: ClientConnection, took: float) -> None:
-        """It is there."""
+        """It is there, and has room."""
+        if self.receiver is not None:
+            self.receiver.connected(connection.open(self.receiver), took)
+        self.receiver = None
+
+    def failed(self, kind: Kind, fault: str) -> None:
+        """It could not be had."""
+        if self.receiver is not None:
+            self.receiver.attempt_failed(kind, NOT_PROCESSED, fault)
+        self.receiver = None
+
+    def crashed(self) -> None:
+        """One of the above has raised."""
         receiver, self.receiver = self.receiver, None
-        if receiver is None:
-            return
-        try:
-            if connection.ended:
-                receiver.attempt_failed(Kind.REFUSED, NOT_PROCESSED, "closed at once")
-            else:
-                receiver.connected(connection.open(receiver), took)
-        except Exception:
+        if receiver is not None:
             receiver.crashed()
-            raise
 
 
 class Http2Upstreams(Owner):
@@ -139,7 +169,7 @@ class Http2Upstreams(Owner):
         """Let one wait for a connection that is being opened, or for one more."""
         begun = self._opening.setdefault(endpoint, [])
         for opening in begun:
-            if len(opening.waiting) < self.most.get(endpoint, STREAMS_AT_FIRST):
+            if len(opening.waiting) < self.most.get(endpoint, MOST_STREAMS):
                 break
         else:
             opening = Opening(self, endpoint)
