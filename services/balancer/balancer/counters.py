@@ -91,6 +91,7 @@ class Counters:
         "first_byte_seconds",
         "grpc_responses",
         "loop_lag_seconds",
+        "mirrored",
         "queue_seconds",
         "requests",
         "requests_in_flight",
@@ -125,6 +126,8 @@ class Counters:
         """Requests refused or broken off through the client's fault, by kind."""
         self.retries: dict[str, int] = {}
         """Attempts beyond a request's first, by the reason of the failure before."""
+        self.mirrored: dict[str, int] = {}
+        """Requests that a rule has mirrored, or should have, by what became of the second one."""
         self.retries_denied = 0
         """Retries that were safe but not made for want of budget."""
         self.bytes_received = 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from balancer.routing.rule import Edits, PathChange, Redirect
+from balancer.routing.rule import Backend, Edits, Mirror, PathChange, Redirect, Rule
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,16 @@ def test_fields_are_set_added_and_removed() -> None:
 def test_a_redirect_keeps_what_it_does_not_name(redirect: Redirect, expected: str) -> None:
     location = redirect.location(b"http", b"shop.example.com", 8080, b"/a/b", b"q=1")
     assert location.decode() == expected
+
+
+def test_a_mirror_takes_its_share_of_the_requests_of_each_backend() -> None:
+    rule = Rule("web", [Backend("a"), Backend("b")], mirrors=[Mirror("copy", 0.5)])
+    mirrored: Counter[str] = Counter()
+    for _ in range(1000):
+        backend = rule.choose()
+        assert backend is not None
+        if rule.mirrors[0].due():
+            mirrored[backend.cluster] += 1
+    assert sum(mirrored.values()) == pytest.approx(500, abs=2)
+    assert mirrored["a"] == pytest.approx(250, abs=10)
+    assert all(Mirror("copy").due() for _ in range(10))

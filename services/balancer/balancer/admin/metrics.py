@@ -222,6 +222,14 @@ METRICS = (
         "the reasons of `lb_endpoint_failures_total`",
     ),
     Metric(
+        "lb_mirrored_requests_total",
+        "counter",
+        "Requests that a route mirrors, by what became of the second one.",
+        table(lambda r: r.counters.mirrored),
+        ("result",),
+        "`answered`, `failed`, and of those not sent `no endpoint`, `too many under way`, `body too long`",
+    ),
+    Metric(
         "lb_retries_denied_total",
         "counter",
         "Retries that were safe but not made for want of budget.",

@@ -12,7 +12,7 @@ from balancer.balancing.retry import RetryBudget
 from balancer.proxy.interfaces import Upstreams
 from balancer.proxy.messages import RequestHead, ResponseHead
 from balancer.proxy.responses import Error
-from balancer.routing.rule import Edits
+from balancer.routing.rule import Edits, Mirror
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
@@ -49,7 +49,7 @@ class Policy:
 class Cluster:
     """A fleet of endpoints that can take one another's requests: reached through `exchange.cluster`."""
 
-    __slots__ = ("budget", "discovered", "name", "policy", "pool", "upstreams")
+    __slots__ = ("budget", "discovered", "mirroring", "name", "policy", "pool", "upstreams")
 
     def __init__(self, name: str, pool: Pool, policy: Policy, budget: RetryBudget, upstreams: Upstreams) -> None:
         self.name = name
@@ -59,8 +59,22 @@ class Cluster:
         self.budget = budget
         self.upstreams = upstreams
         """How its endpoints are reached: protocol, TLS, the connections that are kept."""
+        self.mirroring = 0
+        """Mirrored requests that are under way here."""
         self.discovered = False
         """Whether the first complete snapshot of its endpoints has come."""
+
+
+class Mirrored:
+    """One mirror of a request: where to, and what is sent there."""
+
+    __slots__ = ("cluster", "head", "share")
+
+    def __init__(self, cluster: Cluster, head: RequestHead, share: Mirror) -> None:
+        self.cluster = cluster
+        self.head = head
+        self.share = share
+        """Says which of the requests."""
 
 
 class Routed:
@@ -78,6 +92,7 @@ class Routed:
         "head",
         "info",
         "max_body",
+        "mirrors",
         "redirect",
         "response",
         "route",
@@ -95,6 +110,8 @@ class Routed:
         """What strategies see instead of the client's own; None: that."""
         self.max_body = -1
         """Bytes of the request's body, where that is less than LB_MAX_BODY_BYTES; below 0: as that says."""
+        self.mirrors: tuple[Mirrored, ...] = ()
+        """Where else it is sent."""
         self.response: Edits | None = None
         """Changes of the response's fields."""
         self.redirect: ResponseHead | None = None

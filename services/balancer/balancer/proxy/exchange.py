@@ -28,6 +28,7 @@ from balancer.proxy.http_service import HttpService
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, STALE, ClientStream, Connecting, Receiver, ServerStream
 from balancer.proxy.interfaces import SENT as WAS_SENT
 from balancer.proxy.messages import HTTP_2, NO_FIELDS, Headers, Peer, RequestHead, ResponseHead
+from balancer.proxy.mirror import mirror
 
 if TYPE_CHECKING:
     from balancer.tracing import Span
@@ -176,6 +177,8 @@ class Exchange(Attempts, Receiver):
             self._redirect(routed.redirect, now)
             return
         self.cluster.budget.earn(now)
+        if ended and routed.mirrors:
+            mirror(service, routed.mirrors, self.info, self.request_id, b"", NO_FIELDS, now)
         total = self.cluster.policy.total_timeout if routed.timeout < 0 else routed.timeout
         timeout = self.head.fields.timeout
         if timeout and self.head.fields.grpc and (not total or timeout < total):
@@ -255,6 +258,10 @@ class Exchange(Attempts, Receiver):
         """The request's body is whole; in a tunnel: the client has half-closed."""
         self.request_whole = True
         self._trailers = trailers
+        mirrors = self.routed.mirrors
+        if mirrors and self.state != ENDED:
+            kept = b"".join(self._kept or ()) if self._keeps else None
+            mirror(self.http, mirrors, self.info, self.request_id, kept, trailers, now)
         stream = self.stream
         if stream is None:
             return

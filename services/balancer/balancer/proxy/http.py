@@ -108,6 +108,8 @@ class HttpProxy(Protocols):
         under_way = sum(connection.under_way() for connection in connections)
         for connection in connections:
             connection.abort()
+        for call in list(self._service.mirroring):
+            call.crashed()
         return under_way
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from balancer.proxy.interfaces import Leaving
 from balancer.proxy.messages import Networks, Peer
 from balancer.proxy.responses import Error
 from balancer.proxy.service import Context, Service
+from balancer.proxy.timers import Timed
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
@@ -47,6 +48,7 @@ class HttpService(Service):
         "max_header_bytes",
         "max_headers",
         "max_uri_bytes",
+        "mirroring",
         "request_timeout",
         "router",
         "stopped",
@@ -59,6 +61,8 @@ class HttpService(Service):
         super().__init__(settings, context)
         self.router = router
         self.connections: set[Leaving] = set()
+        self.mirroring: set[Timed] = set()
+        """Mirrored requests under way: no client's connection waits for them."""
         self.clients: Clients | None = None
         """Connections by client; None: they are not limited."""
         self.draining = False

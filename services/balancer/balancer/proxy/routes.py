@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from balancer.balancing.request import RequestInfo
-from balancer.proxy.cluster import Cluster, Routed, Router
+from balancer.proxy.cluster import Cluster, Mirrored, Routed, Router
 from balancer.proxy.messages import RequestHead, ResponseHead
 from balancer.proxy.responses import BODY_TOO_LARGE, NO_BACKEND, NO_ROUTE, NOT_ALLOWED, Error
 from balancer.routing.match import Asked
@@ -130,7 +130,14 @@ class SiteRouter(Router):
                 routed.response = routed.response.then(said) if routed.response is not None else said
         if rule.limits is not None:
             routed.max_body = rule.limits.max_body
+        if rule.mirrors and not head.fields.upgrade:
+            routed.mirrors = self._mirrors(head, rule)
         return routed
+
+    def _mirrors(self, head: RequestHead, rule: Rule) -> tuple[Mirrored, ...]:
+        sent = _changed(head, rule) or head
+        found = [(self._era.clusters.get(each.cluster), each) for each in rule.mirrors]
+        return tuple([Mirrored(cluster, sent, each) for cluster, each in found if cluster is not None])
 
     def _to_stay(self, head: RequestHead, rule: Rule, backend: Backend, affinity: Affinity) -> Routed:
         """To the endpoint of a cookie that the client is now given, and will come back with."""
@@ -158,12 +165,13 @@ def _refused(head: RequestHead, limits: Limits) -> Error | None:
     return BODY_TOO_LARGE if 0 <= limits.max_body < head.fields.length else None
 
 
-def _changed(head: RequestHead, rule: Rule, backend: Backend) -> RequestHead | None:
+def _changed(head: RequestHead, rule: Rule, backend: Backend | None = None) -> RequestHead | None:
     """What the endpoint is sent, where that is not what the client has sent."""
-    if rule.request is None and backend.request is None and rule.host is None and rule.path is None:
+    own = None if backend is None else backend.request
+    if rule.request is None and own is None and rule.host is None and rule.path is None:
         return None
     fields = head.fields.fields
-    for edits in (rule.request, backend.request):
+    for edits in (rule.request, own):
         if edits is not None:
             fields = edits.applied(fields)
     authority = head.authority

@@ -20,6 +20,9 @@ Networks = Sequence[IPv4Network | IPv6Network]
 GOLDEN: Final = 0.6180339887498949
 """Steps of this part of a circle fill it evenly from the first on (Weyl; Knuth's multiplicative hashing)."""
 
+SILVER: Final = 0.41421356237309515
+"""Steps that fill it as evenly, and are in no ratio to those: a share of all requests is one of each backend's too."""
+
 DEFAULT_PORTS: Final = {b"http": 80, b"https": 443}
 
 
@@ -160,11 +163,19 @@ class Backend:
 class Mirror:
     """Requests are also sent to `cluster`, whose answer nobody sees; `share` of them, from 0 to 1."""
 
-    __slots__ = ("cluster", "share")
+    __slots__ = ("_point", "cluster", "share")
 
     def __init__(self, cluster: str, share: float = 1.0) -> None:
         self.cluster = cluster
         self.share = share
+        self._point = 0.0
+
+    def due(self) -> bool:
+        """Whether the next request is one of its share."""
+        if self.share >= 1.0:
+            return True
+        self._point = (self._point + SILVER) % 1.0
+        return self._point < self.share
 
 
 class Limits:

@@ -22,6 +22,7 @@ from tests.balancer.discovery.gateway.cluster import (
     world,
 )
 
+from balancer.discovery.gateway.objects import Json
 from balancer.discovery.gateway.plan import plan
 from balancer.discovery.gateway.result import Context
 from balancer.routing.match import Asked
@@ -236,6 +237,28 @@ def test_a_rule_that_asks_for_what_we_cannot_do_is_dropped_and_told() -> None:
     wholly = planned(world(routes=[route(odd)]))
     assert route_says(wholly, "Accepted") == ("False", "UnsupportedValue")
     assert wholly.ports[20_000].site.route(Asked(b"", b"/")) is None
+
+
+def test_mirrors_have_clusters_and_shares_and_a_bad_one_is_told_and_left_out() -> None:
+    def to(name: str, **share: Any) -> Json:
+        return {"type": "RequestMirror", "requestMirror": {"backendRef": backend(name), **share}}
+
+    half = {"numerator": 25, "denominator": 50}
+    filters = [to("copy"), to("copy", percent=20), to("copy", fraction=half), to("copy", percent=0), to("gone")]
+    there = world(
+        routes=[route({"filters": filters, "backendRefs": [backend()]})], services=[service(), service("copy")]
+    )
+    found = planned(there)
+    rule = found.ports[20_000].site.route(Asked(b"", b"/"))
+    assert rule is not None
+    assert [(each.cluster, each.share) for each in rule.mirrors] == [
+        ("shop/copy:8080", 1.0),
+        ("shop/copy:8080", 0.2),
+        ("shop/copy:8080", 0.5),
+    ]
+    assert set(found.clusters) == {"shop/web:8080", "shop/copy:8080"}
+    assert route_says(found, "Accepted") == ("True", "Accepted")
+    assert route_says(found, "ResolvedRefs") == ("False", "BackendNotFound")
 
 
 def test_a_grpc_route_is_by_service_and_method_and_speaks_http2_to_pods() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,11 @@ class Here:
         return f"http://127.0.0.1:{self.port(gateway)}{path}"
 
 
-@pytest.fixture
-async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Here]:
+@asynccontextmanager
+async def running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: Mapping[str, str] | None = None
+) -> AsyncIterator[Here]:
+    """A balancer with a Gateway and an Ingress, once both are served; `more` settings."""
     endpoints = Endpoints(4)
     await endpoints.start()
     kinds: dict[str, list[Any]] = {path: [dict(each) for each in items] for path, items in KINDS.items()}
@@ -131,6 +135,7 @@ async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         "LB_ADMIN_PORT": "0",
         "LB_ACCESS_LOG": "off",
         "LB_STRATEGY": "round-robin",
+        **(more or {}),
     }
     balancer = Balancer(load(settings), Output(1))
     await balancer.start()
@@ -145,6 +150,12 @@ async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     await balancer.stop()
     await api.stop()
     await endpoints.stop()
+
+
+@pytest.fixture
+async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Here]:
+    async with running(tmp_path, monkeypatch) as there:
+        yield there
 
 
 async def test_objects_become_traffic_and_change_without_a_lost_request(here: Here) -> None:

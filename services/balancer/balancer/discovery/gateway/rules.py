@@ -132,6 +132,8 @@ class _Filters:
                 self.redirect = self._redirect(item["requestRedirect"])
             elif kind == "URLRewrite":
                 self._rewrite(item["urlRewrite"])
+            elif kind == "RequestMirror":
+                self._mirror(item["requestMirror"])
             elif kind == "CORS":
                 self.cors = _cors(item["cors"])
             else:
@@ -154,6 +156,16 @@ class _Filters:
         host = item.get("hostname")
         self.host = host.encode() if host else None
         self.path = self._path(item.get("path"))
+
+    def _mirror(self, item: Json) -> None:
+        resolver, route, result = self._context
+        cluster = _cluster(resolver, route, item["backendRef"], result)
+        fraction, percent = item.get("fraction"), item.get("percent")
+        share = 1.0 if percent is None else percent / 100
+        if fraction is not None:
+            share = fraction["numerator"] / (fraction.get("denominator") or 100)
+        if cluster != UNKNOWN and share > 0:
+            self.mirrors.append(Mirror(cluster, share))
 
     def _path(self, item: Json | None) -> PathChange | None:
         if item is None:
