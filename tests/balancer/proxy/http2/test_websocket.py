@@ -307,7 +307,10 @@ def h2c(start: Start, **settings: object) -> Balancer:
 
 async def test_an_upgrade_of_http_1_becomes_an_extended_connect(start: Start) -> None:
     balancer = h2c(start)
-    async with H2Endpoint(balancer.endpoints[0], agree) as endpoint, await Client.connect(balancer.port) as client:
+    async with (
+        H2Endpoint(balancer.endpoints[0], agree, connects=True) as endpoint,
+        await Client.connect(balancer.port) as client,
+    ):
         await client.send(UPGRADE)
         head = await client.head()
         assert head.status == 101
@@ -323,17 +326,19 @@ async def test_an_upgrade_of_http_1_becomes_an_extended_connect(start: Start) ->
         assert await client.to_end() == b"world"
 
 
-async def test_an_endpoint_that_knows_no_extended_connect_is_not_charged(start: Start) -> None:
+@pytest.mark.parametrize("connects", [False, True], ids=["as its SETTINGS say", "in spite of its SETTINGS"])
+async def test_an_endpoint_that_knows_no_extended_connect_is_not_charged(start: Start, connects: bool) -> None:
     async def refuses(asked: Asked) -> None:
         if asked.field(":method") == "CONNECT":
+            assert connects, "it has not said that it knows any"
             await asked.refuse(1)
         else:
             await asked.respond()
 
     balancer = start(2, fresh=True, upstream_protocol="h2c", eject_after=2, eject_time=30)
     async with (
-        H2Endpoint(balancer.endpoints[0], refuses),
-        H2Endpoint(balancer.endpoints[1], refuses),
+        H2Endpoint(balancer.endpoints[0], refuses, connects=connects),
+        H2Endpoint(balancer.endpoints[1], refuses, connects=connects),
         await H2Client.connect(balancer.port) as client,
     ):
         for _ in range(6):
@@ -344,9 +349,33 @@ async def test_an_endpoint_that_knows_no_extended_connect_is_not_charged(start: 
     assert balancer.metric("lb_endpoint_ejections_total") == 0
 
 
+async def test_a_websocket_goes_to_the_endpoint_that_knows_extended_connect(start: Start) -> None:
+    """What its client sends at once is kept until then."""
+    balancer = start(2, upstream_protocol="h2c", retry_budget=1)
+    async with (
+        H2Endpoint(balancer.endpoints[0]) as old,
+        H2Endpoint(balancer.endpoints[1], agree, connects=True) as new,
+        await H2Client.connect(balancer.port) as client,
+    ):
+        for count in range(1, 5):
+            stream = await client.begin(CONNECT, ended=False)
+            await client.send(stream, b"hello")
+            await client.until(lambda known=stream: client.answers[known].status == 200)  # type: ignore[misc]
+            await new.until(lambda known=count: [a.body for a in new.requests] == [b"hello"] * known)  # type: ignore[misc]
+            await client.send(stream, b"", ended=True)
+            asked = new.requests[-1]
+            asked.served.h2.end_stream(asked.stream)
+            await asked.served.flush()
+            assert (await client.answer(stream)).ended
+        assert old.requests == []
+
+
 async def test_h2_passes_through_to_h2(start: Start) -> None:
     balancer = h2c(start)
-    async with H2Endpoint(balancer.endpoints[0], agree) as endpoint, await H2Client.connect(balancer.port) as client:
+    async with (
+        H2Endpoint(balancer.endpoints[0], agree, connects=True) as endpoint,
+        await H2Client.connect(balancer.port) as client,
+    ):
         stream = await client.begin(CONNECT, ended=False)
         await client.until(lambda: client.answers[stream].status == 200)
         await client.send(stream, b"hello", ended=True)

@@ -249,8 +249,16 @@ class H2Endpoint:
     """An endpoint that speaks HTTP/2 (h2c), and plays a script for each request."""
 
     def __init__(
-        self, port: int, script: Script2 = ok, *, max_streams: int = 100, tls: ssl.SSLContext | None = None
+        self,
+        port: int,
+        script: Script2 = ok,
+        *,
+        max_streams: int = 100,
+        connects: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`connects`: whether it says that it knows extended CONNECT."""
+        self.connects = connects
         self.port = port
         self.script = script
         self.max_streams = max_streams
@@ -299,7 +307,11 @@ class H2Endpoint:
         self._tasks.add(task)
         try:
             served.h2.local_settings = Settings(
-                client=False, initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: self.max_streams}
+                client=False,
+                initial_values={
+                    SettingCodes.MAX_CONCURRENT_STREAMS: self.max_streams,
+                    SettingCodes.ENABLE_CONNECT_PROTOCOL: int(self.connects),
+                },
             )
             served.h2.initiate_connection()
             await served.flush()

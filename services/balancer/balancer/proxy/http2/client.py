@@ -270,6 +270,9 @@ class Question(ClientStream):
         stream.awaits_continue = not ended and not body and head.fields.expects_continue
         stream.patient = head.fields.grpc
         if head.fields.upgrade:
+            if not own.may_connect:
+                own.not_taken(stream)
+                return
             stream.tunnel = True
             stream.key = value_of(head.fields.fields, KEY)
             ended = False
@@ -499,6 +502,12 @@ class ClientConnection(Connection):
         if self.starter is not None and self.has_room:
             starter, self.starter = self.starter, None
             starter.ready()
+
+    def not_taken(self, stream: Response) -> None:
+        """The endpoint knows no extended CONNECT: asking for one anyway may cost the whole connection (RFC 8441 §3)."""
+        stream.sent_end = True
+        self.forget(stream)
+        self._loop.call_soon(stream.fail, Kind.NOT_TAKEN, NOT_PROCESSED, "no extended CONNECT")
 
     def goaway_came(self, last: int, code: int) -> None:
         """No more requests here; those above `last` were not looked at, and go elsewhere."""
