@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 
 import pytest
@@ -69,6 +70,30 @@ async def test_a_connection_that_is_not_accepted_in_time_is_tried_elsewhere(meth
             for _ in range(2):
                 assert (await client.ask(request(method))).body == b"1"
     assert balancer.metric("lb_endpoint_failures_total", reason="connection timed out") > 0
+
+
+async def test_a_post_of_which_nothing_could_be_sent_is_sent_again(start: Start) -> None:
+    """The connection is reset as the request comes: the kernel takes no byte of it: nothing can happen twice."""
+    balancer = start()
+
+    async def leaves(connection: Accepted) -> None:
+        await connection.request()
+        if first:
+            balancer.signal(signal.SIGSTOP)
+            await connection.send(OK)
+            connection.reset()
+            left.set()
+        else:
+            await connection.send(OK)
+
+    first, left = True, asyncio.Event()
+    async with Endpoint(balancer.endpoints[0], leaves), await Client.connect(balancer.port) as client:
+        await client.send(POST + POST)
+        await left.wait()
+        first = False
+        balancer.signal(signal.SIGCONT)
+        assert [(await client.response()).status for _ in range(2)] == [200, 200]
+    assert balancer.metric("lb_endpoint_failures_total") == 0
 
 
 @pytest.mark.parametrize("fault", [closes_at_once, resets_at_once])

@@ -222,6 +222,11 @@ class Transport(Watched):
         """Whether it is closed or about to be."""
         return self.closing
 
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether what is written is lost: the kernel has refused it, or the connection is closed or about to be."""
+        return self.closing or self._error is not None
+
     def get_write_buffer_size(self) -> int:
         """Bytes unsent."""
         return self._unsent

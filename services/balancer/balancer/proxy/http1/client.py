@@ -89,6 +89,7 @@ class ClientConnection(ClientStream, Protocol):
         "_reading",
         "_response_over",
         "_sent_whole",
+        "_untaken",
         "above",
         "below",
         "carried",
@@ -124,6 +125,8 @@ class ClientConnection(ClientStream, Protocol):
         self._chunks = False
         """Whether the request's body goes out in chunks."""
         self._sent_whole = False
+        self._untaken = False
+        """Whether the kernel took nothing of the request: the endpoint had closed before."""
         self._awaits_continue = False
         """Whether the client waits for the endpoint's 100 (Continue), and so do we, before any of the body is sent."""
         self._response_over = False
@@ -166,6 +169,7 @@ class ClientConnection(ClientStream, Protocol):
                 wire += body
         self._awaits_continue = not ended and not body and fields.expects_continue
         self._write(wire)
+        self._untaken = self.transport is None or self.transport.takes_nothing
         if ended or self._awaits_continue:
             self._owner.wheel.arm(self, now + self._owner.response_timeout)
         else:
@@ -299,6 +303,10 @@ class ClientConnection(ClientStream, Protocol):
                 self._response_over = True
                 receiver.response_ended(NO_FIELDS, self._owner.clock())
             nothing_came = self._reading == _HEAD and not self._held and self._interim == 0
+            if nothing_came and self._untaken:
+                # As nginx has it: with no byte sent, it is safe to ask again, whatever the method.
+                receiver.attempt_failed(Kind.UNUSED if self.carried > 1 else Kind.REFUSED, NOT_PROCESSED)
+                return
             progress = BEGAN if not nothing_came else STALE if self.carried > 1 else SENT
             receiver.attempt_failed(Kind.RESET, progress)
         except Exception:
