@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "lb"
 NAMESPACE = os.environ.get("LB_E2E_NAMESPACE") or f"lb-e2e-{os.getpid()}"
 RELEASE = "lb"
+UNROUTED = 1
+"""Connections in a whole run for which the node may find no route. A balancer that leaves too early makes dozens."""
 
 Json = dict[str, Any]
 
@@ -92,6 +94,13 @@ class Cluster:
             self.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=180s")
         self.settled()
 
+    def changes(self) -> list[str]:
+        """What has happened in the namespace, latest last: to tell what a failure goes with."""
+        try:
+            return self.kubectl("get", "events", "--sort-by=.lastTimestamp").splitlines()[-60:]
+        except AssertionError as error:
+            return [str(error)]
+
     def admin(self, pod: str, path: str) -> Json:
         """What a balancer's admin port answers, by way of the API server."""
         found: Json = json.loads(
@@ -121,6 +130,8 @@ class Row:
     """Seconds of the slowest request."""
     served: Counter[str]
     failures: list[str]
+    unrouted: list[str]
+    """Connections for which the node found no route, made again."""
     may_fail: str
     """Why failures are no fault here; "" where there must be none."""
 
@@ -150,7 +161,7 @@ class Load:
     def case(self, name: str, may_fail: str = "") -> Iterator[Row]:
         """Everything asked within is counted for `name`; unless it `may_fail`, one failed request fails the test."""
         first, started = self.mark(), time.monotonic()
-        row = Row(name, 0, 0, 0, 0, Counter(), [], may_fail)
+        row = Row(name, 0, 0, 0, 0, Counter(), [], [], may_fail)
         self.rows.append(row)
         try:
             yield row
@@ -161,13 +172,16 @@ class Load:
             for line in self.lines[first + 1 : last + 1]:
                 row.served.update(line["served"])
                 row.failures += line["failures"]
+                row.unrouted += line["unrouted"]
                 row.slowest = max(row.slowest, line["slowest"])
             row.requests = self.lines[last]["requests"] - begun["requests"]
             row.failed = self.lines[last]["failed"] - begun["failed"]
         assert row.requests, "nothing was asked"
         assert may_fail or not row.failed, "\n".join(
-            [f"{row.failed} of {row.requests} requests failed", *row.failures[:20]]
+            [f"{row.failed} of {row.requests} requests failed", *row.failures[:20], *self.cluster.changes()]
         )
+        unrouted = [each for row in self.rows if not row.may_fail for each in row.unrouted]
+        assert may_fail or len(unrouted) <= UNROUTED, "\n".join([*unrouted, *self.cluster.changes()])
 
     def recent(self, requests: int = 150) -> Counter[str]:
         """Who served that many requests from this call on."""
@@ -259,3 +273,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for row in rows:
         for failure in row.failures:
             terminalreporter.write_line(f"failed in {row.case!r}: {failure}")
+        for connection in row.unrouted:
+            terminalreporter.write_line(f"no route in {row.case!r}: {connection}")

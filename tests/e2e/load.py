@@ -6,11 +6,15 @@ Twelve clients ask without end: eight over connections that they keep, four with
 a request, so that nothing is hidden but by the balancer. Four of those that keep their connections trust them: they ask
 again until a response says `close`, and a connection that ends without that notice is a failed request. Twice a second
 a line of JSON goes to standard output: the totals so far, who served since the line before, and every failure in words.
+
+A connection for which the node finds no route (EHOSTUNREACH: nobody answers for the address that it chose) never came
+to a balancer. It is counted apart and made once more; the reader of the lines decides how many are too many.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
 import random
@@ -50,6 +54,7 @@ class Load:
         self.lines = self.requests = self.failed = 0
         self.served: Counter[str] = Counter()
         self.failures: list[str] = []
+        self.unrouted: list[str] = []
         self.slowest = 0.0
 
     async def run(self) -> None:
@@ -84,14 +89,15 @@ class Load:
             try:
                 async with asyncio.timeout(TIMEOUT):
                     if connection is None:
-                        connection = await asyncio.open_connection(self.address, self.port)
+                        connection = await self.connect()
                     ends = await self.ask(*connection, digits, closing=not keeps)
                 if ends:
                     connection[1].close()
                     connection = None
             except (OSError, Broken, asyncio.IncompleteReadError) as error:
                 self.failed += 1
-                self.failures.append(f"/{digits} on {state}, {time.monotonic() - started:.2f} s: {error!r}")
+                took = time.monotonic() - started
+                self.failures.append(f"{time.strftime('%H:%M:%S')}, /{digits} on {state}, {took:.2f} s: {error!r}")
                 if connection:
                     connection[1].close()
                 connection = None
@@ -102,6 +108,17 @@ class Load:
                 # Closed while nothing was asked: most clients would see it, and not ask on it.
                 connection[1].close()
                 connection = None
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A new connection, at the second attempt when the node found no route for the first. Raises OSError."""
+        started = time.monotonic()
+        try:
+            return await asyncio.open_connection(self.address, self.port)
+        except OSError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            self.unrouted.append(f"{time.strftime('%H:%M:%S')}, after {time.monotonic() - started:.2f} s: {error!r}")
+        return await asyncio.open_connection(self.address, self.port)
 
     async def ask(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, digits: int, *, closing: bool
@@ -134,11 +151,12 @@ class Load:
                 "failed": self.failed,
                 "served": dict(self.served),
                 "failures": self.failures,
+                "unrouted": self.unrouted,
                 "slowest": round(self.slowest, 3),
             }
             print(json.dumps(line), flush=True)  # noqa: T201
             self.served.clear()
-            self.failures, self.slowest = [], 0.0
+            self.failures, self.unrouted, self.slowest = [], [], 0.0
 
 
 if __name__ == "__main__":

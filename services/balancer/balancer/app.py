@@ -49,6 +49,8 @@ CRASHED: Final = 70
 """Exit status when a task that the balancer cannot do without has failed: EX_SOFTWARE of sysexits.h."""
 RELOAD_EVERY: Final = 2.0
 """Seconds between two looks at the certificate's files."""
+QUIET: Final = 1.0
+"""Seconds without a new client, after which a balancer that drains closes its port."""
 
 COLLECTED_AT: Final = 10_000
 """New objects that may hold others, less those that have gone, at which the collector looks at them."""
@@ -203,14 +205,12 @@ class Balancer(Subscriber):
         if self.gateways is not None:
             self.gateways.drain()
         log.info("draining", delay=self._settings.drain_delay, timeout=self._settings.drain_timeout)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_delay):
-                await self._hurry.wait()
+        served_on = await self._serve_on()
         self._proxy.stop_listening()
         if self.gateways is not None:
             self.gateways.stop_listening()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_timeout):
+            async with asyncio.timeout(self._settings.drain_timeout - served_on):
                 await self._all_closed()
         cut = self._proxy.cut()
         if self.gateways is not None:
@@ -218,6 +218,31 @@ class Balancer(Subscriber):
         self._counters.drained_cut += cut
         if cut:
             log.warning("cut at the end of LB_DRAIN_TIMEOUT", requests=cut)
+
+    async def _serve_on(self) -> float:
+        """Serve through LB_DRAIN_DELAY, and on while clients still connect: their way here does not know yet that this
+        balancer leaves. Returns the seconds served beyond the delay, at most half of LB_DRAIN_TIMEOUT.
+        """
+        delay = self._settings.drain_delay
+        if not delay:
+            return 0.0
+        await self._pause(delay - QUIET)
+        accepted = self._counters.connections_accepted
+        await self._pause(min(delay, QUIET))
+        most, served_on = self._settings.drain_timeout / 2, 0.0
+        while accepted != self._counters.connections_accepted and served_on < most and not self._hurry.is_set():
+            if not served_on:
+                log.warning("clients still connect after LB_DRAIN_DELAY: serving on", for_up_to=most)
+            accepted = self._counters.connections_accepted
+            await self._pause(pause := min(QUIET, most - served_on))
+            served_on += pause
+        return served_on
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait; Ctrl-C ends it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     async def stop(self) -> None:
         """End every task and close every port."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import subprocess
@@ -84,6 +85,50 @@ async def test_ready_no_more_from_the_first_moment_and_served_on_through_the_del
         assert await until_exit(balancer, 5) == 0
     with pytest.raises(ConnectionRefusedError):
         await Client.connect(balancer.port)
+
+
+async def test_serves_on_while_clients_still_connect(start: Start) -> None:
+    """Whoever sends them here, kube-proxy say, has not heard yet that this balancer leaves."""
+    balancer = start(fresh=True, drain_delay=0.5, drain_timeout=20)
+    async with Endpoint(balancer.endpoints[0]):
+        balancer.signal(signal.SIGTERM)
+        await until_draining(balancer)
+        for _ in range(15):
+            async with await Client.connect(balancer.port) as late:
+                assert (await late.ask(GET)).status == 200
+            await asyncio.sleep(0.2)
+        assert await until_exit(balancer, 4) == 0
+    assert "clients still connect after LB_DRAIN_DELAY" in balancer.log()
+
+
+async def test_serves_on_for_half_of_the_drain_timeout_at_most(start: Start) -> None:
+    balancer = start(fresh=True, drain_delay=0.5, drain_timeout=3)
+    async with Endpoint(balancer.endpoints[0]):
+        balancer.signal(signal.SIGTERM)
+        await until_draining(balancer)
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionRefusedError):
+                while True:
+                    async with await Client.connect(balancer.port) as late:
+                        with contextlib.suppress(Closed):  # it came in the very moment in which the port closed
+                            assert (await late.ask(GET)).status == 200
+        assert await until_exit(balancer, 4) == 0
+
+
+async def test_who_waits_to_be_accepted_when_the_port_closes_is_served(start: Start) -> None:
+    """Their connections are there, and their requests in them: closing the port without a look would reset them all."""
+    balancer = start(fresh=True)
+    async with Endpoint(balancer.endpoints[0]):
+        balancer.signal(signal.SIGSTOP)
+        clients = [await Client.connect(balancer.port) for _ in range(200)]
+        for client in clients:
+            await client.send(GET)
+        balancer.signal(signal.SIGTERM)
+        balancer.signal(signal.SIGCONT)
+        for client in clients:
+            assert (await client.response()).status == 200
+            await client.close()
+        assert await until_exit(balancer, 5) == 0
 
 
 async def test_a_connection_that_was_told_keep_alive_is_not_closed_without_notice(start: Start) -> None:

@@ -22,7 +22,7 @@ from balancer.counters import Counters, count
 from balancer.hosts import to_listen_at
 from balancer.proxy import descriptors
 from balancer.proxy.clients import Clients
-from balancer.proxy.listening import Acceptor, Listening, listen
+from balancer.proxy.listening import BACKLOG, Acceptor, Listening, listen
 from balancer.proxy.opening import Namer, Opening, Preface, Protocols
 from balancer.proxy.place import Addresses, Keeper, Place
 from balancer.proxy.poller import Poller
@@ -119,8 +119,12 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
             raise
 
     def stop(self) -> None:
-        """Listen no more: who connects from now on is refused."""
+        """Listen no more, once those who wait already are taken: who connects from now on is refused."""
         self._poller.wheel.forget(self)
+        for listening in self._listening:
+            for _ in range(BACKLOG // BURST):
+                if self._paused or not self._accept_some(listening):
+                    break
         self._close_listening()
         if not self._places:
             self._all_closed.set()
@@ -143,21 +147,26 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
 
     def accept(self, listening: Listening) -> None:
         """Take the connections that wait, as far as there is room."""
+        self._accept_some(listening)
+
+    def _accept_some(self, listening: Listening) -> bool:
+        """Take BURST connections at most; False when no more can be taken now."""
         for _ in range(BURST):
             if len(self._places) >= self._max_connections:
                 if not self._make_room():
                     self._pause("every connection allowed is busy", "raise LB_MAX_CONNECTIONS")
-                return
+                return False
             try:
                 sock, address = listening.accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 if error.errno in OUT_OF_MEANS:
                     self._pause(error.strerror or "out of means", "raise ulimit -n")
-                    return
+                    return False
                 continue  # it has gone again
             self._enter(sock, address)
+        return True
 
     def named(self, transport: Transport, addresses: Addresses | None, rest: bytes) -> None:
         """A PROXY header has come: who the client is, and what came behind it."""

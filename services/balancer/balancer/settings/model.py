@@ -311,7 +311,9 @@ class Settings(BaseModel):
     )
 
     drain_delay: Annotated[float, kinds.seconds(zero="none")] = DRAINING(
-        0.0, "Seconds to serve on after SIGTERM, while /readyz already fails, before the port closes."
+        0.0,
+        "Seconds to serve on after SIGTERM, while /readyz already fails, before the port closes; longer while clients "
+        "still connect, out of LB_DRAIN_TIMEOUT.",
     )
     drain_timeout: Annotated[float, kinds.seconds(zero="none")] = DRAINING(
         30.0, "Seconds that requests in flight then have to end, before they are cut."
