@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -185,6 +186,24 @@ def test_an_access_line_tells_the_whole_request() -> None:
         "reason": None,
     }
     assert kept.lines[0].endswith("}\n")
+
+
+@pytest.mark.parametrize("field", ["client", "endpoint"])
+def test_texts_that_are_remembered_are_right_however_many_there_are(field: str) -> None:
+    log, kept = access()
+    texts = [f'"{number % 6000}"' for number in range(12_000)]
+    for text in texts:
+        log.record(an_entry(**{field: text}))
+    assert [json.loads(line)[field] for line in kept.lines] == texts
+
+
+@given(st.floats(min_value=0.0, max_value=1e6))
+def test_seconds_have_six_places(seconds: float) -> None:
+    log, kept = access()
+    log.record(an_entry(total=seconds))
+    text = kept.lines[0].partition('"total":')[2].partition(",")[0]
+    assert re.fullmatch(r"\d+\.\d{6}", text)
+    assert float(text) == pytest.approx(seconds, abs=0.6e-6)
 
 
 @given(st.text(), st.text(), st.text(), st.text())

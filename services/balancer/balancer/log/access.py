@@ -6,11 +6,15 @@ import time
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quoted
 from random import Random
+from typing import Final
 
 from balancer.log.output import Output
 
-MAX_FIELD = 1024
+MAX_FIELD: Final = 1024
 """Characters of a client's data that a line carries."""
+MAX_REMEMBERED: Final = 4096
+"""Texts whose quoted form is kept, of each kind."""
+_DIGITS: Final = [f"{number:03d}" for number in range(1000)]
 
 
 class AccessEntry:
@@ -90,7 +94,11 @@ class AccessLog:
         self._random = random or Random()
         self._wall = wall
         self._second = -1
+        self._date = ""
+        self._millisecond = -1
         self._prefix = ""
+        self._quoted: dict[str, str] = {}
+        self._endings: dict[tuple[str, int, str, str, str, str], str] = {}
 
     def record(self, entry: AccessEntry) -> None:
         """Log `entry` if it is to be logged. It may be reused as soon as this returns."""
@@ -104,38 +112,68 @@ class AccessLog:
         return self._random.random() < self._sample
 
     def write(self, entry: AccessEntry) -> None:
-        """Log `entry`. One f-string: 2.3 µs, half the time of json.dumps on a dict made for it."""
+        """Log `entry`. One f-string, whose texts that come again are quoted once: a third of the time of json.dumps."""
         now = self._wall()
-        second = int(now)
+        millisecond = int(now * 1000.0)
+        if millisecond != self._millisecond:
+            self._stamp(millisecond)
+        grpc = f',"grpc_status":"{entry.grpc_status}"' if entry.grpc_status else ""
+        self.output.write(
+            f'{self._prefix}{_quoted(entry.request_id)},"client":{self._recurring(entry.client)},'
+            f'"method":{self._recurring(entry.method)},"path":{_quoted(entry.path)},"status":{entry.status},'
+            f'"bytes_received":{entry.bytes_received},"bytes_sent":{entry.bytes_sent},"queue":{_seconds(entry.queue)},'
+            f'"connect":{_seconds(entry.connect)},"first_byte":{_seconds(entry.first_byte)},'
+            f'"total":{_seconds(entry.total)},{self._ending(entry)}{grpc}}}\n'
+        )
+
+    def _stamp(self, millisecond: int) -> None:
+        second, thousandths = divmod(millisecond, 1000)
         if second != self._second:
             self._second = second
-            self._prefix = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second))
-        path = entry.path if len(entry.path) <= MAX_FIELD else entry.path[:MAX_FIELD] + "…"
-        grpc = f',"grpc_status":"{entry.grpc_status}"' if entry.grpc_status else ""
-        request_id = entry.request_id if len(entry.request_id) <= MAX_FIELD else entry.request_id[:MAX_FIELD] + "…"
-        self.output.write(
-            f'{self._prefix}{int((now - second) * 1000):03d}Z","request_id":{quoted(request_id)},'
-            f'"client":{quoted(entry.client)},"method":{quoted(entry.method)},"path":{quoted(path)},'
-            f'"status":{entry.status},"bytes_received":{entry.bytes_received},"bytes_sent":{entry.bytes_sent},'
-            f'"queue":{_seconds(entry.queue)},"connect":{_seconds(entry.connect)},'
-            f'"first_byte":{_seconds(entry.first_byte)},"total":{entry.total:.6f},'
-            f'{_where(entry) if entry.cluster else ""}"endpoint":{_or_null(entry.endpoint)},'
-            f'"attempts":{entry.attempts},'
-            f'"strategy":{quoted(entry.strategy)},"reason":{_or_null(entry.reason)}{grpc}}}\n'
-        )
+            self._date = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second))
+        self._millisecond = millisecond
+        self._prefix = f'{self._date}{_DIGITS[thousandths]}Z","request_id":'
+
+    def _recurring(self, text: str) -> str:
+        """`text` quoted: a client's address or a method, which come again and again."""
+        quoted_text = self._quoted.get(text)
+        if quoted_text is None:
+            if len(self._quoted) >= MAX_REMEMBERED:
+                self._quoted.clear()
+            quoted_text = self._quoted[text] = _quoted(text)
+        return quoted_text
+
+    def _ending(self, entry: AccessEntry) -> str:
+        """Where the request went and what came of it."""
+        key = (entry.endpoint, entry.attempts, entry.strategy, entry.reason, entry.cluster, entry.route)
+        ending = self._endings.get(key)
+        if ending is None:
+            if len(self._endings) >= MAX_REMEMBERED:
+                self._endings.clear()
+            where = f'"cluster":{quoted(entry.cluster)},"route":{_or_null(entry.route)},' if entry.cluster else ""
+            ending = self._endings[key] = (
+                f'{where}"endpoint":{_or_null(entry.endpoint)},"attempts":{entry.attempts},'
+                f'"strategy":{quoted(entry.strategy)},"reason":{_or_null(entry.reason)}'
+            )
+        return ending
 
     def close(self) -> None:
         """Write out what is left."""
         self.output.close()
 
 
-def _seconds(value: float | None) -> str:
-    return "null" if value is None else f"{value:.6f}"
-
-
-def _where(entry: AccessEntry) -> str:
-    return f'"cluster":{quoted(entry.cluster)},"route":{_or_null(entry.route)},'
+def _quoted(text: str) -> str:
+    return quoted(text if len(text) <= MAX_FIELD else text[:MAX_FIELD] + "…")
 
 
 def _or_null(text: str) -> str:
     return quoted(text) if text else "null"
+
+
+def _seconds(value: float | None) -> str:
+    """With six places after the point, of which formatting a float would take three times as long to write."""
+    if value is None:
+        return "null"
+    microseconds = int(value * 1e6 + 0.5)
+    below = microseconds % 1_000_000
+    return f"{microseconds // 1_000_000}.{_DIGITS[below // 1000]}{_DIGITS[below % 1000]}"
