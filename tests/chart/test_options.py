@@ -369,10 +369,12 @@ def test_gateways_get_a_class_and_the_rights_to_read_what_they_refer_to(render: 
         "endpointslices",
         "namespaces",
         "secrets",
+        "configmaps",
+        "backendtlspolicies",
     ):
         assert wide[resource] == read
-    for resource in ("gateways/status", "httproutes/status", "gatewayclasses/status", "loadbalancingpolicies/status"):
-        assert wide[resource] == {"patch"}
+    for kind in ("gateways", "httproutes", "gatewayclasses", "loadbalancingpolicies", "backendtlspolicies"):
+        assert wide[f"{kind}/status"] == {"patch"}
     here = rights(rendered, "Role")
     assert here == {"services": {"create", "patch", "delete"}, "leases": {"get", "create", "update"}}
     (binding,) = rendered.all("ClusterRoleBinding").values()

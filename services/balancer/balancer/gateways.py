@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from random import Random
 from typing import Final, Protocol
 
@@ -26,6 +27,7 @@ from balancer.discovery.gateway.control import Config, GatewayControl
 from balancer.discovery.gateway.objects import Secret
 from balancer.discovery.gateway.result import PortPlan
 from balancer.proxy.cluster import Cluster, Policy
+from balancer.proxy.endpoint_tls import Trust, fault_of_authorities
 from balancer.proxy.http import HttpProxy
 from balancer.proxy.routes import SiteRouter
 from balancer.proxy.service import Context
@@ -35,6 +37,8 @@ from balancer.settings import Settings
 from balancer.tracing import Tracer
 
 FEATURES: Final = (
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
     "Gateway",
@@ -161,7 +165,10 @@ class Gateways:
             own_strategy = any(field == "strategy" for field, _ in spec.overrides)
             pool, context = self._new_pool(spec.name, settings, own_strategy), self.context
             budget = RetryBudget(settings.retry_budget)
-            cluster = Cluster(spec.name, pool, Policy(settings), budget, upstreams(settings, context))
+            trust = None
+            if spec.tls is not None:
+                trust = Trust(spec.tls.hostname, spec.tls.authorities, spec.tls.names)
+            cluster = Cluster(spec.name, pool, Policy(settings), budget, upstreams(settings, context, trust))
             fleet = Fleet(cluster, settings, own_strategy, self._turned)
             pool.subscribe(fleet)
             self.fleets[spec.name] = fleet
@@ -302,6 +309,7 @@ def control(gateways: Gateways, replica: str, random: Random) -> GatewayControl:
         protocols=frozenset({HTTP1, H2C}),
         features=FEATURES,
         usable=usable,
+        usable_authorities=lru_cache(maxsize=64)(fault_of_authorities),
     )
     return GatewayControl(config, gateways, random, clock)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import trait
 
 from balancer.balancing.outcome import Kind, of_connect_error
-from balancer.proxy.endpoint_tls import EndpointTls
+from balancer.proxy.endpoint_tls import EndpointTls, Trust
 from balancer.proxy.listening import tune
 from balancer.proxy.names import Address, Inquirer, Names
 from balancer.proxy.poller import WRITE, Watched
@@ -54,13 +54,18 @@ class Connector:
 
     __slots__ = ("names", "poller", "timeout", "tls")
 
-    def __init__(self, settings: Settings, context: Context, alpn: Sequence[str] = ()) -> None:
-        """`alpn`: the protocols to offer with TLS. Raises OSError when a certificate's file can't be read."""
+    def __init__(
+        self, settings: Settings, context: Context, alpn: Sequence[str] = (), trust: Trust | None = None
+    ) -> None:
+        """`alpn`: the protocols to offer with TLS; `trust`: use it, and whom to trust, whatever the settings say.
+
+        Raises OSError when a certificate's file can't be read.
+        """
         self.poller = context.poller
         self.names = Names(context.clock, context.wheel)
         self.timeout: float = settings.connect_timeout
         """Seconds; after half of them a name's next address is tried. Whoever asks watches over the whole."""
-        self.tls = EndpointTls(settings, alpn) if settings.upstream_tls else None
+        self.tls = EndpointTls(settings, alpn, trust) if settings.upstream_tls or trust is not None else None
         """How connections are secured; None: they are not."""
 
     def connect(self, host: str, port: int, opener: Opener, preface: bytes = b"", agreed: str = "") -> Connecting:
@@ -242,10 +247,17 @@ class Connecting(Watched, Secured, Inquirer):
         """The endpoint is who it should be."""
         self._transport = None
         opener, self._opener = self._opener, None
-        if opener is not None:
-            _hand_over(opener, transport)
-        else:
+        if opener is None:
             transport.abort()
+            return
+        tls = self._connector.tls
+        if tls is not None and tls.trust is not None and not tls.trust.accepts(transport.ssl_object.getpeercert()):
+            transport.abort()
+            opener.not_opened(
+                ssl.SSLCertVerificationError("the certificate is for none of the names that it must be for")
+            )
+            return
+        _hand_over(opener, transport)
 
     def not_secured(self, transport: TlsTransport, error: Exception | None) -> None:
         """It is not, or has gone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +11,40 @@ import structlog
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
+
+
+class Trust:
+    """Whom to trust at the endpoints of one cluster, in place of what the settings say."""
+
+    __slots__ = ("authorities", "name", "names")
+
+    def __init__(self, name: str, authorities: str | None, names: Sequence[tuple[str, str]] = ()) -> None:
+        self.name = name
+        """In SNI, and what certificates must be for."""
+        self.authorities = authorities
+        """Certificates as PEM; empty: nobody is trusted; None: those that the system trusts."""
+        self.names = tuple(names)
+        """Where there are any, a certificate must be for one of these instead: `DNS` or `URI`, and a name."""
+
+    def accepts(self, certificate: Mapping[str, object] | None) -> bool:
+        """Whether a certificate that verifies, as ssl tells of it, is for one of the names."""
+        if not self.names:
+            return True
+        found = certificate.get("subjectAltName") if certificate else None
+        alternatives = found if isinstance(found, tuple) else ()
+        return any(_is_for(kind, name, *each) for kind, name in self.names for each in alternatives)
+
+
+def _is_for(kind: str, name: str, its_kind: str, its_name: str) -> bool:
+    if kind != its_kind:
+        return False
+    if kind == "DNS":
+        name, its_name = name.lower(), its_name.lower()
+        # A wildcard stands for one whole label, the first (RFC 9525 §6.3).
+        if its_name.startswith("*."):
+            return name.partition(".")[2] == its_name[2:]
+    return name == its_name
+
 
 LOOK_EVERY: Final = 2.0
 """Seconds between two looks at the files, when connections are opened."""
@@ -23,11 +57,12 @@ log = structlog.get_logger()
 class EndpointTls:
     """How connections to endpoints are secured."""
 
-    __slots__ = ("_alpn", "_authorities", "_certificate", "_contexts", "_key", "_looked_at", "_stamp", "name")
+    __slots__ = ("_alpn", "_authorities", "_certificate", "_contexts", "_key", "_looked_at", "_stamp", "name", "trust")
 
-    def __init__(self, settings: Settings, alpn: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, alpn: Sequence[str], trust: Trust | None = None) -> None:
         """`alpn`: the protocols to offer; none: no offer is made. Raises OSError when a file can't be read."""
-        self.name: str | None = name_of_endpoints(settings)
+        self.trust = trust
+        self.name: str | None = name_of_endpoints(settings) if trust is None else trust.name
         """The name in SNI and verification; None: each endpoint's own host."""
         self._alpn = tuple(alpn)
         self._authorities: Path | None = settings.upstream_tls_ca
@@ -61,7 +96,15 @@ class EndpointTls:
             log.info("TLS to endpoints: files reloaded")
 
     def _made(self, alpn: Sequence[str]) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self._authorities) if self._authorities else None)
+        trust = self.trust
+        if trust is not None and trust.authorities is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            if trust.authorities:
+                context.load_verify_locations(cadata=trust.authorities)
+        else:
+            context = ssl.create_default_context(cafile=str(self._authorities) if self._authorities else None)
+        if trust is not None and trust.names:
+            context.check_hostname = False  # `Trust.accepts` looks at the other names.
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self._certificate is not None and self._key is not None:
             context.load_cert_chain(self._certificate, self._key)
@@ -73,6 +116,16 @@ class EndpointTls:
         files = [file for file in (self._authorities, self._certificate, self._key) if file is not None]
         stats = [file.stat() for file in files]
         return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
+
+
+def fault_of_authorities(pem: str) -> str:
+    """What is wrong with the certificates of authorities, as PEM; empty: nothing."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None)
+        return str(reason or error).lower().replace("_", " ")
+    return ""
 
 
 def name_of_endpoints(settings: Settings) -> str | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.proxy.connector import Connector
+from balancer.proxy.endpoint_tls import Trust
 from balancer.proxy.http1.upstreams import Http1Upstreams
 from balancer.proxy.http2.upstreams import Http2Upstreams
 from balancer.proxy.interfaces import ClientStream, Connecting, Receiver, Upstreams
@@ -15,17 +16,20 @@ if TYPE_CHECKING:
     from balancer.settings import Settings
 
 
-def upstreams(settings: Settings, context: Context) -> Upstreams:
-    """The connections to endpoints, as LB_UPSTREAM_PROTOCOL says. Raises OSError for authorities that can't be read."""
+def upstreams(settings: Settings, context: Context, trust: Trust | None = None) -> Upstreams:
+    """The connections to endpoints, as LB_UPSTREAM_PROTOCOL says; `trust`: by TLS, and whom to trust.
+
+    Raises OSError for authorities that can't be read.
+    """
     if settings.upstream_protocol == "http1":
-        return Http1Upstreams(settings, context)
+        return Http1Upstreams(settings, context, trust)
     if settings.upstream_protocol == "auto":
-        return ByEndpoint(Http1Upstreams(settings, context), _http2(settings, context))
-    return _http2(settings, context)
+        return ByEndpoint(Http1Upstreams(settings, context, trust), _http2(settings, context, trust))
+    return _http2(settings, context, trust)
 
 
-def _http2(settings: Settings, context: Context) -> Http2Upstreams:
-    return Http2Upstreams(settings, context, Connector(settings, context, ("h2",)))
+def _http2(settings: Settings, context: Context, trust: Trust | None) -> Http2Upstreams:
+    return Http2Upstreams(settings, context, Connector(settings, context, ("h2",), trust))
 
 
 class ByEndpoint(Upstreams):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from balancer.discovery.gateway import objects
+from balancer.discovery.gateway.backend_tls import backend_tls_policy
 from balancer.discovery.gateway.ingress import ingress
 from balancer.discovery.gateway.objects import Json, Secret
 from balancer.discovery.gateway.plan import plan
@@ -86,6 +87,8 @@ def world(
     policies: list[Json] | None = None,
     ingresses: list[Json] | None = None,
     grpc_routes: list[Json] | None = None,
+    tls_policies: list[Json] | None = None,
+    config_maps: list[Json] | None = None,
 ) -> World:
     front = service("front", "lb-system", [{"port": 80}], selector={"app": "lb"})
     found = [objects.gateway(each) for each in (gateways if gateways is not None else [gateway()])]
@@ -107,6 +110,8 @@ def world(
         },
         policies={each.meta.key: each for each in map(load_balancing_policy, policies or [])},
         ingresses={each.meta.key: each for each in map(ingress, ingresses or [])},
+        tls_policies={each.meta.key: each for each in map(backend_tls_policy, tls_policies or [])},
+        config_maps={each.meta.key: each for each in map(objects.config_map, config_maps or [])},
     )
 
 

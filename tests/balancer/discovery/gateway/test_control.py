@@ -91,7 +91,7 @@ class Replicas:
 
     def start(self, identity: str) -> tuple[GatewayControl, DataPlane]:
         plane = DataPlane()
-        config = Config("lb", "front", identity, frozenset({"http1"}), ["Gateway"], cluster.usable)
+        config = Config("lb", "front", identity, frozenset({"http1"}), ["Gateway"], cluster.usable, lambda _: "")
         control = GatewayControl(config, plane, Random(1), monotonic)
         self._running[control] = asyncio.get_running_loop().create_task(control.run())
         return control, plane

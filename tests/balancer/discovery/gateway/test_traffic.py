@@ -110,14 +110,17 @@ class Here:
 
 @asynccontextmanager
 async def running(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: Mapping[str, str] | None = None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: Mapping[str, str] | None = None,
+    kinds: Mapping[str, list[Any]] | None = None,
 ) -> AsyncIterator[Here]:
-    """A balancer with a Gateway and an Ingress, once both are served; `more` settings."""
+    """A balancer with a Gateway and an Ingress, once both are served; `more` settings, and `kinds` of objects."""
     endpoints = Endpoints(4)
     await endpoints.start()
-    kinds: dict[str, list[Any]] = {path: [dict(each) for each in items] for path, items in KINDS.items()}
-    kinds |= {INGRESSES: [yaml.safe_load(INGRESS)], POLICIES: [], SLICES: [endpoints.slice()]}
-    api = ClusterApiServer(kinds)
+    listed: dict[str, list[Any]] = {path: [dict(each) for each in items] for path, items in KINDS.items()}
+    listed |= {INGRESSES: [yaml.safe_load(INGRESS)], POLICIES: [], SLICES: [endpoints.slice()]}
+    api = ClusterApiServer({**listed, **(kinds or {})})
     await api.start()
     (tmp_path / "kubeconfig").write_text(api.kubeconfig())
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))

@@ -16,6 +16,18 @@ PROTOCOLS: Final = {"": HTTP1, "http": HTTP1, "kubernetes.io/ws": HTTP1, "kubern
 
 
 @dataclass(frozen=True, slots=True)
+class BackendTls:
+    """That pods are reached by TLS, and whom to trust there."""
+
+    hostname: str
+    """In SNI, and what certificates must be for."""
+    authorities: str | None
+    """As PEM; empty: nobody is trusted, so that nothing is sent; None: those that the system trusts."""
+    names: tuple[tuple[str, str], ...] = ()
+    """What certificates must be for instead, one of them: `DNS` or `URI`, and the name."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """A Service's port: one fleet of endpoints."""
 
@@ -29,6 +41,8 @@ class ClusterSpec:
     """Settings of its own, by a LoadBalancingPolicy or an Ingress: fields and values."""
     variant: str = ""
     """The Ingress or route that has settings of its own for it, or `grpc` for GRPCRoutes; empty: everybody's."""
+    tls: BackendTls | None = None
+    """By a BackendTLSPolicy; None: in plain text."""
 
     @property
     def name(self) -> str:

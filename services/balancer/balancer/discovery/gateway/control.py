@@ -21,6 +21,7 @@ from balancer.discovery.endpointslices import Slice as ParsedSlice
 from balancer.discovery.endpointslices import merge, parse
 from balancer.discovery.gateway import objects
 from balancer.discovery.gateway.api import ClusterApi
+from balancer.discovery.gateway.backend_tls import backend_tls_policy, wanted_config_maps
 from balancer.discovery.gateway.backends import ClusterSpec
 from balancer.discovery.gateway.ingress import ingress
 from balancer.discovery.gateway.lease import Leadership
@@ -32,7 +33,7 @@ from balancer.discovery.gateway.policies import GROUP as POLICY_GROUP
 from balancer.discovery.gateway.policies import PLURAL, load_balancing_policy
 from balancer.discovery.gateway.result import Context, Plan, PortPlan
 from balancer.discovery.gateway.secrets import wanted_secrets
-from balancer.discovery.gateway.watch import Watcher
+from balancer.discovery.gateway.watch import Followed, Watcher
 from balancer.discovery.gateway.world import World
 from balancer.discovery.gateway.writer import Writer
 
@@ -76,6 +77,8 @@ class Config:
     protocols: frozenset[str]
     features: Sequence[str]
     usable: Usable
+    usable_authorities: Callable[[str], str]
+    """Says what is wrong with authorities' certificates (PEM); empty: nothing."""
     ingress_class: str = ""
     """Empty: no Ingresses."""
 
@@ -99,12 +102,14 @@ class GatewayControl:
         self._namespaces = self._watcher("/api/v1/namespaces", objects.namespace)
         policies = f"/apis/{POLICY_GROUP}/v1alpha1/{PLURAL}"
         self._policies = self._watcher(policies, load_balancing_policy)
+        self._tls_policies = self._watcher(f"{gateway_api}/backendtlspolicies", backend_tls_policy)
         self._ingresses = self._watcher("/apis/networking.k8s.io/v1/ingresses", ingress)
         slices = "/apis/discovery.k8s.io/v1/endpointslices"
         self._slices = Watcher(self._api, slices, objects.endpoint_slice, self._slices_changed, random)
         self._by_service: dict[Key, dict[Key, objects.Slice]] = {}
         self._service_of: dict[Key, Key] = {}
-        self._secrets: dict[Key, tuple[Watcher[objects.Secret], asyncio.Task[None]]] = {}
+        self._secrets = Followed[objects.Secret]("secrets", objects.secret, self._watcher)
+        self._config_maps = Followed[objects.ConfigMap]("configmaps", objects.config_map, self._watcher)
         self._clusters: dict[str, ClusterSpec] = {}
         self._clusters_of: dict[Key, set[str]] = {}
         self._memory = Memory()
@@ -126,6 +131,7 @@ class GatewayControl:
         watchers: list[Watcher[Any]] = [self._services, self._namespaces, self._policies, self._slices]
         if self._config.gateway_class:
             watchers += [self._classes, self._gateways, self._routes, self._grpc_routes, self._grants]
+            watchers.append(self._tls_policies)
         if self._config.ingress_class:
             watchers.append(self._ingresses)
         try:
@@ -138,9 +144,8 @@ class GatewayControl:
                 tasks.create_task(self._writer.run())
                 await self._plan_for_ever()
         finally:
-            for _, task in self._secrets.values():
-                task.cancel()
-            await asyncio.gather(*(task for _, task in self._secrets.values()), return_exceptions=True)
+            await self._secrets.stop()
+            await self._config_maps.stop()
 
     async def close(self) -> None:
         """Let another replica write, and close the connection. To be called when `run` has ended."""
@@ -154,7 +159,8 @@ class GatewayControl:
             self._dirty.clear()
             begun = perf_counter()
             world = self._world()
-            if await self._follow_secrets(world):
+            followed = await self._secrets.follow(wanted_secrets(world, self._config.ingress_class))
+            if await self._config_maps.follow(wanted_config_maps(world)) or followed:
                 world = self._world()
             plan = await self._planned(world)
             await self._apply(plan)
@@ -175,16 +181,26 @@ class GatewayControl:
             grpc_routes=dict(self._grpc_routes.objects),
             grants=dict(self._grants.objects),
             services=dict(self._services.objects),
-            secrets={key: found for watcher, _ in self._secrets.values() for key, found in watcher.objects.items()},
+            secrets=self._secrets.objects(),
             namespaces=dict(self._namespaces.objects),
             policies=dict(self._policies.objects),
             ingresses=dict(self._ingresses.objects),
+            tls_policies=dict(self._tls_policies.objects),
+            config_maps=self._config_maps.objects(),
         )
 
     async def _planned(self, world: World) -> Plan:
         config = self._config
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        context = Context(config.usable, config.protocols, config.features, config.front, now, config.ingress_class)
+        context = Context(
+            config.usable,
+            config.protocols,
+            config.features,
+            config.front,
+            now,
+            config.ingress_class,
+            config.usable_authorities,
+        )
         steps = steps_to_plan(world, context, self._memory)
         paused = perf_counter()
         while True:
@@ -249,23 +265,6 @@ class GatewayControl:
         port = spec.port_name or None
         slices: list[ParsedSlice] = [parse(each.item, port) for each in found.values()]
         self._applies.endpoints(spec.name, merge(slices).endpoints)
-
-    # Secrets: only those that a listener refers to are read.
-
-    async def _follow_secrets(self, world: World) -> bool:
-        """Watch the Secrets that are wanted now, and no others; whether that has changed any."""
-        wanted = wanted_secrets(world, self._config.ingress_class)
-        gone = [key for key in self._secrets if key not in wanted]
-        for key in gone:
-            self._secrets.pop(key)[1].cancel()
-        new = [key for key in wanted if key not in self._secrets]
-        for namespace, name in new:
-            path, query = f"/api/v1/namespaces/{namespace}/secrets", {"fieldSelector": f"metadata.name={name}"}
-            watcher = self._watcher(path, objects.secret, query)
-            self._secrets[namespace, name] = watcher, asyncio.get_running_loop().create_task(watcher.run())
-        for key in new:
-            await self._secrets[key][0].known.wait()
-        return bool(new or gone)
 
     def _watcher(
         self, path: str, parse_item: Callable[[Json], Any], query: Mapping[str, str] | None = None

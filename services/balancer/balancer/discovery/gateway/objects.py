@@ -158,6 +158,14 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigMap:
+    """The authorities' certificates of a ConfigMap, as PEM; empty where there are none."""
+
+    meta: Meta
+    authorities: str
+
+
+@dataclass(frozen=True, slots=True)
 class Namespace:
     meta: Meta
     labels: Json
@@ -278,6 +286,10 @@ def _pem(encoded: str | None) -> bytes | None:
     except (binascii.Error, ValueError):
         return None
     return decoded if b"-----BEGIN " in decoded else None
+
+
+def config_map(item: Json) -> ConfigMap:
+    return ConfigMap(meta_of("ConfigMap", item), str((item.get("data") or {}).get("ca.crt") or ""))
 
 
 def namespace(item: Json) -> Namespace:

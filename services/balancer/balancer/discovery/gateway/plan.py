@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from balancer.discovery.gateway import addresses, policies
+from balancer.discovery.gateway import addresses, backend_tls, policies
 from balancer.discovery.gateway.backends import Resolver
 from balancer.discovery.gateway.conditions import Condition, merged
 from balancer.discovery.gateway.ingress_taking import IngressTaking
@@ -56,6 +56,7 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
         own = overrides.get(("Service", spec.namespace, spec.service), ())
         if own:
             result.clusters[name] = replace(spec, overrides=tuple({**dict(own), **dict(spec.overrides)}.items()))
+    yield from backend_tls.take(world, context, memory.routes.values(), result)
     accepted = {each.meta.key: _problem(each) == "" for each in gateways}
     wanted = {
         addresses.service_name(draft.gateway): (draft.gateway, _ports(draft))

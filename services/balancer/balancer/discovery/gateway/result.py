@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from balancer.discovery.gateway.addresses import ServiceWrite
@@ -28,6 +28,8 @@ class Context:
     """RFC 3339."""
     ingress_class: str = ""
     """The class of the Ingresses that are served too; empty: none."""
+    usable_authorities: Callable[[str], str] = lambda pem: "" if pem else "there are none"
+    """Says what is wrong with authorities' certificates (PEM); empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

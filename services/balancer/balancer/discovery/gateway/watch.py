@@ -129,6 +129,46 @@ class Watcher(Generic[T]):
         await asyncio.sleep(wait * self._random.uniform(0.5, 1.0))
 
 
+class Followed(Generic[T]):
+    """Objects of one kind that are watched one by one, as others refer to them: no other of that kind is read."""
+
+    def __init__(
+        self,
+        plural: str,
+        parse: Callable[[Json], T],
+        watcher: Callable[[str, Callable[[Json], T], Mapping[str, str]], Watcher[T]],
+    ) -> None:
+        """`watcher` makes one of a path and a query."""
+        self._plural = plural
+        self._parse = parse
+        self._watcher = watcher
+        self._watched: dict[Key, tuple[Watcher[T], asyncio.Task[None]]] = {}
+
+    def objects(self) -> dict[Key, T]:
+        """Those that there are."""
+        return {key: found for watcher, _ in self._watched.values() for key, found in watcher.objects.items()}
+
+    async def follow(self, wanted: set[Key]) -> bool:
+        """Watch these now, and no others; whether that has changed any."""
+        gone = [key for key in self._watched if key not in wanted]
+        for key in gone:
+            self._watched.pop(key)[1].cancel()
+        new = [key for key in wanted if key not in self._watched]
+        for namespace, name in new:
+            path, query = f"/api/v1/namespaces/{namespace}/{self._plural}", {"fieldSelector": f"metadata.name={name}"}
+            watcher = self._watcher(path, self._parse, query)
+            self._watched[namespace, name] = watcher, asyncio.get_running_loop().create_task(watcher.run())
+        for key in new:
+            await self._watched[key][0].known.wait()
+        return bool(new or gone)
+
+    async def stop(self) -> None:
+        """Watch none any more."""
+        for _, task in self._watched.values():
+            task.cancel()
+        await asyncio.gather(*(task for _, task in self._watched.values()), return_exceptions=True)
+
+
 def key_of(item: Mapping[str, Any]) -> Key:
     """Namespace and name of an object as the API writes it."""
     metadata = item["metadata"]

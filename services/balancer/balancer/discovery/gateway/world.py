@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from balancer.discovery.gateway.objects import (
+    ConfigMap,
     Gateway,
     GatewayClass,
     HttpRoute,
@@ -20,6 +21,7 @@ from balancer.discovery.gateway.objects import (
 )
 
 if TYPE_CHECKING:
+    from balancer.discovery.gateway.backend_tls import BackendTlsPolicy
     from balancer.discovery.gateway.ingress import Ingress
     from balancer.discovery.gateway.policies import LoadBalancingPolicy
 
@@ -42,6 +44,9 @@ class World:
     namespaces: Mapping[Key, Namespace] = field(default_factory=dict)
     policies: Mapping[Key, LoadBalancingPolicy] = field(default_factory=dict)
     ingresses: Mapping[Key, Ingress] = field(default_factory=dict)
+    tls_policies: Mapping[Key, BackendTlsPolicy] = field(default_factory=dict)
+    config_maps: Mapping[Key, ConfigMap] = field(default_factory=dict)
+    """Those that a BackendTLSPolicy names."""
 
     def our_gateways(self) -> list[Gateway]:
         """The Gateways of our classes, the oldest first."""

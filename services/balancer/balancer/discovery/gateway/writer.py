@@ -28,6 +28,7 @@ RETRY: Final = 1.0
 PATHS: Final = {
     "GatewayClass": f"/apis/{GROUP}/v1/gatewayclasses",
     "Gateway": f"/apis/{GROUP}/v1/namespaces/{{}}/gateways",
+    "BackendTLSPolicy": f"/apis/{GROUP}/v1/namespaces/{{}}/backendtlspolicies",
     "LoadBalancingPolicy": f"/apis/{POLICY_GROUP}/v1alpha1/namespaces/{{}}/{PLURAL}",
     "GRPCRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/grpcroutes",
     "Ingress": "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.proxy.connector import Connector, Opener, failure_of
+from balancer.proxy.endpoint_tls import Trust
 from balancer.proxy.http1.client import ClientConnection, Owner
 from balancer.proxy.http1.idle import Idle
 from balancer.proxy.interfaces import NOT_PROCESSED, ClientStream, Connecting, Receiver, Upstreams
@@ -155,10 +156,10 @@ class Http1Upstreams(Upstreams, Idler):
 
     __slots__ = ("connector", "counters", "owner")
 
-    def __init__(self, settings: Settings, context: Context) -> None:
+    def __init__(self, settings: Settings, context: Context, trust: Trust | None = None) -> None:
         self.counters = context.counters
         self.owner = Http1Owner(settings, context.wheel, context.clock)
-        self.connector = Connector(settings, context, ("http/1.1",))
+        self.connector = Connector(settings, context, ("http/1.1",), trust)
         context.poller.idlers.append(self)
 
     def take(self, endpoint: Endpoint, receiver: Receiver, idle_since: float) -> ClientStream | None:
