@@ -16,10 +16,11 @@ URL ?= http://localhost:$(or $(LB_PORT),8080)
 
 MINUTES ?= 10
 TESTS ?= tests
+QUICK := tests/balancer tests/pi tests/tools
 
 .DEFAULT_GOAL := help
 .SILENT:
-.PHONY: help setup run demo stress test test-quick test-compiled e2e helm4 soak check format lint words types imports generated \
+.PHONY: help setup run demo stress test test-quick test-newest test-compiled e2e helm4 soak check format lint words types imports generated \
 	generate lock compiled images image-sizes bench bench-quick bench-pi profile clean
 
 ##@ Use it
@@ -48,7 +49,12 @@ test: .venv/.ready  ## Every test that can run on this machine but the cluster's
 	$(VENV)/pytest $(TESTS) --ignore tests/e2e
 
 test-quick: .venv/.ready  ## The tests without containers, browsers or the chart
-	$(VENV)/pytest tests/balancer tests/pi tests/tools
+	$(VENV)/pytest $(QUICK)
+
+test-newest:  ## The same on another Python, in an environment of its own (PYTHON=python3.15 TESTS=tests/pi)
+	environment=.venv-$$($(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep=".")') && \
+	    $(PYTHON) tools/environment.py editable --into $$environment && \
+	    $$environment/bin/pytest $(if $(filter file,$(origin TESTS)),$(QUICK),$(TESTS))
 
 test-compiled: .venv-compiled/.ready  ## The tests of what is compiled again, on the compiled wheel
 	.venv-compiled/bin/pytest tests/balancer/balancing tests/balancer/proxy
@@ -73,7 +79,7 @@ lock: .venv/.ready  ## Resolve the dependencies again (UPGRADE=1 takes newer ver
 	$(VENV)/python tools/lock.py $(if $(UPGRADE),--upgrade)
 
 clean:  ## Remove what was made here, the environments too
-	rm -rf .venv .venv-compiled build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-* build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf services/*/build services/*/*.egg-info
 	find services tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

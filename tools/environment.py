@@ -1,5 +1,7 @@
 """Makes the virtual environments: `.venv` to work in, `.venv-compiled` with what the images install.
 
+`PYTHON tools/environment.py editable --into .venv-3.15` makes one beside them for another Python (`make test-newest`).
+
 Runs on the system's own Python with nothing but its standard library and pip. Every package comes from a lock file with
 its hash; nothing is resolved or downloaded beside those.
 """
@@ -117,16 +119,17 @@ def main() -> int:
     """Make one of the two; 1 with a readable reason when that cannot be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=["editable", "compiled"])
-    kind = parser.parse_args().kind
+    parser.add_argument("--into", type=Path, help="its folder; the default is .venv or .venv-compiled")
+    arguments = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # The services are to find theirs, as in the images.
     os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
     try:
         refuse_old_python()
         with alone():
-            if kind == "editable":
-                set_up(ROOT / ".venv")
+            if arguments.kind == "editable":
+                set_up(ROOT / (arguments.into or ".venv"))
             else:
-                set_up_compiled(ROOT / ".venv-compiled")
+                set_up_compiled(ROOT / (arguments.into or ".venv-compiled"))
     except CannotSetUp as reason:
         print(f"setup: {reason}", file=sys.stderr)
         return 1

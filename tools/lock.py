@@ -1,4 +1,4 @@
-"""Writes the lock files: what each service and the tools need, in exact versions with hashes, for Python 3.11 to 3.13.
+"""Writes the lock files: what each service and the tools need, in exact versions with hashes, for Python 3.11 to 3.15.
 
 The services' locks are held to the versions of the development lock, so that what is tested is what is shipped.
 """

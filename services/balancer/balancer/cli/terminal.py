@@ -62,6 +62,7 @@ class Admin:
                 value: Json = json.load(response)
                 return value
         except urllib.error.HTTPError as error:
+            error.close()  # It is the response too, in a temporary file.
             raise Unreachable(f"{self.url}{path} answered {error.code} {error.reason}") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
