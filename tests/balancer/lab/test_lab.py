@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +106,24 @@ def test_the_command_prints_a_table_and_json(capsys: pytest.CaptureFixture[str])
     found = json.loads(capsys.readouterr().out)
     assert found["strategies"]["round-robin"]["requests"] == 600
     assert len(found["strategies"]["round-robin"]["shares"]) == 3
+
+
+def test_what_a_strategy_of_ones_own_raises_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clumsy.py").write_text(
+        "from balancer.balancing.strategies import ByLoad\n"
+        "class Clumsy(ByLoad):\n"
+        "    def score(self, endpoint, request, now):\n"
+        "        raise RuntimeError('no score')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert main(["lab", "--requests", "2000", "--seeds", "1", "--strategies", "clumsy:Clumsy,round-robin"]) == 0
+    out = capsys.readouterr().out
+    assert "clumsy:Clumsy failed: Clumsy." in out
+    assert "RuntimeError: no score" in out
+    assert "round-robin failed" not in out
 
 
 @pytest.mark.parametrize(

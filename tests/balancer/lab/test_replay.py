@@ -12,7 +12,9 @@ import pytest
 
 from balancer.cli import main
 from balancer.lab import replay
+from balancer.lab.experiment import Setting
 from balancer.lab.replay import Recording
+from balancer.lab.study import study
 
 
 def log(requests: int, workers: int, paces: Iterable[float] = (1.0, 1.0), seed: int = 1) -> list[str]:
@@ -46,6 +48,8 @@ def _line(began: float, took: float, endpoint: str | None, status: int = 200) ->
         "total": round(took, 6),
         "endpoint": endpoint,
         "reason": None,
+        "strategy": "round-robin",
+        "cluster": "default",
     }
     return json.dumps(entry)
 
@@ -68,8 +72,8 @@ def test_bad_lines_and_requests_without_an_answer_are_counted() -> None:
     lines = log(1500, 1)
     other = ["no json", '{"event": "endpoint ejected"}', "{", '["x"]', _line(1.0, 0.1, None, 503), ""]
     found = replay.read([*(f"pod/lb-1 {line}" for line in lines), *other])
-    assert (found.good, found.bad, found.unanswered) == (1500, 4, 1)
-    assert "4 bad lines" in found.summary()
+    assert (found.good, found.bad, found.other, found.unanswered) == (1500, 1, 3, 1)
+    assert "1 bad lines" in found.summary()
 
 
 def test_a_short_log_is_told_so() -> None:
@@ -89,3 +93,42 @@ def test_the_command_replays_several_files(tmp_path: Path, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert "1,200 requests" in out
     assert "Use " in out
+
+
+def test_what_a_log_says_is_compared_with_what_the_lab_makes_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.log").write_text("\n".join(log(3000, 4)))
+    flags = ["lab", "--seeds", "1", "--strategies", "round-robin", "--replay", str(tmp_path / "a.log")]
+    assert main(flags) == 0
+    told = capsys.readouterr().out
+    assert "times the recorded one" in told
+    assert "rely on the order" not in told
+
+
+def test_seeds_play_a_recording_as_it_might_have_come_as_well() -> None:
+    found = replay.read(log(2000, 1))
+    setting = Setting(found.fleet, replayed=found.asks)
+    first, number = setting.asks(1)
+    assert tuple(first) == found.asks
+    assert number == 2000
+    ratio = study(setting, ["round-robin", "least-connections"], [1, 2, 3]).ratio("least-connections", "round-robin")
+    assert ratio.low < ratio.middle < ratio.high
+
+
+def test_no_request_is_less_work_than_the_quickest_of_its_kind() -> None:
+    """Endpoints that share a machine answer in an order that no queue explains: still each request was work."""
+    lines = [_line(number // 2, 0.02, "10.0.0.1:80") for number in range(600)]
+    assert min(ask.cost for ask in replay.read(lines).asks) == pytest.approx(0.02, rel=0.01)
+
+
+def test_only_one_service_of_several_is_replayed() -> None:
+    def of(cluster: str, requests: int) -> list[str]:
+        return [json.dumps({**json.loads(line), "cluster": cluster}) for line in log(requests, 1)]
+
+    lines = of("shop", 300) + of("pi", 1200)
+    assert replay.read(lines).good == 1200
+    assert "--cluster chooses another: shop" in replay.read(lines).summary()
+    assert replay.read(lines, "shop").good == 300
+    with pytest.raises(ValueError, match="no cluster 'shops': it has pi, shop"):
+        replay.read(lines, "shops")

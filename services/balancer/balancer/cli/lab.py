@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Self
@@ -20,6 +21,7 @@ from balancer.lab.experiment import Setting
 from balancer.lab.fleet import FLEETS, Script, named
 from balancer.lab.news import News
 from balancer.lab.record import Summary
+from balancer.lab.replay import Recording
 from balancer.lab.replica import Replica, Rules
 from balancer.lab.study import Study, study
 from balancer.lab.traffic import ARRIVALS, COSTS, Traffic
@@ -56,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     traffic.add_argument("--load", type=_above_zero, default=0.7, metavar="X", help="share of capacity (0.7)")
     traffic.add_argument("--requests", type=_positive, default=20_000, metavar="N", help="of each run (20,000)")
     traffic.add_argument("--replay", nargs="+", metavar="FILE", help="access logs instead; - is standard input")
+    traffic.add_argument("--cluster", default="", metavar="NAME", help="which Service's, where routes lead to several")
     balancer = parser.add_argument_group("balancer")
     balancer.add_argument("--strategies", default=",".join(_default()), metavar="A,B", help="which; module:Class too")
     balancer.add_argument("--replicas", type=_replicas, default=1, metavar="N", help="1 to 8 balancers (1)")
@@ -78,24 +81,34 @@ def main(asked: argparse.Namespace) -> int:
     """Run the study that the flags ask for; the exit status."""
     try:
         names = _strategies(asked.strategies)
-        setting, told = _setting(asked)
+        setting, recording = _setting(asked)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"lab: {error}\n")
         return WRONG
-    if told and not asked.json:
-        sys.stdout.write(told + "\n\n")
+    if recording is not None and not asked.json:
+        sys.stdout.write(recording.summary() + "\n\n")
     began = time.monotonic()
     requests = len(setting.replayed) or setting.requests
-    # A replay's requests are given: seeds differ in what is left to chance, pauses, failures and draws.
-    with _Progress(requests * len(names) * asked.seeds, asked.json) as progress:
+    with _few_collections(), _Progress(requests * len(names) * asked.seeds, asked.json) as progress:
         found = study(setting, names, range(1, asked.seeds + 1), progress.add)
     if asked.svg:
         asked.svg.write_text(plot.svg(found.summaries(), _title(asked, setting)), encoding="utf-8")
     write = _as_json if asked.json else _as_text
-    sys.stdout.write(write(found, told) + "\n")
+    sys.stdout.write(write(found, recording) + "\n")
     if not asked.json:
         sys.stdout.write(f"{requests * len(names) * asked.seeds:,} requests in {time.monotonic() - began:.1f} s\n")
     return 0
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let the garbage collector look rarely: a run makes many objects and hardly a cycle of references."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class _Beliefs:
@@ -113,8 +126,8 @@ class _Beliefs:
         belief.take(Report(name, in_flight, delay=age, whole=True), replica.clock.now)
 
 
-def _setting(asked: argparse.Namespace) -> tuple[Setting, str]:
-    """What to simulate, and what to say about it first. Raises ValueError or OSError."""
+def _setting(asked: argparse.Namespace) -> tuple[Setting, Recording | None]:
+    """What to simulate, and the recording that it is from, if it is. Raises ValueError or OSError."""
     policy = Policy(
         endpoint_max_requests=asked.limit,
         eject_after=asked.eject_after,
@@ -124,13 +137,13 @@ def _setting(asked: argparse.Namespace) -> tuple[Setting, str]:
     rules = Rules(policy, asked.retries, response_timeout=asked.timeout)
     news = News(asked.news_every, asked.news_late, None if asked.naive else _Beliefs().hear)
     if asked.replay:
-        recording = replay.read(_lines(asked.replay))
-        fleet, told = recording.fleet, recording.summary()
-        return Setting(fleet, replicas=asked.replicas, news=news, rules=rules, replayed=recording.asks), told
+        recording = replay.read(_lines(asked.replay), asked.cluster)
+        setting = Setting(recording.fleet, replicas=asked.replicas, news=news, rules=rules, replayed=recording.asks)
+        return setting, recording
     scripts = [each for spec in asked.endpoint or () for each in _scripts(spec, asked.workers)]
     fleet = tuple(scripts or named(asked.fleet, asked.endpoints, asked.workers))
     traffic = Traffic(asked.costs, asked.mean, asked.arrivals, asked.burst, asked.users)
-    return Setting(fleet, traffic, asked.load, asked.requests, asked.replicas, news, rules), ""
+    return Setting(fleet, traffic, asked.load, asked.requests, asked.replicas, news, rules), None
 
 
 def _scripts(spec: str, workers: int) -> list[Script]:
@@ -184,8 +197,7 @@ def _title(asked: argparse.Namespace, setting: Setting) -> str:
     return f"{len(setting.fleet)} endpoints ({fleet}), {asked.costs} costs, load {asked.load:g}"
 
 
-def _as_text(found: Study, told: str) -> str:
-    del told
+def _as_text(found: Study, recording: Recording | None) -> str:
     summaries = found.summaries()
     rows: list[tuple[str, ...]] = [
         ("strategy", "p50 ms", "p99 ms", "p99.9 ms", "slowdown", "failed", "share of requests, least to most")
@@ -193,7 +205,11 @@ def _as_text(found: Study, told: str) -> str:
     rows.extend((name, *_figures(summary)) for name, summary in summaries.items())
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(_cell(row, i, widths) for i in range(len(row))).rstrip() for row in rows]
-    return "\n".join([*lines, "", plot.bars(summaries), "", found.recommendation()])
+    lines += ["", plot.bars(summaries), "", found.recommendation()]
+    lines += [f"{name} failed: {summary.fault}" for name, summary in summaries.items() if summary.fault]
+    if recording is not None and recording.strategy in found.runs:
+        lines.append(recording.compared(found.runs[recording.strategy][0]))
+    return "\n".join(lines)
 
 
 def _cell(row: tuple[str, ...], i: int, widths: list[int]) -> str:
@@ -210,11 +226,11 @@ def _figures(summary: Summary) -> tuple[str, ...]:
     return (*(f"{each * 1000:,.1f}" for each in times), f"{summary.slowdown:,.1f}", f"{summary.failures:,}", told)
 
 
-def _as_json(found: Study, told: str) -> str:
+def _as_json(found: Study, recording: Recording | None) -> str:
     summaries = found.summaries()
     best = next(iter(summaries))
     out = {
-        "recording": told or None,
+        "recording": recording and _recorded(recording),
         "strategies": {
             name: {
                 **asdict(summary),
@@ -226,6 +242,12 @@ def _as_json(found: Study, told: str) -> str:
         "recommendation": found.recommendation(),
     }
     return json.dumps(out, indent=2)
+
+
+def _recorded(recording: Recording) -> dict[str, object]:
+    fields = {name: getattr(recording, name) for name in Recording.__slots__ if name not in ("asks", "fleet")}
+    endpoints = dict(zip(recording.endpoints, map(asdict, recording.fleet), strict=True))
+    return {**fields, "endpoints": endpoints}
 
 
 class _Progress:

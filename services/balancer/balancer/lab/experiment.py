@@ -11,7 +11,7 @@ from balancer.lab.fleet import Script, Server, capacity
 from balancer.lab.news import News
 from balancer.lab.record import Record, Summary
 from balancer.lab.replica import TICK, Replica, Rules
-from balancer.lab.traffic import Ask, Traffic, mean_cost
+from balancer.lab.traffic import Ask, Traffic, mean_cost, resampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,20 @@ class Setting:
     news: News = field(default_factory=News)
     rules: Rules = field(default_factory=Rules)
     replayed: tuple[Ask, ...] = ()
-    """Recorded requests in the place of `traffic`, `load` and `requests`."""
+    """Recorded requests in the place of `traffic`, `load` and `requests`: as they came with the first seed, with the
+    others as they might have come as well."""
 
     @property
     def rate(self) -> float:
         """Requests a second."""
         return self.load * capacity(list(self.fleet), mean_cost(self.traffic))
 
-    def asks(self, random: Random) -> Iterator[Ask]:
-        """The requests."""
-        return iter(self.replayed) if self.replayed else self.traffic.asks(self.rate, self.requests, random)
+    def asks(self, seed: int) -> tuple[Iterator[Ask], int]:
+        """The requests, and their number."""
+        if self.replayed:
+            drawn = self.replayed if seed == 1 else resampled(self.replayed, Random(seed))
+            return iter(drawn), len(drawn)
+        return self.traffic.asks(self.rate, self.requests, Random(seed)), self.requests
 
 
 def run(setting: Setting, strategy: str, seed: int, progress: Callable[[int], None] | None = None) -> Summary:
@@ -61,12 +65,15 @@ class _Run:
             for i in range(setting.replicas)
         ]
         self.record = Record(len(servers), setting.rules.client_timeout)
+        for replica in self.replicas:
+            replica.pool.subscribe(self.record)
+        self._asks, number = setting.asks(seed)
+        self.record.whole = (number, self.clock.stop)
         self._spread = Random(seed + 1)
-        self._asks = setting.asks(Random(seed))
         self._next = next(self._asks, None)
         self._started = 0
         self._begin()
-        self.clock.run(self._going)
+        self.clock.run()
 
     def _begin(self) -> None:
         if self._setting.traffic.arrivals == "closed" and not self._setting.replayed:
@@ -79,16 +86,13 @@ class _Run:
         self.clock.at(TICK, self._tick)
         self._setting.news.begin(self.replicas, self.clock)
 
-    def _going(self) -> bool:
-        return self._next is not None or self.record.noted < self._started
-
     def _arrive(self) -> None:
         ask = self._next
         if ask is None:
             return
-        self._next = next(self._asks, None)
-        if self._next is not None:
-            self.clock.at(self._next.at, self._arrive)
+        following = self._next = next(self._asks, None)
+        if following is not None:
+            self.clock.at(following.at, self._arrive)
         self._start(ask)
 
     def _start_now(self) -> None:

@@ -42,11 +42,18 @@ class Script:
 class Call:
     """One attempt, as an endpoint sees it: so much work, and what hears of its end."""
 
-    __slots__ = ("cost",)
+    __slots__ = ("cost", "server")
 
     def __init__(self, cost: float) -> None:
         self.cost = cost
         """Seconds that a healthy endpoint works on it."""
+        self.server: Server | None = None
+        """The endpoint one of whose workers works on it."""
+
+    def worked(self) -> None:
+        """The worker has finished."""
+        if self.server is not None:
+            self.server.worked(self)
 
     def answered(self, status: int) -> None:
         """The response's head has come."""
@@ -57,30 +64,29 @@ class Call:
         raise NotImplementedError
 
 
-class _Job:
-    """A call that a worker works on."""
-
-    __slots__ = ("_call", "_server")
-
-    def __init__(self, server: Server, call: Call) -> None:
-        self._server = server
-        self._call = call
-
-    def done(self) -> None:
-        """The worker has finished."""
-        self._server.worked(self, self._call)
-
-
 class Server:
     """One simulated endpoint."""
 
-    __slots__ = ("_answered", "_clock", "_free", "_next_pause", "_paused_until", "_queue", "_random", "script")
+    __slots__ = (
+        "_answered",
+        "_clock",
+        "_free",
+        "_joins_after",
+        "_next_pause",
+        "_paused_until",
+        "_queue",
+        "_random",
+        "_slower",
+        "script",
+    )
 
     def __init__(self, script: Script, clock: Clock, random: Random) -> None:
         self.script = script
         self._clock = clock
         self._random = random
         self._free = script.workers
+        self._slower = script.slower
+        self._joins_after = script.joins_after
         self._queue: deque[Call] = deque()
         self._answered = 0
         self._paused_until = 0.0
@@ -104,14 +110,14 @@ class Server:
         else:
             self._queue.append(call)
 
-    def worked(self, job: _Job, call: Call) -> None:
+    def worked(self, call: Call) -> None:
         """A worker has finished; nothing is answered in a pause."""
         now = self._clock.now
         while now >= self._next_pause:
             self._paused_until = self._next_pause + self.script.pause
             self._next_pause = self._pause_after(self._paused_until)
         if now < self._paused_until:
-            self._clock.at(self._paused_until, job.done)
+            self._clock.at(self._paused_until, call.worked)
             return
         self._answered += 1
         # The worker goes on at once: what the answer brings about must find it busy.
@@ -122,8 +128,11 @@ class Server:
         call.answered(200)
 
     def _work(self, call: Call) -> None:
-        cold = COLD if self.script.joins_after and self._answered < COLD_FOR else 1.0
-        self._clock.at(self._clock.now + call.cost * self.script.slower * cold, _Job(self, call).done)
+        seconds = call.cost * self._slower
+        if self._joins_after and self._answered < COLD_FOR:
+            seconds *= COLD
+        call.server = self
+        self._clock.at(self._clock.now + seconds, call.worked)
 
     def _pause_after(self, now: float) -> float:
         every = self.script.pause_every

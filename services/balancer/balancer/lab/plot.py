@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Final
 from xml.sax.saxutils import escape
@@ -12,23 +13,32 @@ WIDTH: Final = 720
 ROW: Final = 34
 LEFT: Final = 170
 RIGHT: Final = 90
+CUT: Final = 5.0
+"""The axis is no longer than so many times the median bar."""
 COLOURS: Final = {"p50": "#9ecae1", "p99": "#3182bd", "p99.9": "#08306b"}
 
 
 def bars(summaries: dict[str, Summary], width: int = 40) -> str:
     """A bar for each strategy's p99, for a terminal."""
-    longest = max((summary.p99 for summary in summaries.values()), default=0.0) or 1.0
+    end = _end([summary.p99 for summary in summaries.values()])
     lines = []
     for name, summary in summaries.items():
-        length = max(1, round(summary.p99 / longest * width))
-        lines.append(f"{name:>22} {'█' * length} {summary.p99 * 1000:,.1f} ms")
+        length = max(1, round(min(summary.p99 / end, 1.0) * width))
+        cut = " …" if summary.p99 > end else ""
+        lines.append(f"{name:>22} {'█' * length}{cut} {summary.p99 * 1000:,.1f} ms")
     return "\n".join(lines)
+
+
+def _end(values: Sequence[float]) -> float:
+    """Where the axis ends: at the longest, or where one is far beyond the others, so that it shows those as well."""
+    longest = max(values, default=0.0) or 1.0
+    return min(longest, CUT * (statistics.median_low(values) or longest)) if values else longest
 
 
 def svg(summaries: dict[str, Summary], title: str) -> str:
     """p50, p99 and p99.9 of each strategy on one axis that starts at 0."""
-    longest = max((summary.p999 for summary in summaries.values()), default=0.0) or 1.0
-    scale = (WIDTH - LEFT - RIGHT) / longest
+    end = _end([summary.p999 for summary in summaries.values()])
+    scale = (WIDTH - LEFT - RIGHT) / end
     height = 76 + ROW * len(summaries)
     size = f'viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12"'
     out = [
@@ -44,14 +54,14 @@ def svg(summaries: dict[str, Summary], title: str) -> str:
     for i, (name, summary) in enumerate(summaries.items()):
         top = 54 + i * ROW
         out.append(f'<text x="{LEFT - 10}" y="{top + 18}" text-anchor="end" fill="#222">{escape(name)}</text>')
-        out.extend(_row(top, scale, (summary.p999, summary.p99, summary.p50)))
+        out.extend(_row(top, scale, [min(value, end) for value in (summary.p999, summary.p99, summary.p50)]))
+        cut = "… " if summary.p999 > end else ""
         out.append(
-            f'<text x="{LEFT + summary.p999 * scale + 6:.1f}" y="{top + 18}" fill="#222">'
-            f"{summary.p99 * 1000:,.0f} ms</text>"
+            f'<text x="{LEFT + min(summary.p999, end) * scale + 6:.1f}" y="{top + 18}" fill="#222">'
+            f"{cut}{summary.p99 * 1000:,.0f} ms</text>"
         )
-    out.append(
-        f'<text x="{LEFT}" y="{height - 8}" fill="#666">Beside each bar stands its p99; shorter is better.</text>'
-    )
+    caption = "Beside each bar is its p99; shorter is better. … : the bar goes on."
+    out.append(f'<text x="{LEFT}" y="{height - 8}" fill="#666">{caption}</text>')
     return "\n".join([*out, "</svg>\n"])
 
 

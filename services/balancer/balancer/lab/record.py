@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.events import Subscriber
 
-class Record:
-    """Collects one run; `timeout` (s) is what a failed request counts as."""
 
-    __slots__ = ("_shares", "_slowdowns", "_timeout", "_times", "ended", "failures", "noted")
+class Record(Subscriber):
+    """Collects one run, and hears of its pools' events; `timeout` (s) is what a failed request counts as."""
 
     def __init__(self, endpoints: int, timeout: float) -> None:
         self._timeout = timeout
@@ -19,7 +20,10 @@ class Record:
         self._shares = [0] * endpoints
         self.failures = 0
         self.noted = 0
+        self.whole: tuple[int, Callable[[], None]] | None = None
+        """So many requests are the whole run, and what to call when the last has ended."""
         self.ended = 0.0
+        self._fault = ""
 
     def add(self, took: float, cost: float, succeeded: bool, endpoint: int, now: float) -> None:
         """One request has ended: seconds it took, seconds of work it was, and at which endpoint."""
@@ -32,6 +36,13 @@ class Record:
         self._slowdowns.append(took / cost if cost > 0 else 1.0)
         if endpoint >= 0:
             self._shares[endpoint] += 1
+        if self.whole is not None and self.noted == self.whole[0]:
+            self.whole[1]()
+
+    def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
+        """Remember what a user's own strategy raised."""
+        if event == "strategy_failed":
+            self._fault = detail
 
     def summary(self) -> Summary:
         """The run in a few figures."""
@@ -47,6 +58,7 @@ class Record:
             slowdown=quantile(slowdowns, 0.99),
             failures=self.failures,
             shares=tuple(count / total for count in self._shares),
+            fault=self._fault,
         )
 
 
@@ -62,6 +74,8 @@ class Summary:
     slowdown: float
     failures: int
     shares: tuple[float, ...]
+    fault: str = ""
+    """What the strategy raised, where it is a user's own and did; the default chose in its place."""
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -88,4 +102,5 @@ def middle(runs: Sequence[Summary]) -> Summary:
         slowdown=geometric_mean([run.slowdown for run in runs]),
         failures=sum(run.failures for run in runs),
         shares=shares,
+        fault=next((run.fault for run in runs if run.fault), ""),
     )

@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import heappop, heappush
 from typing import Final
 
+from balancer.balancing.cost import shape
 from balancer.balancing.request import RequestInfo
 from balancer.lab.fleet import Script
+from balancer.lab.record import Summary, quantile
 from balancer.lab.traffic import Ask
 
 ENOUGH: Final = 1000
 """Requests below which a log says nothing of a p99."""
 FEW: Final = 200
 """Requests below which it is not replayed at all."""
+CLOSE: Final = 1.25
+"""A simulated p99 within this factor of the recorded one is near."""
+COMMON: Final = 20
+"""Requests from which on a kind has figures of its own."""
+SHORTEST: Final = 1e-6
 WORKERS: Final = (1, 2, 4, 8, 16, 64, 256)
 MAX_COST: Final = 3600.0
 """Seconds beyond which a line is taken to be wrong."""
@@ -35,7 +42,10 @@ class _Entry:
 
     began: float
     took: float
+    total: float
     endpoint: str
+    strategy: str
+    cluster: str
     failed: bool
     info: RequestInfo
 
@@ -49,17 +59,26 @@ class Recording:
     endpoints: tuple[str, ...] = ()
     good: int = 0
     bad: int = 0
-    """Lines that are no access log entry of lb."""
+    """Lines that should be access log entries of lb, and are not."""
+    other: int = 0
+    """Lines of other logs, which `kubectl logs` and `make run` mix in."""
     unanswered: int = 0
     """Requests that no endpoint answered: they say nothing of costs, and are left out."""
     rate: float = 0.0
     """Requests a second."""
+    strategy: str = ""
+    """What chose most of them."""
+    p50: float = 0.0
+    """Seconds that clients waited, as recorded."""
+    p99: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """What was read and fitted, in a few lines."""
+        times = f"p50 {self.p50 * 1000:,.1f} ms, p99 {self.p99 * 1000:,.1f} ms"
         lines = [
-            f"{self.good:,} requests, {self.rate:,.1f} a second; {self.bad:,} bad lines, {self.unanswered:,} unanswered"
+            f"{self.good:,} requests, {self.rate:,.1f} a second, by {self.strategy}: {times}",
+            f"Left out: {self.unanswered:,} unanswered, {self.other:,} lines of other logs, {self.bad:,} bad lines",
         ]
         for address, script in zip(self.endpoints, self.fleet, strict=True):
             lines.append(
@@ -67,31 +86,69 @@ class Recording:
             )
         return "\n".join([*lines, *self.warnings])
 
+    def compared(self, simulated: Summary) -> str:
+        """How far `simulated`, a run of the requests as recorded by what chose then, is from what was recorded."""
+        ratio = simulated.p99 / self.p99 if self.p99 > 0 else 1.0
+        told = f"For {self.strategy} the lab gives a p99 {ratio:.2f} times the recorded one"
+        if 1 / CLOSE <= ratio <= CLOSE:
+            return f"{told}."
+        return f"{told}: rely on the order of the strategies more than on their figures."
 
-def read(lines: Iterable[str]) -> Recording:
-    """Read access log lines, of any number of files one after another. Raises ValueError for too few."""
+
+def read(lines: Iterable[str], cluster: str = "") -> Recording:
+    """Read access log lines, of any number of files one after another. Raises ValueError for too few.
+
+    Where routes lead to several Services, only the requests of one are replayed: `cluster`, or the one that has most.
+    """
     found = Recording()
     entries: list[_Entry] = []
     for line in lines:
         if not line.strip():
             continue
         entry = _entry(line)
-        if entry is None:
+        if entry is None and _is_other(line):
+            found.other += 1
+        elif entry is None:
             found.bad += 1
         elif not entry.endpoint:
             found.unanswered += 1
         else:
             entries.append(entry)
+    entries = _of_one_cluster(found, entries, cluster)
     found.good = len(entries)
     if found.good < FEW:
         raise ValueError(
-            f"the log has {found.good} usable requests ({found.bad} bad lines, {found.unanswered} unanswered): "
+            f"the log has {found.good} usable requests ({found.bad} bad lines, {found.other} of other logs, "
+            f"{found.unanswered} unanswered): "
             f"{FEW} are needed to say anything, {ENOUGH} for a p99"
         )
     if found.good < ENOUGH:
         found.warnings.append(f"Few requests: below {ENOUGH:,} a p99 is little more than the slowest ones.")
     _fit(found, sorted(entries, key=lambda entry: entry.began))
     return found
+
+
+def _of_one_cluster(found: Recording, entries: list[_Entry], wanted: str) -> list[_Entry]:
+    clusters = Counter(entry.cluster for entry in entries)
+    if wanted and wanted not in clusters:
+        raise ValueError(f"the log has no cluster {wanted!r}: it has {', '.join(sorted(clusters)) or 'none'}")
+    if len(clusters) > 1:
+        chosen = wanted or clusters.most_common(1)[0][0]
+        others = ", ".join(name for name, _ in clusters.most_common() if name != chosen)
+        found.warnings.append(f"Only the cluster {chosen} is replayed; --cluster chooses another: {others}.")
+        return [entry for entry in entries if entry.cluster == chosen]
+    return entries
+
+
+def _is_other(line: str) -> bool:
+    """It is a message of lb's other log, or no JSON object at all: another program's output, mixed in."""
+    start = line.find("{")
+    if start < 0:
+        return True
+    try:
+        return "event" in json.loads(line[start:])
+    except ValueError:
+        return False
 
 
 def _entry(line: str) -> _Entry | None:
@@ -108,7 +165,9 @@ def _entry(line: str) -> _Entry | None:
         info = RequestInfo(str(fields["client"]), str(fields["method"]), str(fields["path"]))
         # One that no endpoint answered took the time of a timeout, not that of its work.
         answered = fields["endpoint"] and (first_byte is not None or fields["reason"] is None) and status != 499
-        return _Entry(ended - total, took, str(fields["endpoint"]) if answered else "", status >= 500, info)
+        endpoint = str(fields["endpoint"]) if answered else ""
+        by, cluster = str(fields.get("strategy", "")), str(fields.get("cluster", ""))
+        return _Entry(ended - total, took, total, endpoint, by, cluster, status >= 500, info)
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
@@ -117,20 +176,25 @@ def _fit(found: Recording, entries: list[_Entry]) -> None:
     by_endpoint: dict[str, list[_Entry]] = defaultdict(list)
     for entry in entries:
         by_endpoint[entry.endpoint].append(entry)
+    found.strategy = Counter(entry.strategy for entry in entries).most_common(1)[0][0]
+    totals = sorted(entry.total for entry in entries)
+    found.p50, found.p99 = quantile(totals, 0.5), quantile(totals, 0.99)
     span = entries[-1].began - entries[0].began
     found.rate = len(entries) / span if span > 0 else 0.0
     found.endpoints = tuple(sorted(by_endpoint))
     costs: dict[int, float] = {}
     scripts = []
     workers = {address: _workers(group) for address, group in by_endpoint.items()}
+    least = _by_kind(entries, lambda entry: entry.took, min)
     for address in found.endpoints:
         for entry, cost in zip(by_endpoint[address], _services(by_endpoint[address], workers[address]), strict=True):
-            costs[id(entry)] = cost
-    typical = _typical(entries, costs)
+            # What the fitted queue leaves nothing of was still work: as much as the quickest of its kind.
+            costs[id(entry)] = max(cost, min(least[_kind(entry)], entry.took), SHORTEST)
+    typical = _by_kind(entries, lambda entry: costs[id(entry)], statistics.fmean)
     for address in found.endpoints:
         group = by_endpoint[address]
         work = sum(costs[id(entry)] for entry in group if not entry.failed)
-        expected = sum(typical[entry.info.method, entry.info.path] for entry in group if not entry.failed)
+        expected = sum(typical[_kind(entry)] for entry in group if not entry.failed)
         pace = work / expected if work > 0 and expected > 0 else 1.0
         fails = sum(entry.failed for entry in group) / len(group)
         scripts.append(Script(workers[address], slower=pace, fails=fails))
@@ -142,13 +206,19 @@ def _fit(found: Recording, entries: list[_Entry]) -> None:
     )
 
 
-def _typical(entries: list[_Entry], costs: dict[int, float]) -> dict[tuple[str, str], float]:
-    """The mean cost of each method and path, for comparing endpoints; of rare ones, the mean of all."""
-    seen: dict[tuple[str, str], list[float]] = defaultdict(list)
+def _kind(entry: _Entry) -> str:
+    return f"{entry.info.method} {shape(entry.info.path, True)}"
+
+
+def _by_kind(
+    entries: list[_Entry], value: Callable[[_Entry], float], of: Callable[[list[float]], float]
+) -> dict[str, float]:
+    """A figure of each kind of request (as least-work has them), from `value` of each; of rare kinds, that of all."""
+    seen: dict[str, list[float]] = defaultdict(list)
     for entry in entries:
-        seen[entry.info.method, entry.info.path].append(costs[id(entry)])
-    mean = statistics.fmean(costs.values())
-    return {key: statistics.fmean(values) if len(values) >= 20 else mean for key, values in seen.items()}
+        seen[_kind(entry)].append(value(entry))
+    whole = of([each for values in seen.values() for each in values])
+    return {kind: of(values) if len(values) >= COMMON else whole for kind, values in seen.items()}
 
 
 def _services(entries: list[_Entry], workers: int) -> list[float]:
@@ -158,7 +228,7 @@ def _services(entries: list[_Entry], workers: int) -> list[float]:
     for entry in entries:
         free = entry.began if len(busy) < workers else max(entry.began, heappop(busy))
         end = entry.began + entry.took
-        services.append(max(end - free, 1e-6))
+        services.append(end - free)
         heappush(busy, max(end, free))
     return services
 

@@ -78,8 +78,9 @@ class Replica:
     def tick(self) -> None:
         """100 ms have passed: deadlines, then the pool."""
         now = self.clock.now
-        while self.waiting and self.waiting[0][0] <= now:
-            self.waiting.popleft()[1].timed_out()
+        waiting = self.waiting
+        while waiting and (waiting[0][1].over or waiting[0][0] <= now):
+            waiting.popleft()[1].timed_out()
         while self.queued and self.queued[0][0] <= now:
             self.queued.popleft()[1].queued_too_long()
         self.pool.tick(now)
@@ -88,14 +89,15 @@ class Replica:
 class Attempt(Call):
     """One try of a request at one endpoint."""
 
-    __slots__ = ("_lease", "_over", "_status", "_trip")
+    __slots__ = ("_lease", "_status", "_trip", "over")
 
     def __init__(self, trip: Trip, lease: Lease) -> None:
         super().__init__(trip.ask.cost)
         self._trip = trip
         self._lease = lease
-        self._over = False
         self._status = 0
+        self.over = False
+        """It has its answer, or will have none."""
 
     def begin(self) -> None:
         """Send the request; it is whole after its upload."""
@@ -122,22 +124,22 @@ class Attempt(Call):
 
     def answered(self, status: int) -> None:
         """The endpoint answers, if anybody still waits."""
-        if self._over:
+        if self.over:
             return
         trip = self._trip
         clock = trip.replica.clock
         self._status = status
         self._lease.first_byte(clock.now)
         if may_retry(Kind.ANSWERED, status, trip.idempotent, False, RETRY_STATUSES) is Retry.ELSEWHERE:
-            self._over = True
+            self.over = True
             self._lease.close(_outcome(status), clock.now)
             trip.again_or_end(status)
         elif trip.ask.stream and status == 200:
-            self._over = True
+            self.over = True
             trip.answered(clock.now)
             clock.at(clock.now + trip.ask.stream, self._streamed)
         else:
-            self._over = True
+            self.over = True
             self._lease.close(_outcome(status), clock.now)
             trip.end(status, self._lease.endpoint)
 
@@ -150,12 +152,12 @@ class Attempt(Call):
 
     def timed_out(self) -> None:
         """No response within its time."""
-        if not self._over:
+        if not self.over:
             self._fail(Kind.TIMED_OUT)
 
     def _fail(self, kind: Kind) -> None:
         trip = self._trip
-        self._over = True
+        self.over = True
         self._lease.close(Outcome.failed(kind), trip.replica.clock.now)
         if may_retry(kind, 0, trip.idempotent, False, RETRY_STATUSES) is Retry.ELSEWHERE:
             trip.again_or_end(504)
@@ -251,5 +253,10 @@ class Trip:
             replica.ended()
 
 
+_OK: Final = Outcome.answered(200)
+
+
 def _outcome(status: int) -> Outcome:
+    if status == 200:
+        return _OK
     return Outcome.answered(status, 1.0 if status == 503 else None)

@@ -13,7 +13,7 @@ from balancer.lab.record import Summary, geometric_mean, middle
 
 STUDENT: Final = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
 """Student's t for a two-sided interval of 95 %, by degrees of freedom from 1 on."""
-SIMPLEST: Final = ("round-robin", "random-of-two", "least-connections", "least-response-time", "least-work")
+SIMPLEST: Final = ("round-robin", "least-connections", "random-of-two", "least-response-time", "least-work")
 """Where two are alike, the one that needs to know less is recommended."""
 WORTH: Final = 0.02
 """A difference of less than this part is none that anybody would notice."""

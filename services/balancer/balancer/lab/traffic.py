@@ -39,7 +39,7 @@ class Kind:
     """Seconds that it waits at the endpoint without work: a long poll. It takes no worker."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # Not frozen: that makes the constructor three times as slow, and a run makes one for each.
 class Ask:
     """One request: when it comes (s), what it is, how much work (s)."""
 
@@ -82,6 +82,31 @@ class Traffic:
                 now += random.expovariate(rate)
             yield draw.ask(now)
 
+
+def resampled(asks: tuple[Ask, ...], random: Random) -> tuple[Ask, ...]:
+    """Recorded requests as they might have come as well: stretches of the recording, drawn with repetition.
+
+    (The block bootstrap: within a stretch what belongs together, as a burst, stays so.)
+    """
+    if len(asks) < 2 * STRETCHES:
+        return asks
+    length = (asks[-1].at + asks[-1].at / len(asks)) / STRETCHES
+    stretches: list[list[Ask]] = [[] for _ in range(STRETCHES)]
+    for ask in asks:
+        stretches[min(int(ask.at / length), STRETCHES - 1) if length else 0].append(ask)
+    drawn = []
+    for place in range(STRETCHES):
+        which = int(random.random() * STRETCHES)
+        moved = (place - which) * length
+        drawn += [
+            Ask(max(ask.at + moved, 0.0), ask.info, ask.cost, ask.upload, ask.stream, ask.idle)
+            for ask in stretches[which]
+        ]
+    return tuple(drawn) or asks
+
+
+STRETCHES: Final = 20
+"""Parts that a recording is cut into."""
 
 COSTS: Final = ("fixed", "exponential", "heavy", "heavy-unknown", "kinds")
 ARRIVALS: Final = ("poisson", "bursts", "closed")
