@@ -332,6 +332,7 @@ class Rotation(Owner):
             self._failures_reported = strategy.failures
             self._report_from = now + _REPORT_EVERY
             detail = f"{strategy.failure}; {failures} times, the default chose instead"
+            strategy.failure = ""
             self._subscribers.report(None, "strategy_failed", detail)
 
 

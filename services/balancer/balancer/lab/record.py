@@ -42,7 +42,7 @@ class Record(Subscriber):
     def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
         """Remember what a user's own strategy raised."""
         if event == "strategy_failed":
-            self._fault = detail
+            self._fault = self._fault or detail
 
     def summary(self) -> Summary:
         """The run in a few figures."""

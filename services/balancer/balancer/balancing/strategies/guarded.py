@@ -12,14 +12,15 @@ from balancer.balancing.strategies.strategy import Strategy, hears_changes, hear
 class Guarded(Strategy):
     """Passes everything on to `own`, and to `default`, which stands by with an index of its own.
 
-    `failure` keeps the last fault and `failures` counts them; the pool reports both at its next tick.
+    `failure` keeps the first fault since the last report, from which others may follow, and `failures` counts them; the
+    pool reports both at its next tick.
     """
 
     def __init__(self, own: Strategy, default: Strategy) -> None:
         self.own = own
         self.default = default
         self.failure = ""
-        """The last thing that went wrong, in words."""
+        """The first thing that went wrong since the last report, in words."""
         self.failures = 0
         self.watches_load = hears_load(own)
         self._hears_changes = hears_changes(own)
@@ -76,6 +77,8 @@ class Guarded(Strategy):
 
     def _failed(self, hook: str, error: Exception) -> None:
         self.failures += 1
+        if self.failure:
+            return
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
