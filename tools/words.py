@@ -59,10 +59,13 @@ SWEPT = (
     "services/balancer/balancer/admin",
     "services/balancer/balancer/balancing",
     "services/balancer/balancer/cli",
-    ":(glob)services/balancer/balancer/discovery/*.py",
+    "services/balancer/balancer/discovery",
     "services/balancer/balancer/lab",
     "services/balancer/balancer/log",
+    "services/balancer/balancer/proxy",
+    "services/balancer/balancer/routing",
     "services/balancer/balancer/settings",
+    ":(glob)services/balancer/balancer/*.py",
     "services/balancer/Dockerfile",
     "services/pi",
     "tests/bench",
@@ -75,7 +78,9 @@ SWEPT = (
     "tools",
 )
 
-SWEPT_TWICE = tuple(f"services/balancer/balancer/{folder}/" for folder in ("balancing", "discovery", "lab"))
+SWEPT_TWICE = tuple(
+    f"services/balancer/balancer/{folder}/" for folder in ("balancing", "discovery", "lab", "proxy", "routing")
+)
 
 
 def _compiled(words: dict[str, str]) -> list[tuple[re.Pattern[str], str]]:

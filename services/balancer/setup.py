@@ -52,8 +52,9 @@ def extensions() -> list[Extension]:
     built = mypycify(
         [*flags, *hot_modules()], opt_level=OPTIMISATION, debug_level="0", group_name="balancer", multi_file=True
     )
-    for extension in built:
-        extension.extra_compile_args.append("-fvisibility=hidden")
+    for extension in built:  # They may share one list.
+        if "-fvisibility=hidden" not in extension.extra_compile_args:
+            extension.extra_compile_args.append("-fvisibility=hidden")
     return cast("list[Extension]", built)
 
 

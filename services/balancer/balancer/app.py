@@ -91,7 +91,7 @@ async def _run(settings: Settings, messages: Output) -> int:
 
 
 class Balancer(Subscriber):
-    """Everything that runs, joined: what the admin port is told of the data plane comes from here too."""
+    """Everything that runs, joined: what the admin port shows of the data plane comes from here too."""
 
     def __init__(self, settings: Settings, messages: Output) -> None:
         self._settings = settings
@@ -196,10 +196,10 @@ class Balancer(Subscriber):
         spare_the_collector()
 
     async def serve(self) -> None:
-        """Serve until told to leave; then leave in order (decision 11 of docs/architecture.md)."""
+        """Serve until asked to leave; then leave in order (decision 11 of docs/architecture.md)."""
         await self._leaving.wait()
         self._admin.phase = Phase.DRAINING
-        if self.crashed:  # Without its clock, nothing here ends in time: leave at once, and be started anew.
+        if self.crashed:  # Without its clock, nothing here ends in time: leave at once, and be started again.
             return
         self._proxy.drain()
         if self.gateways is not None:
@@ -322,7 +322,7 @@ class Balancer(Subscriber):
             self.gateways.use(name, self._random)
 
     def _new_pool(self, cluster: str, settings: Settings, name: str) -> Pool:
-        """A pool by `settings` and the strategy `name`; all pools tell of their decisions in one log."""
+        """A pool by `settings` and the strategy `name`; all pools record their decisions in one log."""
         strategy = strategies.load(name, self._random, settings.hash_key)
         return Pool(strategy, name, _policy(settings), self._random, cluster, self._decisions)
 

@@ -120,7 +120,7 @@ class OpenPort:
         self.certificates = certificates
 
     def serves(self, plan: PortPlan) -> bool:
-        """Whether it can go on for another plan without being opened anew."""
+        """Whether it can go on for another plan without being opened again."""
         return (plan.gateway, plan.port, plan.tls) == (self.plan.gateway, self.plan.port, self.plan.tls)
 
 
@@ -149,11 +149,11 @@ class Gateways:
         self.ports: dict[int, OpenPort] = {}
         self.fleets: dict[str, Fleet] = {}
         self._replaced: list[Fleet] = []
-        """Their settings have changed: rules lead to them until the ports are told."""
+        """Their settings have changed: rules lead to them until the ports get theirs."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._draining = False
         self._clusters: dict[str, Cluster] | None = None
-        """By name, for the ports; None: they have changed since the ports were told."""
+        """By name, for the ports; None: they have changed since the ports got theirs."""
 
     # As a plan asks (discovery.gateway.control.Applies).
 

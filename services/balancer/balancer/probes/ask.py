@@ -20,7 +20,7 @@ from balancer.settings import Settings
 
 MAX_HEAD = 64 << 10
 
-PREFACES = {"off": b"", "v1": b"PROXY UNKNOWN\r\n", "v2": b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"}
+PROXY_HEADERS = {"off": b"", "v1": b"PROXY UNKNOWN\r\n", "v2": b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"}
 """A connection that carries no client's, in the PROXY protocol: UNKNOWN (its section 2.1), or command LOCAL (2.2)."""
 
 
@@ -39,7 +39,7 @@ class Ask:
         self._protocol = settings.upstream_protocol if settings.mode == "http" else "http1"
         self._expected = settings.health_status
         self._timeout = settings.health_timeout
-        self._preface = PREFACES[settings.upstream_proxy_protocol]
+        self._proxy_header = PROXY_HEADERS[settings.upstream_proxy_protocol]
         self._tls = EndpointTls(settings, ()) if settings.upstream_tls else None
 
     async def __call__(self, endpoint: Endpoint) -> str | None:
@@ -72,13 +72,13 @@ class Ask:
             context = self._tls.context(asyncio.get_running_loop().time(), "h2" if by_http2 else "")
             name = self._tls.name or host.rstrip(".")
         # With a PROXY header before it, TLS begins after the connection is made.
-        first = None if self._preface else context
+        first = None if self._proxy_header else context
         reader, writer = await asyncio.open_connection(
             host, endpoint.spec.port, limit=MAX_HEAD, ssl=first, server_hostname=name if first else None
         )
         try:
-            if self._preface:
-                writer.write(self._preface)
+            if self._proxy_header:
+                writer.write(self._proxy_header)
                 if context is not None:
                     await writer.start_tls(context, server_hostname=name)
             if self._path == "tcp":

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 class Probes(Subscriber):
-    """Checks every endpoint of the pool, and tells the pool what it finds."""
+    """Checks every endpoint of the pool, and reports to the pool what it finds."""
 
     def __init__(self, pool: Pool, settings: Settings, clock: Callable[[], float], random: Random) -> None:
         self._pool = pool

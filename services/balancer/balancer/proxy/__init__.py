@@ -1,1 +1,1 @@
-"""The wire: bytes in, bytes out. Whoever wants to learn proxying reads here and never meets a formula."""
+"""The wire: bytes in, bytes out. To learn proxying, read here: you never meet a formula."""

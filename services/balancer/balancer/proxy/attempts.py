@@ -116,13 +116,13 @@ class Attempts(Timed):
             self._left_queue(now)
 
     def close_lease(self, outcome: Outcome, now: float) -> None:
-        """Give the endpoint back, if one is held."""
+        """Give the endpoint back, if there is a lease."""
         lease, self.lease = self.lease, None
         if lease is not None:
             lease.close(outcome, now)
 
     def describe(self, entry: AccessEntry) -> None:
-        """Tell the access log of the search."""
+        """Pass the search to the access log."""
         entry.client = self.info.client
         entry.queue = self.queue_took if self.queue_took >= 0.0 else None
         entry.connect = self.connect_took if self.connect_took >= 0.0 else None

@@ -35,7 +35,7 @@ class Buffers:
         self.unsent = 0
         """Bytes that wait to be sent, on all connections."""
         self.most = 0
-        """The most that waited since whoever reads this has set it."""
+        """The most that waited since this was last reset."""
         self.piece = LARGE
         """Bytes to read at once; also the high-water mark of each connection."""
         self._much = min(limit // 16, LITTLE)

@@ -28,7 +28,7 @@ class ServerCertificate:
         self.context.load_cert_chain(certificate, key)
 
     def reload_if_changed(self) -> None:
-        """Read the files again if they have changed; a pair that is no good is told, and the old one stays."""
+        """Read the files again if they have changed; a bad pair is logged, and the old one stays."""
         try:
             stamp = self._stamp_now()
             if stamp == self._stamp:

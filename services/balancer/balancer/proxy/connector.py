@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR})
 HANDSHAKE_LIMIT: Final = 60.0
-"""Seconds; whoever asked for the connection has a limit of his own, which is shorter."""
+"""Seconds; the opener has a shorter limit of its own."""
 
 
 def failure_of(error: Exception) -> Kind:
@@ -38,7 +38,7 @@ def failure_of(error: Exception) -> Kind:
 
 @trait
 class Opener:
-    """Who has asked for a connection, and is told once what became of it, unless it cancels."""
+    """Asks for a connection, and gets its result by one call, unless it cancels."""
 
     def opened(self, transport: Transport) -> None:
         """It is open, secured where it was to be: `attach` a protocol to it."""
@@ -57,23 +57,23 @@ class Connector:
     def __init__(
         self, settings: Settings, context: Context, alpn: Sequence[str] = (), trust: Trust | None = None
     ) -> None:
-        """`alpn`: the protocols to offer with TLS; `trust`: use it, and whom to trust, whatever the settings say.
+        """`alpn`: the protocols to offer with TLS; `trust`: use it, and its authorities, whatever the settings say.
 
         Raises OSError when a certificate's file can't be read.
         """
         self.poller = context.poller
         self.names = Names(context.clock, context.wheel)
         self.timeout: float = settings.connect_timeout
-        """Seconds; after half of them a name's next address is tried. Whoever asks watches over the whole."""
+        """Seconds; after half of them a name's next address is tried. The opener limits the whole."""
         self.tls = EndpointTls(settings, alpn, trust) if settings.upstream_tls or trust is not None else None
         """How connections are secured; None: they are not."""
 
-    def connect(self, host: str, port: int, opener: Opener, preface: bytes = b"", agreed: str = "") -> Connecting:
-        """Open a connection; `preface` is sent before anything else. `opener` is told later, never in this call.
+    def connect(self, host: str, port: int, opener: Opener, proxy_header: bytes = b"", agreed: str = "") -> Connecting:
+        """Open a connection; `proxy_header` is sent before anything else. `opener` is called later, never in this call.
 
         `agreed`: the protocol to offer by ALPN instead of the usual ones.
         """
-        connecting = Connecting(self, host, opener, preface, agreed)
+        connecting = Connecting(self, host, opener, proxy_header, agreed)
         addresses = self.names.known(host)
         if addresses is not None:
             connecting.begin(addresses, port)
@@ -95,18 +95,18 @@ class Connecting(Watched, Secured, Inquirer):
         "_host",
         "_opener",
         "_port",
-        "_preface",
+        "_proxy_header",
         "_sock",
         "_transport",
     )
 
-    def __init__(self, connector: Connector, host: str, opener: Opener, preface: bytes, agreed: str) -> None:
+    def __init__(self, connector: Connector, host: str, opener: Opener, proxy_header: bytes, agreed: str) -> None:
         super().__init__()
         self._agreed = agreed
         self._connector = connector
         self._host = host
         self._opener: Opener | None = opener
-        self._preface = preface
+        self._proxy_header = proxy_header
         self._address = ""
         """The one being tried."""
         self._addresses: list[Address] = []
@@ -132,7 +132,7 @@ class Connecting(Watched, Secured, Inquirer):
         self._next()
 
     def failed(self, error: Exception) -> None:
-        """It will not come to anything: tell so, when whoever runs now has returned."""
+        """It has failed: report that, after the current callback has returned."""
         self._error = error
         self._connector.poller.later(self)
 
@@ -222,16 +222,16 @@ class Connecting(Watched, Secured, Inquirer):
             self._opener = None
             transport = Transport(poller, sock, patient=True)
             transport.take_over(self)
-            if self._preface:
-                transport.write(self._preface)
+            if self._proxy_header:
+                transport.write(self._proxy_header)
             _hand_over(opener, transport)
             return
         context = tls.context(poller.clock(), self._agreed)
         secured = TlsTransport(poller, sock, context, self, tls.name or self._host.rstrip("."), patient=True)
         secured.take_over(self)
         self._transport = secured
-        if self._preface:
-            secured.write_plain(self._preface)
+        if self._proxy_header:
+            secured.write_plain(self._proxy_header)
         secured.begin(HANDSHAKE_LIMIT)
 
     def _give_up_socket(self) -> None:
@@ -241,7 +241,7 @@ class Connecting(Watched, Secured, Inquirer):
         if sock is not None:
             poller.close(self, sock)
 
-    # Told by a handshake.
+    # Called by a handshake.
 
     def secured(self, transport: TlsTransport) -> None:
         """The endpoint is who it should be."""

@@ -23,7 +23,7 @@ from balancer.hosts import to_listen_at
 from balancer.proxy import descriptors
 from balancer.proxy.clients import Clients
 from balancer.proxy.listening import BACKLOG, Acceptor, Listening, listen
-from balancer.proxy.opening import Namer, Opening, Preface, Protocols
+from balancer.proxy.opening import Namer, Opening, Protocols, ProxyHeader
 from balancer.proxy.place import Addresses, Keeper, Place
 from balancer.proxy.poller import Poller
 from balancer.proxy.timers import Timed
@@ -181,7 +181,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         self._go_on(transport, place, rest)
 
     def released(self, place: Place) -> None:
-        """A connection has ended: told by its place, once."""
+        """A connection has ended: called by its place, once."""
         self._places.discard(place)
         self._uncount(place)
         self._counters.connections_open -= 1
@@ -213,7 +213,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
             place.transport = transport
             transport.watch()
             if self._proxy_protocol and place.trusted:
-                transport.attach(Preface(self, self._poller))
+                transport.attach(ProxyHeader(self, self._poller))
             else:
                 self._go_on(transport, place, b"")
         except Exception:
@@ -230,7 +230,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         if self._tls is None:
             self._attach(transport, place, rest)
         elif not place.allowed:
-            transport.abort()  # to tell it why would take a handshake
+            transport.abort()  # an answer that says why would take a handshake
         elif isinstance(transport, TlsTransport):
             transport.begin(self._timeout)
         else:
@@ -252,7 +252,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         if rest and not transport.closing:
             transport.protocol.data_received(rest)
 
-    # Told by a handshake.
+    # Called by a handshake.
 
     def secured(self, transport: TlsTransport) -> None:
         """The client is as sure of us as it wishes to be."""

@@ -1,4 +1,4 @@
-"""TLS towards endpoints: whom we trust, who we are, the name that theirs must be; read again when a file changes."""
+"""TLS towards endpoints: which authorities we trust, our certificate, the name in theirs; read again on a change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Trust:
-    """Whom to trust at the endpoints of one cluster, in place of what the settings say."""
+    """The authorities to trust at the endpoints of one cluster, in place of what the settings say."""
 
     __slots__ = ("authorities", "name", "names")
 
@@ -27,7 +27,7 @@ class Trust:
         """Where there are any, a certificate must be for one of these instead: `DNS` or `URI`, and a name."""
 
     def accepts(self, certificate: Mapping[str, object] | None) -> bool:
-        """Whether a certificate that verifies, as ssl tells of it, is for one of the names."""
+        """Whether a certificate that verifies, as ssl describes it, is for one of the names."""
         if not self.names:
             return True
         found = certificate.get("subjectAltName") if certificate else None

@@ -143,7 +143,7 @@ class Exchange(Attempts, Receiver):
         self._kept_size = 0
         self._free_repeats = 0
         self._keeps = True
-        """Whether all that came of the body is kept to be sent again."""
+        """Whether all of the body received so far is kept to be sent again."""
         self._trailers = NO_FIELDS
         self._response_over = False
         """In a tunnel: whether the endpoint has half-closed."""
@@ -395,7 +395,7 @@ class Exchange(Attempts, Receiver):
         # What exactly was wrong is for the log alone: header and metric keep to the few reasons there are.
         self.reason = f"{kind.value}: {fault}" if fault else kind.value
         if self.state == RESPONDING:
-            # Part of the response is with the client: only a broken stream tells it that the rest is missing, or a
+            # Part of the response is with the client: only a broken stream says that the rest is missing, or a
             # call's status.
             if self.head.fields.grpc:
                 self._end_call(responses.failed_attempt(kind), now)
@@ -668,7 +668,7 @@ class Exchange(Attempts, Receiver):
     # The end.
 
     def _fail(self, error: responses.Error, now: float, fault: str = "") -> None:
-        """Answer with an error of our own; `fault` is what the log tells beyond its reason."""
+        """Answer with an error of our own; `fault` is what the log adds to its reason."""
         self._become(RESPONDING)
         self.reason = f"{error.reason}: {fault}" if fault else error.reason
         self.status = error.status
@@ -738,7 +738,7 @@ class Exchange(Attempts, Receiver):
         super().close_lease(outcome, now)
 
     def _end(self, now: float, cut: bool = False) -> None:
-        """Count and tell what came of it; `cut`: the response breaks off, by no fault of the client's."""
+        """Count and log the outcome; `cut`: the response breaks off, by no fault of the client's."""
         state = self.state
         self._become(ENDED)
         service = self.http

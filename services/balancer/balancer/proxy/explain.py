@@ -7,8 +7,8 @@ from balancer.proxy.messages import Headers
 
 
 def fields(decision: Decision) -> Headers:
-    """Fields that tell the strategy, the winner, by what it won, and each candidate's score or why it was out."""
-    told = [
+    """Fields that name the strategy, the winner, by what it won, and each candidate's score or why it was out."""
+    fields = [
         ("X-LB-Strategy", decision.strategy),
         ("X-LB-Endpoint", decision.chosen or "none"),
         ("X-LB-Reason", decision.by),
@@ -19,5 +19,5 @@ def fields(decision: Decision) -> Headers:
         )
         latency = f"; latency={candidate.latency:.6f}" if candidate.latency is not None else ""
         load = f"in-flight={candidate.in_flight}; weight={candidate.weight:g}"
-        told.append(("X-LB-Candidate", f"{candidate.address}; {score}; {load}{latency}"))
-    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in told]
+        fields.append(("X-LB-Candidate", f"{candidate.address}; {score}; {load}{latency}"))
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in fields]

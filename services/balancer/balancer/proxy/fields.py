@@ -113,7 +113,7 @@ def fill_request(
             kept.append((name, value))
         elif _speaks_of_the_client(lowered):
             if not peer.trusted or forwarded.takes(lowered, value):
-                pass  # we say it anew, or nobody does
+                pass  # we write it again, or nobody does
             elif lowered != b"x-request-id":
                 kept.append((name, value))
             elif value and len(value) <= MAX_REQUEST_ID:

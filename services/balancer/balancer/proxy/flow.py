@@ -17,7 +17,7 @@ NOT_SWITCHED: Final = 8
 
 
 class Intake:
-    """Reading from one transport, stopped while any reason to stop stands."""
+    """Reading from one transport, paused while any reason for it stands."""
 
     __slots__ = ("_reasons", "_transport")
 
@@ -26,17 +26,17 @@ class Intake:
         self._reasons = 0
 
     @property
-    def stopped(self) -> bool:
+    def paused(self) -> bool:
         """Whether nothing is being read."""
         return self._reasons != 0
 
-    def stop(self, reason: int) -> None:
-        """Stop reading for `reason`, one of the constants above."""
+    def pause(self, reason: int) -> None:
+        """Pause reading for `reason`, one of the constants above."""
         if self._reasons == 0 and not self._transport.is_closing():
             self._transport.pause_reading()
         self._reasons |= reason
 
-    def go(self, reason: int) -> None:
+    def resume(self, reason: int) -> None:
         """`reason` is gone: read on if no other stands."""
         if self._reasons & reason:
             self._reasons &= ~reason

@@ -1,4 +1,4 @@
-"""The errors that we make ourselves, as a gRPC client is told of them: 200, and a status with a message.
+"""The errors that we make ourselves, as a gRPC client gets them: 200, and a status with a message.
 
 A client library turns any other status of HTTP into words of its own, and drops ours.
 """
@@ -22,7 +22,7 @@ _PLAIN: Final = re.compile(r"[ -$&-~]*")
 
 
 def status_for(error: Error) -> int:
-    """How an error of our own is told."""
+    """How an error of our own is sent."""
     if error is TOTAL_TIMEOUT:
         return DEADLINE_EXCEEDED
     code = _OF_HTTP.get(error.status)

@@ -1,8 +1,8 @@
-"""The C library's heap: kept warm while bytes stream, given back when those who held them have gone.
+"""The C library's heap: kept warm while bytes stream, given back when the connections that used them have gone.
 
 glibc returns the end of its heap to the kernel at every turn of a large piece, and takes it back a moment later: with
 its thresholds raised, to encrypt 1 MB costs half as much (0.8 ms for 1.8).
-In exchange memory is given back when told so.
+In exchange memory is given back only on request.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class HttpService(Service):
         return bool(token) and hmac.compare_digest(asked, b"Bearer " + token)
 
     def log(self, entry: AccessEntry) -> None:
-        """Tell the access log of a request that has ended."""
+        """Pass a request that has ended to the access log."""
         if self.access_log is not None:
             self.access_log.write(entry)
 
@@ -124,7 +124,7 @@ class HttpService(Service):
             span.end(entry, cut)
 
     def log_refusal(self, client: str, request_id: bytes, error: Error) -> None:
-        """Tell the access log of a request that was refused before it had a method and a path that can be told."""
+        """Log a request that was refused before it had a method and a path that can be printed."""
         if self.access_log is None or not self.access_log.wants(0.0):
             return
         entry = AccessEntry()

@@ -2,7 +2,7 @@
 
     server connection ──creates──> Exchange ──calls──> ServerStream   (the same server connection, or its stream)
                                       │
-                                      └─ cluster.upstreams.take / connect ──> ClientStream ──tells──> Receiver
+                                      └─ cluster.upstreams.take / connect ──> ClientStream ──calls──> Receiver
                                                                                                  (the exchange)
 
 `http1/` and `http2/` implement the streams and do not know each other. What passes between them is payload and fields:
@@ -15,9 +15,9 @@ A request's life, as these calls:
    `broken_off` when the body turns out bad.
 2. The exchange leases an endpoint, asks `upstreams.take` for a stream that can carry the request at once, else
    `upstreams.connect` for one later, and calls `ClientStream.send`.
-3. The client stream tells the exchange, as its Receiver, what comes back. Each attempt ends by exactly one of:
+3. The client stream calls the exchange, as its Receiver, with what comes back. Each attempt ends by exactly one of:
    `response_ended`, `response(…, ended=True)`, `attempt_failed`; or by the exchange's own `ClientStream.reset`, after
-   which the stream tells nothing more.
+   which the stream calls nothing more.
 4. The exchange calls `respond`, `data`, `end` on the server stream, or `reset`; at last `finished`, exactly once.
 
 Plain base classes with virtual methods, no `Protocol`s: mypyc calls them through a table, at the price of a C call.
@@ -143,7 +143,7 @@ class ClientStream(Timed):
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Give the request up, and tell its receiver nothing more (HTTP/1: close; HTTP/2: RST_STREAM CANCEL)."""
+        """Give the request up, and call its receiver no more (HTTP/1: close; HTTP/2: RST_STREAM CANCEL)."""
         raise NotImplementedError
 
     def pause_reading(self) -> None:
@@ -157,7 +157,7 @@ class ClientStream(Timed):
 
 @trait
 class Receiver:
-    """What a client stream, or the connecting to one, tells: implemented by the exchange."""
+    """What a client stream, or the connecting to one, reports to: implemented by the exchange."""
 
     __slots__ = ()
 
@@ -172,7 +172,7 @@ class Receiver:
     def attempt_failed(self, kind: Kind, progress: int, fault: str = "") -> None:
         """The attempt has come to nothing, having come as far as `progress` (one of the constants above) says.
 
-        `fault` is what the log tells beyond `kind`. The stream is of no more use.
+        `fault` is what the log adds to `kind`. The stream is of no more use.
         """
         raise NotImplementedError
 
@@ -214,7 +214,7 @@ class Connecting:
     __slots__ = ()
 
     def cancel(self) -> None:
-        """Nobody wants it any more: its receiver is told nothing."""
+        """Nobody wants it any more: its receiver is not called."""
         raise NotImplementedError
 
 
@@ -234,7 +234,7 @@ class Upstreams:
     def connect(self, endpoint: Endpoint, receiver: Receiver) -> Connecting:
         """Open a connection, or wait for room on one being opened.
 
-        `receiver` is told `connected` or `attempt_failed` later, never within this call, unless it cancels.
+        `receiver` gets `connected` or `attempt_failed` later, never within this call, unless it cancels.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Listening sockets: opened once, open as long as we listen; accepting pauses by not being told of who waits."""
+"""Listening sockets: opened once, open as long as we listen; accepting pauses by not asking epoll for what waits."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # `::` and `0.0.0.0` are told separately, and may both be asked for.
+            # `::` and `0.0.0.0` are opened separately, and may both be asked for.
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         tune(opened)  # what is accepted inherits it
         opened.setblocking(False)

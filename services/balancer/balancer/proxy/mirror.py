@@ -127,7 +127,7 @@ class MirrorCall(Timed, Receiver):
             self._stream.reset()
         self._end(UNUSED, FAILED, self._service.clock())
 
-    # What a client stream, or the connecting to one, tells.
+    # What a client stream, or the connecting to one, reports.
 
     def connected(self, stream: ClientStream, took: float) -> None:
         self._connecting = None

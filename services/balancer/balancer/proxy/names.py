@@ -45,7 +45,7 @@ class Inquirer:
 class _Name(Timed):
     """What is known of one name."""
 
-    __slots__ = ("_names", "addresses", "asking", "host", "old_from", "told", "used_at", "waiting")
+    __slots__ = ("_names", "addresses", "asking", "host", "last_error", "old_from", "used_at", "waiting")
 
     def __init__(self, names: Names, host: str) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Name(Timed):
         """When (s) the last answer, or the lack of one, ceases to count."""
         self.used_at = 0.0
         """When (s) a connection last asked for it."""
-        self.told = ""
+        self.last_error = ""
         """Why it cannot be resolved, as the log says; empty while it can."""
         self.asking: asyncio.Task[None] | None = None
         self.waiting: list[tuple[int, Inquirer]] = []
@@ -106,8 +106,8 @@ class Names:
         if name is None:
             name = self._names[host] = _Name(self, host)
         name.used_at = now
-        if name.told and now < name.old_from and not name.addresses:
-            connecting.failed(OSError(name.told))
+        if name.last_error and now < name.old_from and not name.addresses:
+            connecting.failed(OSError(name.last_error))
             return
         name.waiting.append((port, connecting))
         self.look_up(name)
@@ -144,11 +144,11 @@ class Names:
         self._answered(name, addresses, lasts, error)
 
     def _answered(self, name: _Name, addresses: list[Address], lasts: float, error: str) -> None:
-        if error and error != name.told:
+        if error and error != name.last_error:
             log.warning("name not resolved", name=name.host, error=error, known=len(name.addresses))
-        elif name.told and not error:
+        elif name.last_error and not error:
             log.info("name resolved again", name=name.host)
-        name.told = error
+        name.last_error = error
         if addresses and set(addresses) != set(name.addresses):
             name.addresses = addresses
         name.old_from = self._clock() + lasts

@@ -8,12 +8,12 @@ from mypy_extensions import mypyc_attr, trait
 
 from balancer.proxy.place import Addresses, Place
 from balancer.proxy.poller import Poller
-from balancer.proxy.proxy_protocol import BadPreface, parse
+from balancer.proxy.proxy_protocol import BadProxyHeader, parse
 from balancer.proxy.timers import Timed
 from balancer.proxy.transport import NOT_BEGUN, Protocol, Transport
 
 PROXY_TIMEOUT: Final = 5.0
-"""Seconds for a PROXY header to come: whoever sends it does so at once."""
+"""Seconds for a PROXY header to come: a proxy sends it at once."""
 HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What an HTTP/2 client begins with (RFC 9113 §3.4)."""
 
@@ -33,7 +33,7 @@ class Protocols:
         raise NotImplementedError
 
     def names_clients(self) -> bool:
-        """Whether a request says whom a trusted proxy speaks for: its connection counts for nobody."""
+        """Whether a request names the client that a trusted proxy speaks for: its connection counts for nobody."""
         return False
 
     def not_tls(self, data: bytes) -> bytes:
@@ -53,8 +53,8 @@ class Namer:
         raise NotImplementedError
 
 
-class Preface(Timed, Protocol):
-    """A connection whose PROXY header is awaited: whoever sends none, or a bad one, is let go."""
+class ProxyHeader(Timed, Protocol):
+    """A connection whose PROXY header is awaited; without one, or with a bad one, it is closed."""
 
     __slots__ = ("_held", "_namer", "_poller", "_transport")
 
@@ -72,7 +72,7 @@ class Preface(Timed, Protocol):
         self._held += data
         try:
             found = parse(self._held)
-        except BadPreface:
+        except BadProxyHeader:
             self._transport.abort()
             return
         if found is not None:
@@ -116,7 +116,7 @@ class Opening(Timed, Protocol):
             else:
                 self._go_on(self._protocols.make_http2(self._place), held)
         elif _is_no_http(held):
-            # Whoever meant HTTP/2 and erred must not be answered in HTTP/1 (RFC 9113 §3.4).
+            # A client that meant HTTP/2 and erred must not be answered in HTTP/1 (RFC 9113 §3.4).
             self._transport.close()
         else:
             self._go_on(self._protocols.make(self._place), held)

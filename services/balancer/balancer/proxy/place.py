@@ -44,9 +44,9 @@ class Place(Guard):
         self._keeper = keeper
         self._released = False
         self.address = address
-        """The client's IP address: whoever connected, or whom a trusted proxy's PROXY header names."""
+        """The client's IP address: the peer's, or the one in a trusted proxy's PROXY header."""
         self.addresses: Addresses | None = None
-        """All that the PROXY header told; None: there was none."""
+        """All that the PROXY header says; None: there was none."""
         self.scheme = scheme
         """`http` or `https`."""
         self.alpn = ""

@@ -24,7 +24,7 @@ READ: Final = 1
 WRITE: Final = 4
 """EPOLLOUT."""
 FAILED: Final = 8
-"""EPOLLERR: told whether asked for or not, and so is EPOLLHUP."""
+"""EPOLLERR: reported whether asked for or not, and so is EPOLLHUP."""
 
 BATCH: Final = 256
 """Events handled before the event loop's other work has its turn."""
@@ -41,7 +41,7 @@ class Watched(Timed):
         self.fd = -1
 
     def ready(self, events: int) -> None:
-        """The events that have come, as epoll tells them."""
+        """The events that have come, as epoll reports them."""
         raise NotImplementedError
 
     def settle(self) -> None:
@@ -59,7 +59,7 @@ class Idler:
 
 
 class Poller:
-    """Tells each `Watched` of its events; owns the descriptors of the data plane."""
+    """Calls each `Watched` with its events; owns the descriptors of the data plane."""
 
     __slots__ = (
         "_busy",
@@ -114,7 +114,7 @@ class Poller:
         self.open_files += 1
 
     def replace(self, old: Watched, new: Watched) -> None:
-        """Let `new` be told of the socket that `old` was told of, with the same events asked for."""
+        """Report the events of `old`'s socket to `new` from now on; which events are asked for stays."""
         new.fd = old.fd
         self._watched[old.fd] = new
 
@@ -131,7 +131,7 @@ class Poller:
         self._epoll.register(watched.fd, events)
 
     def forget(self, watched: Watched) -> None:
-        """Tell `watched` no more; its socket is to be closed by `close` before long."""
+        """Report nothing more to `watched`; its socket is to be closed by `close` before long."""
         if self._watched.get(watched.fd) is watched:
             del self._watched[watched.fd]
 
@@ -145,14 +145,14 @@ class Poller:
             sock.close()
 
     def later(self, watched: Watched) -> None:
-        """Call `settle` once whoever is running now has returned."""
+        """Call `settle` once the current callback has returned."""
         self._later.append(watched)
         if not self._busy and not self._due:
             self._due = True
             self._loop.call_soon(self._settle)
 
     def last(self, watched: Watched) -> None:
-        """Call `settle` behind all that `later` has put off: whoever comes in finds that those who left have left."""
+        """Call `settle` behind all that `later` has put off: a new connection finds that those that left have left."""
         self._last.append(watched)
 
     def stop(self) -> None:

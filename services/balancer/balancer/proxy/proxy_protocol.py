@@ -15,7 +15,7 @@ MAX_V1: Final = 107
 """Bytes of the longest version 1 header, its CRLF included."""
 
 
-class BadPreface(Exception):
+class BadProxyHeader(Exception):
     """What came is no PROXY protocol header; the text says why."""
 
 
@@ -23,7 +23,7 @@ def parse(data: bytes) -> tuple[Addresses | None, int] | None:
     """Read a header, version 1 or 2, from the beginning of `data`.
 
     The addresses (None when the proxy speaks for itself) and the header's length; None while it is not whole.
-    Raises BadPreface.
+    Raises BadProxyHeader.
     """
     if data.startswith(SIGNATURE):
         return _parse_v2(data)
@@ -34,24 +34,24 @@ def parse(data: bytes) -> tuple[Addresses | None, int] | None:
 
 def _parse_v1(data: bytes) -> tuple[Addresses | None, int] | None:
     if not b"PROXY "[: len(data)] == data[:6]:
-        raise BadPreface("no PROXY protocol header")
+        raise BadProxyHeader("no PROXY protocol header")
     end = data.find(b"\r\n", 0, MAX_V1)
     if end < 0:
         if len(data) >= MAX_V1:
-            raise BadPreface("PROXY header too long")
+            raise BadProxyHeader("PROXY header too long")
         return None
     words = data[:end].split(b" ")
     if words[1:2] == [b"UNKNOWN"]:
         return None, end + 2
     if len(words) != 6 or words[1] not in (b"TCP4", b"TCP6"):
-        raise BadPreface("malformed PROXY header")
+        raise BadProxyHeader("malformed PROXY header")
     try:
         source, target = ip_address(words[2].decode()), ip_address(words[3].decode())
         ports = [int(word) for word in words[4:] if word.isdigit()]
     except ValueError:
-        raise BadPreface("malformed address in the PROXY header") from None
+        raise BadProxyHeader("malformed address in the PROXY header") from None
     if len(ports) != 2 or max(ports) > 65535 or {source.version, target.version} != {int(words[1][3:])}:
-        raise BadPreface("malformed PROXY header")
+        raise BadProxyHeader("malformed PROXY header")
     return (str(source), ports[0], str(target), ports[1]), end + 2
 
 
@@ -61,14 +61,14 @@ def _parse_v2(data: bytes) -> tuple[Addresses | None, int] | None:
     command, family = data[12], data[13]
     length = int.from_bytes(data[14:16], "big")
     if command >> 4 != 2 or command & 15 > 1:
-        raise BadPreface("unknown version or command in the PROXY header")
+        raise BadProxyHeader("unknown version or command in the PROXY header")
     if len(data) < 16 + length:
         return None
     size = {0x11: 4, 0x21: 16}.get(family)
     if command & 15 == 0 or size is None:
         return None, 16 + length  # LOCAL, or a family that is none of ours
     if length < 2 * size + 4:
-        raise BadPreface("PROXY header too short for its addresses")
+        raise BadProxyHeader("PROXY header too short for its addresses")
     body = data[16:]
     source, target = ip_address(body[:size]), ip_address(body[size : 2 * size])
     ports = body[2 * size : 2 * size + 4]
@@ -81,7 +81,7 @@ def _parse_v2(data: bytes) -> tuple[Addresses | None, int] | None:
 
 
 def render(version: str, addresses: Addresses) -> bytes:
-    """The header of `version` (`v1` or `v2`) that tells an endpoint of a connection."""
+    """The header of `version` (`v1` or `v2`) that describes a connection to an endpoint."""
     source, target = ip_address(addresses[0]), ip_address(addresses[2])
     if version == "v1":
         if source.version != target.version:

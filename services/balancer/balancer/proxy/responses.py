@@ -1,7 +1,7 @@
 """The responses that we make ourselves: one table from what went wrong to what the client receives.
 
 Each error has a status, a token for the Proxy-Status field (RFC 9209 §2.3), and words. The reason is the same in the
-header, in the log line and in the metric label. docs/errors.md tells cause and remedy of each.
+header, in the log line and in the metric label. docs/errors.md gives cause and remedy of each.
 """
 
 from __future__ import annotations
@@ -109,13 +109,13 @@ _FAILED_ATTEMPT: Final = {
 
 
 def no_endpoint(error: NoEndpoint) -> Error:
-    """Why there was no endpoint, told to the client: always 503."""
+    """The answer where there was no endpoint, with the reason: always 503."""
     token = next(token for kind, token in _NO_ENDPOINT if isinstance(error, kind))
     return Error(503, token, error.reason, error.remedy, retry_after=1)
 
 
 def failed_attempt(kind: Kind) -> Error:
-    """The last attempt's failure, told to the client."""
+    """The answer to the client after the last attempt's failure."""
     return _FAILED_ATTEMPT[kind]
 
 

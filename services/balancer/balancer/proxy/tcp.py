@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from balancer.settings import Settings
 
 SERVED: Final = Outcome(Kind.ANSWERED)
-UNKNOWN: Final = "0.0.0.0"  # noqa: S104 (not bound, told)
+UNKNOWN: Final = "0.0.0.0"  # noqa: S104 (not bound, written into a header)
 
 
 class TcpService(Service):
     """The TCP proxy as its connections see it."""
 
-    __slots__ = ("cluster", "connections", "connector", "idle_timeout", "preface_version")
+    __slots__ = ("cluster", "connections", "connector", "idle_timeout", "proxy_version")
 
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
@@ -48,7 +48,7 @@ class TcpService(Service):
         budget = RetryBudget(settings.retry_budget)
         self.cluster = Cluster("default", context.pool, Policy(settings), budget, Upstreams())
         self.idle_timeout: float = settings.idle_timeout
-        self.preface_version = "" if settings.upstream_proxy_protocol == "off" else settings.upstream_proxy_protocol
+        self.proxy_version = "" if settings.upstream_proxy_protocol == "off" else settings.upstream_proxy_protocol
         self.connector = Connector(settings, context, settings.tls_alpn)
 
 
@@ -118,12 +118,12 @@ class TcpConnection(Attempts, Protocol, Opener):
         """Connect to the endpoint; its latency is the time that takes."""
         lease.sent(now)
         service = self._service
-        preface = b""
-        if service.preface_version:
-            preface = proxy_protocol.render(service.preface_version, self._addresses())
+        proxy_header = b""
+        if service.proxy_version:
+            proxy_header = proxy_protocol.render(service.proxy_version, self._addresses())
         self._connect_began = now
         spec = lease.endpoint.spec
-        self._connecting = service.connector.connect(spec.host, spec.port, self, preface, self._place.alpn)
+        self._connecting = service.connector.connect(spec.host, spec.port, self, proxy_header, self._place.alpn)
         self.arm(now + service.connector.timeout)
 
     def none_found(self, error: NoEndpoint, now: float) -> None:
@@ -291,7 +291,7 @@ class TcpProxy(Protocols):
         return sum([connection.cut_tunnel(endpoint) for connection in list(self._service.connections)])
 
     def drain(self) -> None:
-        """TCP knows no way to tell a client that its connection will close."""
+        """TCP has no way to announce that a connection will close."""
 
     def stop_listening(self) -> None:
         """Accept no more."""

@@ -40,11 +40,11 @@ class Timed:
         raise NotImplementedError
 
     def crashed(self) -> None:
-        """A callback of ours has raised: give back what is held, and end."""
+        """A callback of ours has raised: give back what it holds, and end."""
 
 
 class TimerWheel:
-    """Calls `expired` on each `Timed` whose deadline has passed, when told the time by `advance`."""
+    """Calls `expired` on each `Timed` whose deadline has passed, when `advance` is called with the time."""
 
     __slots__ = ("_looked", "_slots", "counters")
 
@@ -97,7 +97,7 @@ class TimerWheel:
     def fault(self, what: str, timed: Timed) -> None:
         """Log and count an exception in a callback of `timed`, and end it; to be called while it is handled."""
         self.counters.faults += 1
-        log.exception(what)  # noqa: LOG004 (whoever calls handles one)
+        log.exception(what)  # noqa: LOG004 (the caller handles one)
         try:
             timed.crashed()
         except Exception:

@@ -1,8 +1,8 @@
 """TLS as a transport of ours: OpenSSL works on bytes in memory, and the socket stays with the plain transport.
 
-One piece read is decrypted and told in one call, one write is encrypted and sent in one call; a record at a time goes
-through OpenSSL's buffers, so that an idle connection holds little. The session tickets that follow a handshake leave
-with the first response, which saves a packet.
+One piece read is decrypted and passed on in one call, one write is encrypted and sent in one call; a record at a time
+goes through OpenSSL's buffers, so that an idle connection holds little. The session tickets that follow a handshake
+leave with the first response, which saves a packet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HANDSHAKE: Final = 22
 
 @trait
 class Secured:
-    """Who is told how a handshake ended."""
+    """Called with the end of a handshake."""
 
     def secured(self, transport: TlsTransport) -> None:
         """The handshake is done: `attach` what goes on."""
@@ -81,7 +81,7 @@ class TlsTransport(Transport):
         self._fresh = True
         self._timed_out = False
         self._discarding = False
-        """Whether what comes is read and dropped: the client does not speak TLS, and has been told."""
+        """Whether what comes is read and dropped: the client does not speak TLS, and has had its answer."""
         self._notified = False
         """Whether the peer has said, by close_notify, that this was all."""
         self._withheld = 0
@@ -244,7 +244,7 @@ class TlsTransport(Transport):
             secured.secured(self)
 
     def _fail(self, error: ssl.SSLError) -> None:
-        """Tell the peer by an alert, and end."""
+        """Send the peer an alert, and end."""
         self._send(self._outgoing.read())
         self._written_all = True
         self._failed = error

@@ -40,7 +40,7 @@ class Guard:
 
 @trait
 class Protocol:
-    """What a connection's bytes mean: told by its transport of all that happens, under asyncio's names."""
+    """What a connection's bytes mean: called by its transport for all that happens, under asyncio's names."""
 
     def connection_made(self, transport: Transport) -> None:
         """The connection is open."""
@@ -70,18 +70,18 @@ class Protocol:
 
 
 class Nobody(Protocol):
-    """Whom a connection tells before it has a protocol, and when it has none any more."""
+    """Called for a connection that has no protocol yet, or no more."""
 
     __slots__ = ()
 
     def connection_made(self, transport: Transport) -> None:
-        """Nothing is told."""
+        """Ignore it."""
 
     def data_received(self, data: bytes) -> None:
         """What comes is dropped."""
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Nothing is told."""
+        """Ignore it."""
 
     def unused_since(self) -> float:
         """It shakes hands, or is on its way."""
@@ -130,11 +130,11 @@ class Transport(Watched):
         self.closing = False
         """Whether no more is read or accepted to be written."""
         self.gone = False
-        """Whether it is over: the protocol is about to be told, or has been."""
+        """Whether it is over: `connection_lost` is about to be called, or has been."""
         self._asked = READ
         """Events asked for."""
         self._at_rest = False
-        """Whether the poller tells nothing at all."""
+        """Whether the poller reports nothing at all."""
         self._out: list[bytes] = []
         self._unsent = 0
         self._full = False
@@ -144,11 +144,11 @@ class Transport(Watched):
         self._written_all = False
         """Whether we have: nothing more is taken to be written."""
         self._shut = False
-        """Whether the peer has been told so."""
+        """Whether we have ended our direction (FIN)."""
         self._error: Exception | None = None
 
     def watch(self) -> None:
-        """Begin to be told of the socket's events; whoever has called `attach` is told of bytes."""
+        """Ask the poller for the socket's events; bytes go to the protocol that `attach` set."""
         self._poller.add(self, self.sock.fileno(), READ)
 
     def take_over(self, waiting: Watched) -> None:
@@ -158,7 +158,7 @@ class Transport(Watched):
         self._ask(READ)
 
     def attach(self, protocol: Protocol) -> None:
-        """Let `protocol` be told from now on, of the connection first."""
+        """Pass what happens to `protocol` from now on: `connection_made` first."""
         self.protocol = protocol
         protocol.connection_made(self)
 
@@ -215,7 +215,7 @@ class Transport(Watched):
                 self._ask(self._asked | READ)
 
     def is_reading(self) -> bool:
-        """Whether what comes is told."""
+        """Whether what comes is read and passed on."""
         return not self._paused and not self.closing and not self._read_all
 
     def is_closing(self) -> bool:
@@ -237,7 +237,7 @@ class Transport(Watched):
         return self._poller.buffers
 
     def set_protocol(self, protocol: Protocol) -> None:
-        """Tell another from now on."""
+        """Call another from now on."""
         self.protocol = protocol
 
     def peer_address(self) -> tuple[str, int]:
@@ -333,7 +333,7 @@ class Transport(Watched):
         if events & ~(READ | WRITE) == 0:
             self._ask(self._asked & ~READ)
         elif self.patient and not self._read_all and not self.closing:
-            # It failed, but what came before is still to be read; until then epoll would tell it again and again.
+            # It failed, but what came before is still to be read; until then epoll would report it again and again.
             self._at_rest = True
             self._poller.rest(self)
         else:
@@ -400,7 +400,7 @@ class Transport(Watched):
             self._lose(error)
 
     def _say_all(self) -> None:
-        """Put behind what was written what tells the peer that it was all: TLS has something to say."""
+        """Put behind what was written what marks its end: in TLS, an alert."""
 
     def _shut_down(self) -> None:
         self._shut = True
@@ -424,7 +424,7 @@ class Transport(Watched):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def _lose(self, error: Exception | None) -> None:
-        """It is over; the protocol is told when whoever runs now has returned."""
+        """It is over; the protocol is called when the current callback has returned."""
         if self.gone:
             return
         self.gone = True

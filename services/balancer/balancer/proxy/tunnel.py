@@ -177,10 +177,10 @@ class Side(Protocol):
         self._tunnel.side_closed(self._is_client, error)
 
     def pause_writing(self) -> None:
-        self._peer_intake.stop(PEER_FULL)
+        self._peer_intake.pause(PEER_FULL)
 
     def resume_writing(self) -> None:
-        self._peer_intake.go(PEER_FULL)
+        self._peer_intake.resume(PEER_FULL)
 
     def _finish(self) -> None:
         """Nothing more comes from here."""

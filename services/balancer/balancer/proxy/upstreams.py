@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def upstreams(settings: Settings, context: Context, trust: Trust | None = None) -> Upstreams:
-    """The connections to endpoints, as LB_UPSTREAM_PROTOCOL says; `trust`: by TLS, and whom to trust.
+    """The connections to endpoints, as LB_UPSTREAM_PROTOCOL says; `trust`: by TLS, and which authorities to trust.
 
     Raises OSError for authorities that can't be read.
     """

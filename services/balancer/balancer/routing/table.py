@@ -4,7 +4,7 @@ A host finds its bucket by its name, then by each shorter wildcard; in it the pa
 each prefix from the longest; among the rules of one path, those that ask for the same fields by name are found by the
 values.
 
-A table never changes. A new one is made of it and of what came and went: hosts and paths that nothing came to are
+A table never changes. A new one is made of it and of what came and went: hosts and paths to which nothing was added are
 shared, so that one route's change costs what that route costs, whatever there is beside it.
 """
 
@@ -125,7 +125,7 @@ class Paths:
         self.empty = True
 
     def filling(self, before: Paths | None, gone: list[Entry], come: list[Entry]) -> Iterator[int]:
-        """Become what `before` is, but for these entries; tells in steps how many it has looked at."""
+        """Become what `before` is, but for these entries; yields in steps how many it has looked at."""
         if before is not None:
             self._exact = dict(before._exact)
             self._prefixes = dict(before._prefixes)
@@ -198,7 +198,7 @@ def _changes(places: dict[bytes, Changes], key: bytes) -> Changes:
 
 
 def _filling(places: dict[bytes, Candidates], changes: dict[bytes, Changes]) -> Iterator[int]:
-    """Put anew what changes; every other path's candidates stay the objects that they are."""
+    """Replace what changes; every other path's candidates stay the objects that they are."""
     for path, (gone, come) in changes.items():
         before = places.get(path)
         staying = before.without(frozenset(gone)) if before is not None else []

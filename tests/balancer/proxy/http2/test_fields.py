@@ -11,7 +11,7 @@ GET: list[Pair] = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/a"
 
 
 def block(*pairs: Pair) -> list[Field]:
-    return [Field(name, value, fields.judge(name, value)) for name, value in pairs]
+    return [Field(name, value, fields.classify(name, value)) for name, value in pairs]
 
 
 def test_a_request_is_read() -> None:

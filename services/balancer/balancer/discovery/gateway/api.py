@@ -1,6 +1,6 @@
 """What the Gateway part asks of the Kubernetes API: lists in pages, watches, and writes that overwrite nobody.
 
-Connecting, credentials and errors are those of kubeapi.py. A connection is shared by all watches, and made anew by
+Connecting, credentials and errors are those of kubeapi.py. A connection is shared by all watches, and made again by
 whichever finds it broken first.
 """
 

@@ -43,7 +43,7 @@ class BackendTlsPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Verdict:
     """A policy, and what is said of it at every Gateway that it counts for."""
 
     policy: BackendTlsPolicy
@@ -78,10 +78,10 @@ def wanted_config_maps(world: World) -> set[Key]:
     }
 
 
-def judge(world: World, usable: Callable[[str], str]) -> tuple[Mapping[Port, BackendTls], list[Judged]]:
-    """By port, how its pods are reached; and what every policy is told. Of two for one port the older counts."""
+def evaluate(world: World, usable: Callable[[str], str]) -> tuple[Mapping[Port, BackendTls], list[Verdict]]:
+    """By port, how its pods are reached; and every policy's verdict. Of two for one port the older counts."""
     found: dict[Port, BackendTls] = {}
-    judged: list[Judged] = []
+    verdicts: list[Verdict] = []
     for policy in sorted(world.tls_policies.values(), key=lambda each: (each.meta.created, each.meta.key)):
         authorities, resolved = _authorities(world, policy, usable)
         tls = BackendTls(policy.hostname, authorities, policy.names)
@@ -93,8 +93,8 @@ def judge(world: World, usable: Callable[[str], str]) -> tuple[Mapping[Port, Bac
             accepted = Condition("Accepted", False, "NoValidCACertificate", resolved.message)
         else:
             accepted = Condition("Accepted", True, "Accepted")
-        judged.append(Judged(policy, (accepted, resolved)))
-    return found, judged
+        verdicts.append(Verdict(policy, (accepted, resolved)))
+    return found, verdicts
 
 
 def _ports(policy: BackendTlsPolicy) -> Iterable[Port]:
@@ -131,7 +131,7 @@ def take(world: World, context: Context, routes: Iterable[Known], result: Plan) 
     """In steps: the clusters that policies are for, and their statuses, an entry for each Gateway that leads there."""
     if not world.tls_policies:
         return
-    found, judged = judge(world, context.usable_authorities)
+    found, verdicts = evaluate(world, context.usable_authorities)
     for name, spec in result.clusters.items():
         tls = found.get((spec.namespace, spec.service, spec.port_name)) or found.get((spec.namespace, spec.service, ""))
         if tls is not None:
@@ -144,14 +144,14 @@ def take(world: World, context: Context, routes: Iterable[Known], result: Plan) 
                 gateways.setdefault((spec.namespace, spec.service), {}).update((key, None) for key, _ in known.attached)
         if number % STEP == 0:
             yield
-    for each in judged:
+    for each in verdicts:
         _state(world, context, each, gateways, result)
 
 
 def _state(
-    world: World, context: Context, judged: Judged, gateways: Mapping[Key, Mapping[Key, None]], result: Plan
+    world: World, context: Context, verdict: Verdict, gateways: Mapping[Key, Mapping[Key, None]], result: Plan
 ) -> None:
-    policy = judged.policy
+    policy = verdict.policy
     before = policy.status.get("ancestors") or ()
     ancestors = [each for each in before if each.get("controllerName") != world.controller]
     reached: dict[Key, None] = {}
@@ -161,7 +161,7 @@ def _state(
         ancestor = {"group": GROUP, "kind": "Gateway", "namespace": namespace, "name": name}
         mine = (each for each in before if each.get("controllerName") == world.controller)
         present: Json = next((each for each in mine if each.get("ancestorRef") == ancestor), {})
-        conditions = merged(present.get("conditions") or (), judged.conditions, policy.meta.generation, context.now)
+        conditions = merged(present.get("conditions") or (), verdict.conditions, policy.meta.generation, context.now)
         ancestors.append({"ancestorRef": ancestor, "controllerName": world.controller, "conditions": conditions})
     if ancestors or before:
         note(result, policy, {"ancestors": ancestors})

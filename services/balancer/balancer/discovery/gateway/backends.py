@@ -17,7 +17,7 @@ PROTOCOLS: Final = {"": HTTP1, "http": HTTP1, "kubernetes.io/ws": HTTP1, "kubern
 
 @dataclass(frozen=True, slots=True)
 class BackendTls:
-    """That pods are reached by TLS, and whom to trust there."""
+    """That pods are reached by TLS, and which authorities to trust there."""
 
     hostname: str
     """In SNI, and what certificates must be for."""
@@ -110,7 +110,7 @@ def resolve(world: World, kind: str, namespace: str, ref: Ref, protocols: frozen
     if service is None:
         raise Unresolved("BackendNotFound", f"There is no {name}.")
     if service.type == "ExternalName":
-        # A name outside of the cluster would let whoever may write a Service reach what only we can reach.
+        # A name outside of the cluster would let anyone who may write a Service reach what only we can reach.
         raise Unresolved("BackendNotFound", f"{name} is of type ExternalName, which has no endpoints.")
     port = next((each for each in service.ports if each.port == ref.port and each.protocol == "TCP"), None)
     if port is None:

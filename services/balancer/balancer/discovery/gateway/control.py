@@ -67,7 +67,7 @@ class Applies(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the Gateway part is told at the start."""
+    """What the Gateway part is given at the start."""
 
     gateway_class: str
     """Empty: no Gateways, only Ingresses."""
@@ -252,7 +252,7 @@ class GatewayControl:
             found = self._slices.objects.get(key)
             if found is not None and found.service:
                 service = (found.meta.namespace, found.service)
-                # Taken out and put in anew: the one that changed last stands last, as `merge` wants it.
+                # Taken out and put in again: the one that changed last stands last, as `merge` wants it.
                 self._by_service.setdefault(service, {})[key] = found
                 self._service_of[key] = service
                 services[service] = None

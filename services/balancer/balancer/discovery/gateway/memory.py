@@ -92,7 +92,7 @@ class Memory:
             del self.routes[gone]
 
     def table(self, key: tuple[str, int, str], parts: Parts) -> Generator[None, None, Table]:
-        """In steps, the table of these parts: made of the last one, of which only what changed is made anew."""
+        """In steps, the table of these parts: made of the last one, of which only what changed is made again."""
         self._used.add(key[:2])
         before, table = self.tables.get(key, ({}, Table()))
         yield

@@ -1,6 +1,6 @@
 """Everything together: from a world to what has to be listened to, which clusters are needed, and what is written.
 
-A pure function. It is a generator so that whoever calls it may breathe between two routes: a thousand of them take
+A pure function. It is a generator so that its caller may breathe between two routes: a thousand of them take
 longer than requests should wait.
 """
 
@@ -40,8 +40,8 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     result = Plan()
     gateways = world.our_gateways()
     drafts = {each.meta.key: Draft(each, check(world, each, context.usable)) for each in gateways}
-    overrides, judged = policies.attach(world)
-    _take_policies(world, context, judged, result)
+    overrides, verdicts = policies.attach(world)
+    _take_policies(world, context, verdicts, result)
     yield
     resolver = Resolver(world, context.protocols)
     taking = Taking(world, context, memory, resolver, overrides, drafts, result)
@@ -86,15 +86,15 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     return result
 
 
-def _take_policies(world: World, context: Context, judged: list[policies.Judged], result: Plan) -> None:
-    by_policy: dict[Key, list[policies.Judged]] = {}
-    for each in judged:
+def _take_policies(world: World, context: Context, verdicts: list[policies.Verdict], result: Plan) -> None:
+    by_policy: dict[Key, list[policies.Verdict]] = {}
+    for each in verdicts:
         by_policy.setdefault(each.policy.meta.key, []).append(each)
-    for told in by_policy.values():
-        policy = told[0].policy
+    for targets in by_policy.values():
+        policy = targets[0].policy
         before = policy.status.get("ancestors") or ()
         ancestors = [each for each in before if each.get("controllerName") != world.controller]
-        for each in told:
+        for each in targets:
             ancestor = {name: str(each.target.get(name) or "") for name in ("group", "kind", "name")}
             present: Json = next((one for one in before if one.get("ancestorRef") == ancestor), {})
             conditions = merged(present.get("conditions") or (), [each.condition], policy.meta.generation, context.now)

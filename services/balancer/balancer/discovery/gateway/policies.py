@@ -1,7 +1,7 @@
 """LoadBalancingPolicy: settings of our own for one Service or one route, by attachment (GEP-713).
 
 It holds what the release's settings hold for all clusters, by the names that the chart gives them, read and checked by
-the settings' own table. Of several for one target the oldest counts; the others are told that they do not.
+the settings' own table. Of several for one target the oldest counts; the status of the others says that they do not.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def parsed(settings: Json) -> Overrides:
         if row is None:
             raise ValueError(f"{name} is no setting of a cluster")
         if row.field == "strategy" and value not in STRATEGIES:
-            # A class of one's own is for whoever installs the balancer, not for whoever may write a policy.
+            # A class of one's own is for the operator who installs the balancer, not for anyone who may write a policy.
             raise ValueError(f"strategy: allowed: {', '.join(STRATEGIES)}")
         try:
             found.append((row.field, row.kind.parse(value)))
@@ -85,7 +85,7 @@ def parsed(settings: Json) -> Overrides:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Verdict:
     """A policy's target, and what is said of it there."""
 
     policy: LoadBalancingPolicy
@@ -100,18 +100,18 @@ TARGETS: Final = {"Service": "", "HTTPRoute": ROUTES_GROUP, "GRPCRoute": ROUTES_
 """Kinds that a policy may be for, with their groups."""
 
 
-def attach(world: World) -> tuple[Mapping[Target, Overrides], list[Judged]]:
-    """By target, what its policy sets; and what every policy is told of each of its targets."""
+def attach(world: World) -> tuple[Mapping[Target, Overrides], list[Verdict]]:
+    """By target, what its policy sets; and the verdict on every policy's every target, for its status."""
     effective: dict[Target, Overrides] = {}
-    judged: list[Judged] = []
+    verdicts: list[Verdict] = []
     for policy in sorted(world.policies.values(), key=lambda each: (each.meta.created, each.meta.key)):
         for target in policy.targets:
             key = str(target.get("kind")), policy.meta.namespace, str(target.get("name"))
-            judged.append(Judged(policy, target, _judge(world, policy, target, key, effective)))
-    return effective, judged
+            verdicts.append(Verdict(policy, target, _evaluate(world, policy, target, key, effective)))
+    return effective, verdicts
 
 
-def _judge(
+def _evaluate(
     world: World, policy: LoadBalancingPolicy, target: Json, key: Target, effective: dict[Target, Overrides]
 ) -> Condition:
     kind, namespace, name = key

@@ -55,7 +55,7 @@ class Taking:
             return
         known = self._known(route)
         if known.route is not route or known.epoch is not self._epoch:
-            self._judge(route, known)
+            self._evaluate(route, known)
             known.route, known.epoch = route, self._epoch
         result = self._result
         if known.named:
@@ -70,7 +70,7 @@ class Taking:
         if known.write is not None:
             result.statuses.append(known.write)
 
-    def _judge(self, route: HttpRoute, known: Known) -> None:
+    def _evaluate(self, route: HttpRoute, known: Known) -> None:
         """Which listeners take a route, and what its status says of it."""
         controller, translated = self._world.controller, known.translated
         named = list(parents(route, self._gateways))

@@ -1,4 +1,4 @@
-"""One watcher for any kind: what there is of it is kept up to date in a mapping, and every change is told.
+"""One watcher for any kind: what there is of it is kept up to date in a mapping, and every change is reported.
 
 List in pages, then watch from there, taking each event's version as the next point to resume from; when the server has
 forgotten that point (410) list again. Whatever goes wrong, the last known objects stand.
@@ -39,7 +39,7 @@ class Watcher(Generic[T]):
         random: Random,
         query: Mapping[str, str] | None = None,
     ) -> None:
-        """`changed` is told of the keys that came, changed or went, once for all that came together."""
+        """`changed` is called with the keys that were added, changed or removed, once for all that came together."""
         self._api = api
         self.path = path
         self._parse = parse

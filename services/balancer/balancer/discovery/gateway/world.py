@@ -1,4 +1,4 @@
-"""All objects at one moment, and the look-ups that rules need. A value: whoever watches makes the next."""
+"""All objects at one moment, and the look-ups that rules need. A value: the watchers make the next."""
 
 from __future__ import annotations
 

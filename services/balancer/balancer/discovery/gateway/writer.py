@@ -1,6 +1,6 @@
 """Writes what a plan wants written: Services for Gateways, and statuses. Only the leader does.
 
-A status names the version of the object that it was made for: whoever changed it meanwhile wins, and the event of that
+A status names the version of the object that it was made for: a change made meanwhile wins, and the event of that
 change makes the next plan.
 """
 

@@ -225,11 +225,11 @@ class ClientConnection(ClientStream, Protocol):
 
     def pause_reading(self) -> None:
         if self.intake is not None:
-            self.intake.stop(PEER_FULL)
+            self.intake.pause(PEER_FULL)
 
     def resume_reading(self) -> None:
         if self.intake is not None:
-            self.intake.go(PEER_FULL)
+            self.intake.resume(PEER_FULL)
 
     def _write(self, data: bytes) -> None:
         self.endpoint.stats.bytes_sent += len(data)
@@ -338,7 +338,7 @@ class ClientConnection(ClientStream, Protocol):
             self._owner.lost(self)
             if self.transport is not None:
                 self.transport.close()
-        elif self.intake is not None and self.intake.stopped:
+        elif self.intake is not None and self.intake.paused:
             # It is the client that does not read: its own timer looks after that.
             self._owner.wheel.arm(self, now + self._owner.idle_timeout)
         else:
@@ -421,7 +421,7 @@ class ClientConnection(ClientStream, Protocol):
         status = head.status
         length = 0 if self._is_head or status in (204, 304) else head.length
         if length >= 0 and len(rest) >= length:
-            # The whole response is here: the common case, told in one call so that it goes out in one write.
+            # The whole response is here: the common case, passed on in one call so that it goes out in one write.
             reusable = head.keep_alive and len(rest) == length
             self._release(reusable, now)
             receiver.response(head, rest[:length] if len(rest) > length else rest, True, now)
@@ -478,7 +478,7 @@ class ClientConnection(ClientStream, Protocol):
         self._reading = _IDLE
         self._reader = None
         if self.intake is not None:
-            self.intake.go(PEER_FULL)
+            self.intake.resume(PEER_FULL)
         head = self._head
         if head is not None and head.bound:
             self.bound = True

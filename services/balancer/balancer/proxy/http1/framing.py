@@ -207,7 +207,7 @@ _DONE: Final = 4
 class ChunkedReader:
     """Takes the payload out of a chunked body as it comes; lines.py puts it in again.
 
-    Whoever passes a body on frames it anew, so that no chunk extension and no odd spelling of a size gets through.
+    A body that is passed on is framed again, so that no chunk extension and no odd spelling of a size gets through.
     """
 
     __slots__ = ("_held", "_left", "_max_fields", "_max_trailers", "_of_response", "_state", "out", "trailers")
@@ -240,7 +240,7 @@ class ChunkedReader:
         """
         if not self._held:
             return self._read(data, start)
-        # Positions are told in the caller's data, of which what was held is no part.
+        # Positions count in the caller's data, of which what was kept is no part.
         held = self._held
         self._held = b""
         return self._read(held + data[start:], 0) - len(held) + start

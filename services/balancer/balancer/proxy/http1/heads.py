@@ -25,7 +25,7 @@ MAX_KNOWN_BLOCK: Final = 2048
 
 
 class Refused(Exception):
-    """A request that is well-formed and not taken; `error` is what the client is told."""
+    """A request that is well-formed and not taken; `error` is the answer to the client."""
 
     def __init__(self, error: responses.Error) -> None:
         super().__init__(error.reason)

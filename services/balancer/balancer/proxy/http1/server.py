@@ -191,7 +191,7 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         elif self._state == _HEAD:
             self._refuse(responses.REQUEST_TIMEOUT, self._held)
         elif self._state in (_LENGTH, _CHUNKED):
-            if self.intake.stopped or (self.exchange is not None and self.exchange.awaits_continue()):
+            if self.intake.paused or (self.exchange is not None and self.exchange.awaits_continue()):
                 # It is not the client that is waited for.
                 self.service.wheel.arm(self, now + service.idle_timeout)
             else:
@@ -214,7 +214,7 @@ class ServerConnection(ServerStream, Leaving, Protocol):
             elif state == _RESPONSE:
                 # Sent ahead (pipelined): it waits its turn.
                 self._held = data[position:]
-                self.intake.stop(PIPELINED)
+                self.intake.pause(PIPELINED)
                 return
             else:
                 return
@@ -391,7 +391,7 @@ class ServerConnection(ServerStream, Leaving, Protocol):
             )
         )
         held, self._held = self._held, b""
-        self.intake.go(PIPELINED)
+        self.intake.resume(PIPELINED)
         if held:
             exchange.request_data(held, self.service.clock())
 
@@ -419,17 +419,17 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         self._received = 1
         if self._held:
             held, self._held = self._held, b""
-            self.intake.go(PIPELINED)
+            self.intake.resume(PIPELINED)
             self._read(held)
 
     def pause_reading(self, reason: int) -> None:
-        self.intake.stop(reason)
+        self.intake.pause(reason)
 
     def resume_reading(self, reason: int) -> None:
-        if not self.intake.stopped:
+        if not self.intake.paused:
             return
-        self.intake.go(reason)
-        if not self.intake.stopped and self._state in (_LENGTH, _CHUNKED):
+        self.intake.resume(reason)
+        if not self.intake.paused and self._state in (_LENGTH, _CHUNKED):
             # It was we who did not read: the client's time begins here.
             self.service.wheel.arm(self, self.service.clock() + self.service.idle_timeout)
 
@@ -440,7 +440,7 @@ class ServerConnection(ServerStream, Leaving, Protocol):
     # Leaving.
 
     def drain(self) -> None:
-        """`service.draining` says it: the next response's head tells the client."""
+        """`service.draining` says it: the next response's head says it to the client."""
 
     def stop(self) -> None:
         if self._state == _HEAD and not self._held:
@@ -448,7 +448,7 @@ class ServerConnection(ServerStream, Leaving, Protocol):
             if now - self._idle_since >= NOTICE:
                 self._linger()
             else:
-                # It may be asking just now: one more answer tells it, or a moment's silence.
+                # It may be asking just now: wait for that answer, or for a moment's silence.
                 self.service.wheel.arm(self, self._idle_since + NOTICE)
 
     def cut_tunnels(self, endpoint: Endpoint) -> int:
@@ -486,7 +486,7 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         self._held = b""
         if self.transport.is_closing():
             return
-        self.intake.go(PIPELINED | NOT_CONNECTED | PEER_FULL)
+        self.intake.resume(PIPELINED | NOT_CONNECTED | PEER_FULL)
         if self.transport.can_write_eof():
             self._unsent = self.transport.get_write_buffer_size()
             self.transport.write_eof()

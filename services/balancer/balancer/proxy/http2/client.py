@@ -82,7 +82,7 @@ class Owner(Upstreams):
 
 @trait
 class Starter:
-    """Who has opened a connection, and is told once whether it carries anything."""
+    """Opens a connection, and learns by one call whether it carries anything."""
 
     def ready(self) -> None:
         """The endpoint's SETTINGS have come, and it takes streams."""
@@ -94,7 +94,7 @@ class Starter:
 
 
 class Response(Stream):
-    """The receiving half of a request's stream: tells its receiver what comes."""
+    """The receiving half of a request's stream: passes to its receiver what comes."""
 
     __slots__ = (
         "awaits_continue",
@@ -355,7 +355,7 @@ class ClientConnection(Connection):
         self.streams_max = 0
         """Streams that the endpoint allows at once: none before its SETTINGS."""
         self.starter: Starter | None = starter
-        """Whom to tell when it has room for the first time; None once that was told."""
+        """Called when it first has room for a stream; None after that."""
         self.may_connect = False
         """Whether the endpoint knows extended CONNECT."""
         self.closing = False

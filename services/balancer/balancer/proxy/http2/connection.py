@@ -115,11 +115,11 @@ class Connection(Sending):
         """A ping of ours has come back."""
 
     def last_stream(self) -> int:
-        """The last stream of the peer's that we have served or shall serve."""
+        """The last stream of the peer's that we have served or will serve."""
         raise NotImplementedError
 
     def fault(self, fault: str, code: int) -> None:
-        """Tell metric and log that the peer broke the protocol."""
+        """Count and log that the peer broke the protocol."""
 
     def refuse(self, stream: Stream, fault: str) -> None:
         """What came on `stream` is malformed, or too late; it is reset."""
@@ -248,7 +248,7 @@ class Connection(Sending):
         if self._noise > NOISE:
             self._noise = max(0.0, self._noise - (self.now - self._noise_at) * NOISE_PER_SECOND)
             self._noise_at = self.now
-            # Whom we send a lot opens windows and measures round trips as much, once it has come there.
+            # A peer that we send a lot opens windows and measures round trips as much, once it has come there.
             paid = min(self._noise, self.written * SENT_PAYS)
             self._noise -= paid
             self.written = min(self.written - int(paid / SENT_PAYS), MOST_SENT)

@@ -1,8 +1,8 @@
 """Which header fields HTTP/2 allows, and what a block of them says: pure rules (RFC 9113 §8).
 
-A field is judged once, when it is read or enters a table: the characters of its name and value, and which rule looks
-at it. A block of fields is then a walk over judgements. What is malformed never becomes a message, so nothing that an
-HTTP/1.1 parser could read in two ways is passed on.
+A field is classified once, when it is read or enters a table: the characters of its name and value, and which rule
+looks at it. A block of fields is then a walk over classes. What is malformed never becomes a message, so nothing that
+an HTTP/1.1 parser could read in two ways is passed on.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _PADDED_LENGTHS: Final = re.compile(rb"0*([0-9]{1,18})(?:[ \t]*,[ \t]*0*\1)*")
 class Malformed(Exception):
     """The message must not be used (RFC 9113 §8.1.1): `fault` says why in the words of log and metric.
 
-    `status` is what an HTTP/1.1 client would be told for the same.
+    `status` is what an HTTP/1.1 client would get for the same.
     """
 
     def __init__(self, fault: str, status: int = 400) -> None:
@@ -72,7 +72,7 @@ class Malformed(Exception):
 
 
 class Field:
-    """A header field, judged."""
+    """A header field, classified."""
 
     __slots__ = ("kind", "pair", "secret", "size")
 
@@ -85,7 +85,7 @@ class Field:
         """Whether its sender wants it in no table, on no hop (RFC 7541 §6.2.3)."""
 
 
-def judge(name: bytes, value: bytes) -> int:
+def classify(name: bytes, value: bytes) -> int:
     """What kind of field this is; MALFORMED for one that no message may carry."""
     if name[:1] == b":":
         kind = _PSEUDO.get(name, MALFORMED)

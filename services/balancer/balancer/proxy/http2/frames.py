@@ -116,7 +116,7 @@ def rst_stream(stream: bytes, code: int) -> bytes:
 
 
 def settings(values: list[tuple[int, int]]) -> bytes:
-    """Tell the peer of settings, by identifier and value."""
+    """SETTINGS, by identifier and value."""
     payload = b"".join([key.to_bytes(2, "big") + four(value) for key, value in values])
     return head(SETTINGS, 0, len(payload)) + b"\x00\x00\x00\x00" + payload
 

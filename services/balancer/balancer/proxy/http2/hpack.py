@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from balancer.proxy.http2 import huffman
-from balancer.proxy.http2.fields import Field, Pair, judge
+from balancer.proxy.http2.fields import Field, Pair, classify
 from balancer.proxy.http2.static_table import STATIC
 
 TABLE_SIZE: Final = 4096
@@ -28,7 +28,7 @@ SECRET: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization", 
 SETTLE: Final = 64
 """Blocks encoded between two insertions that push others out: a table under pressure must not change with each."""
 
-_SHARED: Final = [Field(name, value, judge(name, value)) for name, value in STATIC]
+_SHARED: Final = [Field(name, value, classify(name, value)) for name, value in STATIC]
 _PAIRS: Final = {pair: index for index, pair in reversed(list(enumerate(STATIC, 1)))}
 _NAMES: Final = {pair[0]: index for index, pair in reversed(list(enumerate(STATIC, 1)))}
 KEPT_EVICTED: Final = 64
@@ -153,7 +153,7 @@ class Decoder:
         index = self._prefixed(data, 0x3F if byte & 0x40 else 0x0F)
         name = self._at(index).pair[0] if index else self._string(data)
         value = self._string(data)
-        field = Field(name, value, judge(name, value), byte & 0xF0 == 0x10)
+        field = Field(name, value, classify(name, value), byte & 0xF0 == 0x10)
         if byte & 0x40:
             self._insert(field)
             inserted.append(field)
@@ -271,7 +271,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self.generation = 0
-        """Changes with the dynamic table, and with its size as the peer has been told it."""
+        """Changes with the dynamic table, and with its size as we announced it."""
         self._limit = TABLE_SIZE
         self._size = 0
         self._inserted = 0
@@ -284,7 +284,7 @@ class Encoder:
         self._known: dict[object, bytes] = {}
         self._resized = False
         self._lowest = TABLE_SIZE
-        """The smallest table since the last block, which has to be told too (RFC 7541 §4.2)."""
+        """The smallest table since the last block, which has to be announced too (RFC 7541 §4.2)."""
         self._since = 0
         """Blocks until an insertion may push others out."""
 

@@ -250,7 +250,7 @@ class Sending(Timed, Protocol):
             self.send_headers(stream, self.encoder.encode(pairs), True)
 
     def reset(self, stream: Stream, code: int) -> None:
-        """End a stream at once, and tell the peer."""
+        """End a stream at once, by RST_STREAM."""
         self.write(frames.rst_stream(stream.wire, code))
         self.forget(stream)
 

@@ -52,7 +52,7 @@ _STATUS: Final = [(b":status", b"%d" % status) for status in range(1000)]
 
 
 class Refused(Exception):
-    """A request that is well-formed and not taken; `error` is what the client is told."""
+    """A request that is well-formed and not taken; `error` is the answer to the client."""
 
     def __init__(self, error: responses.Error) -> None:
         super().__init__(error.reason)
@@ -60,7 +60,7 @@ class Refused(Exception):
 
 
 class Request(Stream):
-    """The receiving half of a request's stream: tells its exchange what comes."""
+    """The receiving half of a request's stream: passes to its exchange what comes."""
 
     __slots__ = ("answer", "body", "early", "exchange", "finished", "own", "patient", "pauses", "tunnel")
 
@@ -371,12 +371,12 @@ class ServerConnection(Connection, Leaving):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._intake is not None:
-            self._intake.stop(PEER_FULL)
+            self._intake.pause(PEER_FULL)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._intake is not None:
-            self._intake.go(PEER_FULL)
+            self._intake.resume(PEER_FULL)
 
     def wrote(self, size: int) -> None:
         self.service.counters.bytes_sent += size
@@ -606,7 +606,7 @@ class ServerConnection(Connection, Leaving):
         if transport is None or transport.is_closing():
             return
         if self._intake is not None:
-            self._intake.go(PEER_FULL)
+            self._intake.resume(PEER_FULL)
         if transport.can_write_eof():
             transport.write_eof()
             self.service.wheel.arm(self, self.service.clock() + LINGER)

@@ -48,7 +48,7 @@ class Opening(Opener, Starter):
                     connection.close()
 
     def opened(self, transport: Transport) -> None:
-        """It is open; its own limit in time stays that of whoever waits."""
+        """It is open; its own limit in time stays that of the one that waits."""
         secured = isinstance(transport, TlsTransport)
         if isinstance(transport, TlsTransport) and transport.alpn != "h2":
             transport.close()
@@ -84,7 +84,7 @@ class Opening(Opener, Starter):
                 self._crashed(each)
 
     def not_ready(self, kind: Kind, fault: str) -> None:
-        """It never carried anything: whoever waits may ask another endpoint."""
+        """It never carried anything: what waits may go to another endpoint."""
         self._owner.opened(self)
         self._connection = None
         waiting, self.waiting = self.waiting, []
@@ -186,7 +186,7 @@ class Http2Upstreams(Owner):
                 del self._opening[opening.endpoint]
 
     def keep(self, connection: ClientConnection) -> None:
-        """Use a new connection for whoever comes."""
+        """Use a new connection for the requests that wait."""
         endpoint = connection.endpoint
         if self._closed or not endpoint.discovered:
             connection.closing = True
