@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,43 @@ async def test_a_client_that_leaves_amid_its_upload_leaves_no_whole_request(star
         got = await connection.to_end()
         assert b"0\r\n\r\n" not in got
         await connection.close()
+
+
+def unread(port: int, client: int) -> int:
+    """Bytes that the kernel has of a client's (by its port), and that the balancer has not read."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(f":{port:04X}") and fields[2].endswith(f":{client:04X}"):
+            return int(fields[4].partition(":")[2], 16)
+    return 0
+
+
+async def test_a_client_that_leaves_while_its_upload_waits_for_the_endpoint_is_noticed(start: Start) -> None:
+    """It closes in order: the end stands behind bytes that nobody reads, as long as the endpoint takes none."""
+    balancer = start()
+    blamed = balancer.metric("lb_endpoint_failures_total", reason="connection closed")
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", balancer.endpoints[0])) as server, socket.socket() as client:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        server.setblocking(False)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", balancer.port))
+        await loop.sock_sendall(client, b"PUT / HTTP/1.1\r\nHost: lb.test\r\nContent-Length: 1000000000\r\n\r\n")
+        connection, _ = await loop.sock_accept(server)
+        with connection:
+            own = client.getsockname()[1]
+            async with asyncio.timeout(30):
+                looks = 0
+                while looks < 5:  # as often in a row there was something unread: reading is paused
+                    if unread(balancer.port, own):
+                        looks += 1
+                        await asyncio.sleep(0.01)
+                    else:
+                        looks = 0
+                        await loop.sock_sendall(client, bytes(65536))
+            client.close()
+            await wait_until_ended(balancer)
+    assert balancer.metric("lb_endpoint_failures_total", reason="connection closed") == blamed
 
 
 async def test_a_client_that_leaves_amid_a_download_stops_it(start: Start) -> None:

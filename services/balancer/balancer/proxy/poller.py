@@ -25,6 +25,8 @@ WRITE: Final = 4
 """EPOLLOUT."""
 FAILED: Final = 8
 """EPOLLERR: reported whether asked for or not, and so is EPOLLHUP."""
+SAID_ALL: Final = 0x2000
+"""EPOLLRDHUP: the peer has ended its direction, whatever is still to be read of it."""
 
 BATCH: Final = 256
 """Events handled before the event loop's other work has its turn."""

@@ -18,7 +18,7 @@ from typing import Final
 from mypy_extensions import mypyc_attr, trait
 
 from balancer.proxy.buffers import Buffers
-from balancer.proxy.poller import FAILED, READ, WRITE, Poller, Watched
+from balancer.proxy.poller import FAILED, READ, SAID_ALL, WRITE, Poller, Watched
 
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that a close waits for a peer that takes nothing of what is unsent."""
@@ -63,6 +63,9 @@ class Protocol:
 
     def resume_writing(self) -> None:
         """Most of that has been sent."""
+
+    def said_all_unread(self) -> None:
+        """Reading is paused, and what waits to be read is the last that the peer has said."""
 
     def unused_since(self) -> float:
         """Since when (s) nothing is under way, so that the connection may be closed for a newcomer; below 0: busy."""
@@ -212,7 +215,7 @@ class Transport(Watched):
         if self._paused:
             self._paused = False
             if not self.closing and not self._read_all:
-                self._ask(self._asked | READ)
+                self._ask(self._asked & ~SAID_ALL | READ)
 
     def is_reading(self) -> bool:
         """Whether what comes is read and passed on."""
@@ -331,7 +334,11 @@ class Transport(Watched):
     def _unwanted(self, events: int) -> None:
         """Something has come while nobody reads."""
         if events & ~(READ | WRITE) == 0:
-            self._ask(self._asked & ~READ)
+            self._ask(self._asked & ~READ | SAID_ALL)
+        elif events & ~(READ | WRITE) == SAID_ALL:
+            self._ask(self._asked & ~(READ | SAID_ALL))
+            if not self._read_all and not self.closing:
+                self.protocol.said_all_unread()
         elif self.patient and not self._read_all and not self.closing:
             # It failed, but what came before is still to be read; until then epoll would report it again and again.
             self._at_rest = True

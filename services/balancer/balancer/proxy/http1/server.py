@@ -131,6 +131,12 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         self.transport.close()
         return False
 
+    def said_all_unread(self) -> None:
+        if self._state == _LENGTH or self._state == _CHUNKED:
+            # It uploads faster than an endpoint takes it, and has left: nobody waits until that takes the rest.
+            self._leave(False)
+            self.transport.close()
+
     def connection_lost(self, error: Exception | None) -> None:
         # What cannot fail comes first.
         self._state = _CLOSED
