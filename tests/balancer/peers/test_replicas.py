@@ -128,5 +128,6 @@ def test_the_fleet_cannot_be_asked_where_there_is_none(replicas: Replicas) -> No
     replicas.start(0, LB_PEERS="none", LB_PEERS_TOKEN="none")
     with pytest.raises(urllib.error.HTTPError) as refused:
         replicas.ask(0, "/api/strategy?scope=fleet", "PUT", {"strategy": "random-of-two"})
-    assert refused.value.code == 409
-    assert "LB_PEERS" in refused.value.read().decode()
+    with refused.value:
+        assert refused.value.code == 409
+        assert "LB_PEERS" in refused.value.read().decode()

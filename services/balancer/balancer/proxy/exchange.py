@@ -19,16 +19,17 @@ from balancer.balancing.pool import Lease
 from balancer.balancing.retry import IDEMPOTENT, Retry, may_retry
 from balancer.counters import count
 from balancer.log import AccessEntry
-from balancer.proxy import explain, grpc, grpc_errors, responses
+from balancer.proxy import explain, grpc, grpc_errors, own_answers, responses
 from balancer.proxy.attempts import Attempts
 from balancer.proxy.clients import Clients
-from balancer.proxy.fields import LOAD_FIELDS, forwarded_once, prefers_json
+from balancer.proxy.fields import LOAD_FIELDS, forwarded_once
 from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
 from balancer.proxy.http_service import HttpService
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, STALE, ClientStream, Connecting, Receiver, ServerStream
 from balancer.proxy.interfaces import SENT as WAS_SENT
 from balancer.proxy.messages import HTTP_2, NO_FIELDS, Headers, Peer, RequestHead, ResponseHead
 from balancer.proxy.mirror import mirror
+from balancer.proxy.own_answers import OwnAnswer
 
 if TYPE_CHECKING:
     from balancer.tracing import Span
@@ -174,7 +175,7 @@ class Exchange(Attempts, Receiver):
             self._fail(routed.error, now)
             return
         if routed.redirect is not None:
-            self._redirect(routed.redirect, now)
+            self._answer(own_answers.redirect(routed.edited(routed.redirect), self.http.date(now)), now)
             return
         self.cluster.budget.earn(now)
         if ended and routed.mirrors:
@@ -204,10 +205,7 @@ class Exchange(Attempts, Receiver):
         """Max-Forwards (RFC 9110 §7.6.2): answer where it has come to 0, else say one less."""
         fields = self.head.fields
         if fields.max_forwards == 0:
-            answer = ResponseHead(200)
-            answer.length = 0
-            answer.fields = [(b"Allow", responses.ALLOWED), (b"Content-Length", b"0")]
-            self._answer(answer, now)
+            self._answer(own_answers.options(self.http.date(now)), now)
             return
         self._forwarded = forwarded_once(self.routed.head or self.head, fields.max_forwards - 1)
         self.acquire(now)
@@ -669,22 +667,9 @@ class Exchange(Attempts, Receiver):
 
     def _fail(self, error: responses.Error, now: float, fault: str = "") -> None:
         """Answer with an error of our own; `fault` is what the log adds to its reason."""
-        self._become(RESPONDING)
         self.reason = f"{error.reason}: {fault}" if fault else error.reason
-        self.status = error.status
         count(self.http.counters.errors, error.reason)
-        if self.head.fields.grpc:
-            self.status = 200
-            self.grpc_status = grpc_errors.status_for(error)
-            self.server.respond(grpc_errors.render(error), NO_FIELDS, b"", True, now)
-            self._end(now)
-            self.server.finished(now)
-            return
-        head, body = responses.render(error, self.request_id, prefers_json(self.head.fields.received))
-        dated = [(b"Date", self.http.date(now))]
-        self.server.respond(head, dated, b"" if self.head.is_head else body, True, now)
-        self._end(now)
-        self.server.finished(now)
+        self._answer(own_answers.error(error, self.head, self.request_id, self.http.date(now)), now)
 
     def _end_call(self, error: responses.Error, now: float) -> None:
         """End a gRPC call whose response has begun with an error of our own."""
@@ -694,15 +679,12 @@ class Exchange(Attempts, Receiver):
         self._end(now, cut=True)
         self.server.finished(now)
 
-    def _redirect(self, head: ResponseHead, now: float) -> None:
-        """Send the client elsewhere."""
-        self._answer(self.routed.edited(head), now)
-
-    def _answer(self, head: ResponseHead, now: float) -> None:
-        """Answer without an endpoint, and without a body."""
+    def _answer(self, answer: OwnAnswer, now: float) -> None:
+        """Answer without an endpoint."""
         self._become(RESPONDING)
-        self.status = head.status
-        self.server.respond(head, [(b"Date", self.http.date(now))], b"", True, now)
+        self.status = answer.head.status
+        self.grpc_status = answer.grpc_status
+        self.server.respond(answer.head, answer.fields, answer.body, True, now)
         self._end(now)
         self.server.finished(now)
 

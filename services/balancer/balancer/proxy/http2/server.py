@@ -11,23 +11,20 @@ from balancer.balancing.endpoint import Endpoint
 from balancer.counters import count
 from balancer.proxy import responses
 from balancer.proxy.exchange import Exchange
-from balancer.proxy.fields import BadMessage, client_of, fill_request, prefers_json
+from balancer.proxy.fields import client_of, prefers_json
 from balancer.proxy.flow import NOT_SWITCHED, PEER_FULL, Intake
-from balancer.proxy.http2 import fields, frames
+from balancer.proxy.http2 import frames
 from balancer.proxy.http2.connection import CONNECTION_WINDOW, Connection, trailers_of
 from balancer.proxy.http2.fields import Malformed, Pair
 from balancer.proxy.http2.frames import ConnectionFault
+from balancer.proxy.http2.heads import Heads, Refused
 from balancer.proxy.http2.hpack import Block, length_of, literal
 from balancer.proxy.http2.sending import CONTROL, Stream
 from balancer.proxy.http_service import HttpService
 from balancer.proxy.interfaces import Leaving, ServerStream
 from balancer.proxy.messages import (
-    HTTP_2,
-    UNKNOWN_LENGTH,
     Headers,
     Peer,
-    RequestFields,
-    RequestHead,
     ResponseHead,
 )
 from balancer.proxy.place import Place
@@ -41,22 +38,12 @@ SWEEP: Final = 0.2
 """Seconds between two looks at the streams that take too long."""
 LINGER: Final = 2.0
 """Seconds for which a client has time to close after us."""
-REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
-"""CONNECT would make us an open proxy; TRACE shows a client what others added to its request."""
 _DRAINING: Final = b"draining"
 _ALIVE: Final = b"stillup?"
 
 REQUEST_ID: Final = literal(b"x-request-id", b"")[:-1]
 """The field's name, as a literal without indexing."""
 _STATUS: Final = [(b":status", b"%d" % status) for status in range(1000)]
-
-
-class Refused(Exception):
-    """A request that is well-formed and not taken; `error` is the answer to the client."""
-
-    def __init__(self, error: responses.Error) -> None:
-        super().__init__(error.reason)
-        self.error = error
 
 
 class Request(Stream):
@@ -261,9 +248,9 @@ class ServerConnection(Connection, Leaving):
         "_began",
         "_final",
         "_greeted",
+        "_heads",
         "_intake",
         "_last",
-        "_last_block",
         "_literals",
         "_pinged",
         "_read_at",
@@ -278,13 +265,12 @@ class ServerConnection(Connection, Leaving):
         super().__init__(service.max_header_bytes, 2 * service.max_header_bytes)
         self.service = service
         self.peer = Peer(place.address, place.scheme, place.trusted, service.trusted_proxies)
+        self._heads = Heads(service, self.peer)
         self._allowed = place.allowed
         self._began = False
         """Whether the client's preface has come."""
         self._last = 0
         """The client's last stream."""
-        self._last_block: Block | None = None
-        """The block of the last request that was understood."""
         self._final = -1
         """The last stream that is served; -1: no end is in sight."""
         self._said_goaway = False
@@ -449,7 +435,7 @@ class ServerConnection(Connection, Leaving):
         stream = Request(self, number)
         stream.received = end
         try:
-            head = self._head(block, end)
+            head = self._heads.read(block, end)
         except Malformed as bad:
             self.fault(bad.fault, frames.PROTOCOL_ERROR)
             self.reject(number, frames.PROTOCOL_ERROR)
@@ -476,54 +462,6 @@ class ServerConnection(Connection, Leaving):
             answer.pause_reading(NOT_SWITCHED)
             end = True  # Of the request nothing more is to come; what follows is the tunnel's.
         exchange.start(end, self.now)
-
-    def _head(self, block: Block, end: bool) -> RequestHead:
-        """What a request's header block says; known again with the block. Raises Malformed or Refused."""
-        known = block.meaning
-        if isinstance(known, RequestHead) and block.ended == end:
-            return known
-        head = self._for_another_path(block, end) or self._read_head(block, end)
-        block.meaning = head
-        block.ended = end
-        self._last_block = block
-        return head
-
-    def _for_another_path(self, block: Block, end: bool) -> RequestHead | None:
-        """The request before, for another path, where that is all that differs: half of what a head costs."""
-        last = self._last_block
-        if last is None or last.ended != end or block.too_large:
-            return None
-        path = fields.other_path(block.fields, last.fields)
-        before = last.meaning
-        if path is None or len(path) > self.service.max_uri_bytes or not isinstance(before, RequestHead):
-            return None
-        return RequestHead(before.method, before.scheme, path, HTTP_2, before.fields)
-
-    def _read_head(self, block: Block, end: bool) -> RequestHead:
-        service = self.service
-        if block.too_large:
-            raise Refused(responses.HEADER_TOO_LARGE)
-        read = fields.request(block.fields)
-        if len(read.fields) > service.max_headers:
-            raise Refused(responses.TOO_MANY_FIELDS)
-        if len(read.path) > service.max_uri_bytes:
-            raise Refused(responses.URI_TOO_LONG)
-        if read.method in REFUSED_METHODS and read.protocol != b"websocket":
-            raise Refused(responses.METHOD_REFUSED)
-        if read.length > 0 and (end or read.protocol):
-            raise Malformed("body is not as long as Content-Length says")
-        named = without_handshake(read.fields) if read.protocol else read.fields
-        of = RequestFields([(b"host", read.authority), *named] if read.authority else named)
-        of.length = read.length if read.length >= 0 else 0 if end or read.protocol else UNKNOWN_LENGTH
-        if service.max_body_bytes is not None and of.length > service.max_body_bytes:
-            raise Refused(responses.BODY_TOO_LARGE)
-        try:
-            fill_request(of, HTTP_2, self.peer, b"", frozenset(), service.tracer is not None)
-        except BadMessage as bad:
-            raise Refused(responses.bad_request(bad.status, bad.fault)) from None
-        method = "GET" if read.protocol else read.method.decode()
-        of.upgrade = read.protocol
-        return RequestHead(method, read.scheme, read.path, HTTP_2, of)
 
     def _refuse(self, stream: Request, error: responses.Error, said: list[Pair]) -> None:
         """Answer a request that never became an exchange."""

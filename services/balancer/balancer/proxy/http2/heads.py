@@ -1,0 +1,91 @@
+"""What the header block of a request on HTTP/2 says, and which requests are refused for it.
+
+A client that repeats a block, or sends the last one with another path, costs no reading.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from balancer.proxy import responses
+from balancer.proxy.fields import BadMessage, fill_request
+from balancer.proxy.http2 import fields
+from balancer.proxy.http2.fields import Malformed
+from balancer.proxy.http2.hpack import Block
+from balancer.proxy.http_service import HttpService
+from balancer.proxy.messages import HTTP_2, UNKNOWN_LENGTH, Peer, RequestFields, RequestHead
+from balancer.proxy.websocket import without_handshake
+
+REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
+"""CONNECT would make us an open proxy; TRACE shows a client what others added to its request."""
+
+
+class Refused(Exception):
+    """A request that is well-formed and not taken; `error` is the answer to the client."""
+
+    def __init__(self, error: responses.Error) -> None:
+        super().__init__(error.reason)
+        self.error = error
+
+
+class Heads:
+    """Reads the heads of one connection's requests."""
+
+    __slots__ = ("_last", "_peer", "_service")
+
+    def __init__(self, service: HttpService, peer: Peer) -> None:
+        self._service = service
+        self._peer = peer
+        self._last: Block | None = None
+        """The block of the last request that was understood."""
+
+    def read(self, block: Block, end: bool) -> RequestHead:
+        """What a request's header block says; known again with the block.
+
+        `end`: it has no body. Raises Malformed or Refused.
+        """
+        known = block.meaning
+        if isinstance(known, RequestHead) and block.ended == end:
+            return known
+        head = self._for_another_path(block, end) or self._read_head(block, end)
+        block.meaning = head
+        block.ended = end
+        self._last = block
+        return head
+
+    def _for_another_path(self, block: Block, end: bool) -> RequestHead | None:
+        """The last request, for another path, where that is all that differs: half of what a head costs."""
+        last = self._last
+        if last is None or last.ended != end or block.too_large:
+            return None
+        path = fields.other_path(block.fields, last.fields)
+        before = last.meaning
+        if path is None or len(path) > self._service.max_uri_bytes or not isinstance(before, RequestHead):
+            return None
+        return RequestHead(before.method, before.scheme, path, HTTP_2, before.fields)
+
+    def _read_head(self, block: Block, end: bool) -> RequestHead:
+        service = self._service
+        if block.too_large:
+            raise Refused(responses.HEADER_TOO_LARGE)
+        read = fields.request(block.fields)
+        if len(read.fields) > service.max_headers:
+            raise Refused(responses.TOO_MANY_FIELDS)
+        if len(read.path) > service.max_uri_bytes:
+            raise Refused(responses.URI_TOO_LONG)
+        if read.method in REFUSED_METHODS and read.protocol != b"websocket":
+            raise Refused(responses.METHOD_REFUSED)
+        if read.length > 0 and (end or read.protocol):
+            raise Malformed("body is not as long as Content-Length says")
+        named = without_handshake(read.fields) if read.protocol else read.fields
+        of = RequestFields([(b"host", read.authority), *named] if read.authority else named)
+        of.length = read.length if read.length >= 0 else 0 if end or read.protocol else UNKNOWN_LENGTH
+        if service.max_body_bytes is not None and of.length > service.max_body_bytes:
+            raise Refused(responses.BODY_TOO_LARGE)
+        try:
+            fill_request(of, HTTP_2, self._peer, b"", frozenset(), service.tracer is not None)
+        except BadMessage as bad:
+            raise Refused(responses.bad_request(bad.status, bad.fault)) from None
+        method = "GET" if read.protocol else read.method.decode()
+        of.upgrade = read.protocol
+        return RequestHead(method, read.scheme, read.path, HTTP_2, of)
