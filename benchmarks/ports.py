@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
 import ssl
+import tempfile
+from pathlib import Path
 
 AGREED = ("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 """Version and cipher of TLS that OpenSSL's clients ask for first: what all programs must use to be compared."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """How a client of HTTP/2 begins: the magic, and SETTINGS without any."""
-_taken: set[int] = set()
+RANGE = (15_000, 32_000)
+"""Below the ports from which outgoing connections take theirs."""
+CLAIMS = Path(tempfile.gettempdir()) / f"lb-ports-{os.getuid()}"
+"""A file for each port that a process has been given, with its number: several run benchmarks and tests at once."""
 
 
 def free_port() -> int:
-    """A port that is free now, below the range from which outgoing connections take theirs."""
-    while True:
-        port = random.randrange(15_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in _taken:
-            _taken.add(port)
-            return port
+    """A port that is free now, and that nobody else is given while this process lives."""
+    CLAIMS.mkdir(exist_ok=True)
+    with (CLAIMS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        while True:
+            port = random.randrange(*RANGE)
+            if _is_free(port) and not _is_claimed(port):
+                (CLAIMS / str(port)).write_text(str(os.getpid()))
+                return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _is_claimed(port: int) -> bool:
+    """Whether a process that still lives was given it."""
+    try:
+        os.kill(int((CLAIMS / str(port)).read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def status_of(port: int, path: str = "/") -> int:

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 
+from benchmarks.ports import free_port
+
 KINDS = ("read", "upload", "tcp", "tls", "h2")
 SIZE = 20_000_000
 """Bytes of each answer, and of each upload."""
@@ -208,14 +210,6 @@ def measure(port: int, pid: int, kind: str, clients: int, seconds: float = 5.0, 
     while (after := memory(pid)) - before > 20 << 20 and time.monotonic() < until:
         time.sleep(0.5)
     return Result(clients, before, during, after, p99_before, p99_during, failed + more)
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Self
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from benchmarks.ports import free_port
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -21,7 +22,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from tests.balancer.proxy.wire.ends import OK, Accepted, Client, Endpoint, always
 from tests.balancer.proxy.wire.http2 import Asked, H2Client, H2Endpoint, asking
 from tests.balancer.proxy.wire.messages import ADDED_TO_REQUESTS
-from tests.balancer.proxy.wire.process import Balancer, free_port
+from tests.balancer.proxy.wire.process import Balancer
 
 from balancer.tracing import wanted
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Mapping
@@ -15,20 +14,12 @@ from typing import Self
 
 import aiohttp
 from aiohttp import web
+from benchmarks.ports import free_port
 
 TOKEN = "open-sesame"
 RATE = 20.0
 """Requests a second."""
 START_LIMIT = 30.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nothing listens at now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 class Endpoint:
@@ -66,7 +57,7 @@ class Stage:
         listening: int | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        self._port, self._admin_port, *ports = free_ports(endpoints + 2)
+        self._port, self._admin_port, *ports = [free_port() for _ in range(endpoints + 2)]
         self.url = f"http://127.0.0.1:{self._port}"
         self.admin = f"http://127.0.0.1:{self._admin_port}"
         self.endpoints = [Endpoint(port) for port in ports]

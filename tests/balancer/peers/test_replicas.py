@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.balancer.proxy.wire.process import Balancer, free_port
+from benchmarks.ports import free_port
+from tests.balancer.proxy.wire.process import Balancer
 
 TOKEN = "for-replicas-alone"
 SEEN = 10.0

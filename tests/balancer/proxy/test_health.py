@@ -10,9 +10,10 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from benchmarks.ports import free_port
 from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint, Script, always, answering
 from tests.balancer.proxy.wire.messages import Message
-from tests.balancer.proxy.wire.process import Balancer, Start, free_port
+from tests.balancer.proxy.wire.process import Balancer, Start
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\n\r\n"
 FAILS = always("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")

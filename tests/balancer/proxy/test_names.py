@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from benchmarks.ports import free_port
 from tests.balancer.discovery.nameserver import Server
 from tests.balancer.proxy.wire.ends import Client, Endpoint, always
-from tests.balancer.proxy.wire.process import Balancer, Start, free_port
+from tests.balancer.proxy.wire.process import Balancer, Start
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\n\r\n"
 CLOSE = "GET / HTTP/1.1\r\nHost: lb.test\r\nConnection: close\r\n\r\n"

@@ -12,10 +12,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from benchmarks.ports import free_port
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from tests.balancer.proxy.wire.ends import Client
 from tests.balancer.proxy.wire.http2 import Asked, H2Client, H2Endpoint, asking
-from tests.balancer.proxy.wire.process import Balancer, Start, free_port
+from tests.balancer.proxy.wire.process import Balancer, Start
 
 H2C = {"upstream_protocol": "h2c"}
 Context = grpc.aio.ServicerContext[bytes, bytes]

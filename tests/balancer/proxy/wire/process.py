@@ -8,10 +8,8 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,13 +18,13 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.ports import free_port
+
 PYTHON = os.environ.get("LB_TEST_PYTHON", sys.executable)
 START_LIMIT = 20.0
 """Seconds until the process must be ready: a machine under load is slow to import."""
 SETTLE = 5.0
 """Seconds within which counts must be back at rest."""
-
-_taken: set[int] = set()
 
 
 class Forked:
@@ -82,21 +80,6 @@ class Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
-
-
-def free_port() -> int:
-    """A port that is free now, below the range from which the kernel takes ports for outgoing connections."""
-    while True:
-        port = random.randrange(15000, 32000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in _taken:
-            _taken.add(port)
-            return port
 
 
 class Balancer:
