@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from benchmarks import ideal, load, processes
 from benchmarks.bench import Bench
@@ -102,7 +103,7 @@ def unequal(bench: Bench, fleet: str, share: float) -> list[Result]:
                 f"fleet-{fleet}-{share * 100:.0f}",
                 f"p99, {fleet.replace('-', ' ')}, at {share:.0%} of capacity ({rate:,} a second)",
                 rate,
-                partial(_scripted, bench, fleet),
+                partial(scripted, bench.folder, bench.load_core, fleet),
                 # Where a bar is to be decided, more of them; elsewhere one shows the order.
                 rounds=bench.rounds + 2 if barred else max(1, bench.rounds - 2),
                 eject_time=1.0 if fleet == "one-joining" else 10.0,
@@ -201,10 +202,11 @@ def _ask(bench: Bench, kind: type[Peer], policy: str, trial: Trial, seed: int) -
 
 
 @contextmanager
-def _scripted(bench: Bench, fleet: str, seed: int) -> Iterator[tuple[str, ...]]:
+def scripted(folder: Path, core: int | None, fleet: str, seed: int) -> Iterator[tuple[str, ...]]:
+    """Start `fleet` on `core`; its addresses."""
     ports = [free_port() for _ in FLEETS[fleet]]
     command = [sys.executable, "-m", "benchmarks.fleets", fleet, str(seed), *map(str, ports)]
-    endpoints = processes.start(command, bench.folder, bench.load_core)
+    endpoints = processes.start(command, folder, core)
     try:
         while not status_of(ports[0]):
             time.sleep(0.01)

@@ -16,7 +16,8 @@ from typing import Final, Self
 
 from balancer.balancing.policy import Policy
 from balancer.balancing.strategies import STRATEGIES, load
-from balancer.lab import plot, replay
+from balancer.lab import claims, plot, replay
+from balancer.lab.claims import CLAIMS
 from balancer.lab.experiment import Setting
 from balancer.lab.fleet import FLEETS, Script, named
 from balancer.lab.news import News
@@ -32,6 +33,7 @@ WRONG: Final = 2
 _FIELDS: Final[dict[str, Callable[[str], object]]] = {
     "workers": int,
     "queue": int,
+    "cache": int,
     "hangs": lambda text: text in ("1", "true", "yes"),
 }
 
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="[N*]KEY=VALUE,…",
         help="one endpoint (or N alike) instead of --fleet, repeatedly: workers, slower, fails (a share), hangs, "
-        "pause_every and pause (s), joins_after (s), queue, weight",
+        "pause_every and pause (s), joins_after (s), queue, weight, cache (paths)",
     )
     traffic = parser.add_argument_group("traffic")
     traffic.add_argument("--costs", choices=COSTS, default="exponential", help="how costs are spread (exponential)")
@@ -73,12 +75,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     balancer.add_argument("--timeout", type=_above_zero, default=30.0, metavar="S", help="LB_RESPONSE_TIMEOUT (30)")
     output = parser.add_argument_group("output")
     output.add_argument("--seeds", type=_positive, default=5, metavar="N", help="runs of each strategy (5)")
+    output.add_argument(
+        "--claims", action="store_true", help="instead, try what docs/strategies.md says of when to use which strategy"
+    )
     output.add_argument("--json", action="store_true", help="print JSON")
     output.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
 
 
 def main(asked: argparse.Namespace) -> int:
     """Run the study that the flags ask for; the exit status."""
+    if asked.claims:
+        return _claims(asked.json)
     try:
         names = _strategies(asked.strategies)
         setting, recording = _setting(asked)
@@ -109,6 +116,29 @@ def _few_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def _claims(as_json: bool) -> int:
+    total = 2 * len(CLAIMS) * len(claims.SEEDS) * claims.REQUESTS
+    with _few_collections(), _Progress(total, as_json) as progress:
+        findings = list(claims.check(progress=progress.add))
+    if as_json:
+        rows = [
+            {
+                "strategy": finding.claim.strategy,
+                "when": finding.claim.when,
+                "figure": finding.claim.figure.name,
+                "value": finding.own,
+                "other": finding.claim.other,
+                "others_value": finding.others,
+                "holds": finding.holds,
+            }
+            for finding in findings
+        ]
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+    else:
+        sys.stdout.write(claims.table(findings) + "\n")
+    return 0 if all(finding.holds for finding in findings) else 1
 
 
 class _Beliefs:

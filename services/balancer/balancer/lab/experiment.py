@@ -29,6 +29,8 @@ class Setting:
     replayed: tuple[Ask, ...] = ()
     """Recorded requests in the place of `traffic`, `load` and `requests`: as they came with the first seed, with the
     others as they might have come as well."""
+    exact: bool = False
+    """With the other seeds too they come as recorded."""
 
     @property
     def rate(self) -> float:
@@ -38,7 +40,7 @@ class Setting:
     def asks(self, seed: int) -> tuple[Iterator[Ask], int]:
         """The requests, and their number."""
         if self.replayed:
-            drawn = self.replayed if seed == 1 else resampled(self.replayed, Random(seed))
+            drawn = self.replayed if seed == 1 or self.exact else resampled(self.replayed, Random(seed))
             return iter(drawn), len(drawn)
         return self.traffic.asks(self.rate, self.requests, Random(seed)), self.requests
 

@@ -92,7 +92,7 @@ class Attempt(Call):
     __slots__ = ("_lease", "_status", "_trip", "over")
 
     def __init__(self, trip: Trip, lease: Lease) -> None:
-        super().__init__(trip.ask.cost)
+        super().__init__(trip.ask.cost, trip.ask.info.path)
         self._trip = trip
         self._lease = lease
         self._status = 0
