@@ -55,21 +55,12 @@ class Queue:
         self.waiting = 0
         """How many requests wait."""
 
-    def join(
-        self,
-        request: RequestInfo,
-        excluded: Collection[Endpoint],
-        explain: bool,
-        granted: Granted,
-        refused: Refused,
-    ) -> Ticket:
-        """A place at the end of the line. Raises QueueFull."""
+    def join(self, ticket: Ticket) -> None:
+        """Put `ticket`, made for this queue, at the end of the line. Raises QueueFull."""
         if self.waiting >= self._size:
             raise QueueFull
-        ticket = Ticket(self, request, excluded, explain, granted, refused)
         self._line[ticket] = None
         self.waiting += 1
-        return ticket
 
     def end(self, ticket: Ticket) -> None:
         """`ticket` waits no more."""

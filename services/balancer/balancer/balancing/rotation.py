@@ -203,7 +203,10 @@ class Rotation(Owner):
 
         One of `granted` and `refused` is called, once, unless the ticket's `leave()` comes first. Raises QueueFull.
         """
-        return self._admission.queue.join(request, excluded, explain, granted, refused)
+        queue = self._admission.queue
+        ticket = Ticket(queue, request, excluded, explain, granted, refused)
+        queue.join(ticket)
+        return ticket
 
     def _grant(self, ticket: Ticket, now: float) -> bool:
         """Lease for a request that waits, or refuse it; False when it goes on waiting."""
