@@ -40,9 +40,9 @@ class Admission:
             self.capacity += step * (self.limit - endpoint.in_flight)
 
     def admit(self) -> None:
-        """Let no request overtake those that wait, while these are being served. Raises AllAtLimit.
+        """Refuse a new request while `dispatch` gives capacity to those that wait. Raises AllAtLimit.
 
-        At any other time, the requests that wait have tried whatever is free.
+        At any other time it may go on: those that wait could not use what is free.
         """
         if self._dispatching and self.in_rotation and self.queue.waiting:
             raise AllAtLimit

@@ -1,14 +1,14 @@
-"""Which endpoints may be used: one set of rules, applied once for all strategies.
+"""Which endpoints are in rotation: one set of rules, applied once for all strategies.
 
 An endpoint is healthy when its probes pass, it is not ejected, and we do not back off from it. The healthy ones among
-those that are ready are used; the exceptions, in the order of their strength:
+those that are ready are in rotation; the exceptions, the strongest first:
 
-- Drained by hand: never used.
-- Panic: when none is healthy, or fewer than the panic share, all that are ready are used. A panic share of 0 switches
-  this off, except that saturation is no failure: when none is healthy, the saturated ones are used.
-- Draining (terminating, but still serving): used when no endpoint that is ready is healthy.
+- Drained by an operator: never in rotation.
+- Panic: when none is healthy, or fewer than the panic share, all that are ready are in rotation. A panic share of 0
+  switches this off, except that saturation is no failure: when none is healthy, the saturated ones are in rotation.
+- Draining (terminating, but still serving): in rotation when no endpoint that is ready is healthy.
 - Zone: while at least `ENOUGH` of the preferred zone's endpoints, or of those that hints mean for us, are healthy, only
-  they are used.
+  they are in rotation.
 
 Sources: Envoy's panic threshold, and its overprovisioning factor of 1.4 for priority levels (here the zone);
 kube-proxy's use of terminating endpoints (Kubernetes, KEP-1669).
@@ -26,7 +26,7 @@ ENOUGH: Final = 1 / 1.4
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What the rules count alike."""
+    """Endpoints that all rules treat alike are counted together, in one of these."""
 
     draining: bool
     near: bool
@@ -59,7 +59,7 @@ class Eligibility:
         self._panic_share = panic_share
         self._prefer_zone = prefer_zone or ""
         self._groups: dict[Endpoint, _Group] = {}
-        """As what each endpoint is counted."""
+        """In which group each endpoint is counted."""
         self.ready = 0
         """Endpoints neither draining nor drained by an operator."""
         self.healthy = 0
@@ -69,7 +69,7 @@ class Eligibility:
         self._draining = 0
         self._draining_healthy = 0
         self.zone_exhausted = False
-        """No endpoint of the preferred zone could take a request, all being tried or at their limit: use the others."""
+        """No endpoint of the preferred zone could take a request, all tried or at their limit: admit the others."""
 
         # What was decided.
         self.panic = False
@@ -99,13 +99,13 @@ class Eligibility:
             self._zone_healthy += healthy
 
     def decide(self) -> bool:
-        """Apply the rules to the counts; True when another set of endpoints is to be used than before."""
+        """Apply the rules to the counts; True when that may change who else is admitted."""
         none_healthy = self.healthy == 0
         too_few = self.ready > 0 and (none_healthy or self.healthy < self._panic_share * self.ready)
         panic = too_few and self._panic_share > 0
         enough = self._zone_healthy > 0 and self._zone_healthy >= ENOUGH * self._zone_ready
         zone_only = enough and not panic and not self.zone_exhausted
-        # Without a healthy one among those ready, who else is used depends on the draining ones too: look at all again.
+        # Without a healthy one among those ready, the draining ones decide too: look at all again.
         changed = (
             panic != self.panic or none_healthy or none_healthy != self.none_healthy or zone_only != self.zone_only
         )
@@ -115,7 +115,7 @@ class Eligibility:
         return changed
 
     def admits(self, endpoint: Endpoint) -> bool:
-        """Whether the rules let `endpoint` be used."""
+        """Whether the rules let `endpoint` be in rotation."""
         health = endpoint.health
         if health.drained:
             return False

@@ -56,7 +56,7 @@ class _Reports:
         self.last_report: LoadReport | None = None
         """What `last`, the last value, was read as."""
         self.bad = 0
-        """Values that were no report."""
+        """Values that could not be read as a report."""
         self.number = 0
         """Reports since the last look, of which these are the sums."""
         self.utilization = 0.0
@@ -102,20 +102,20 @@ class LoadWeights:
         reports.errors += report.errors
 
     def left(self, endpoint: Endpoint) -> None:
-        """It belongs to the pool no more."""
+        """It has left the pool."""
         if self._known.pop(endpoint, None) is not None:
             endpoint.load_factor = 1.0
             endpoint.utilization = -1.0
 
     def tick(self, now: float) -> list[Endpoint]:
-        """Let time pass; the endpoints whose `load_factor` has changed."""
+        """Work the factors out again, once in `PERIOD`; returns the endpoints whose `load_factor` has changed."""
         took = now - self._looked_at
         if took < PERIOD or not self._known:
             return []
         self._looked_at = now
         usable: list[_Reports] = []
         for endpoint, reports in self._known.items():
-            self._look(endpoint, reports, took)
+            self._update_worth(endpoint, reports, took)
             if now - reports.at > self._expiry:
                 reports.worth = 0.0
             elif reports.worth > 0.0 and now - reports.since >= self._blackout:
@@ -131,8 +131,8 @@ class LoadWeights:
                 changed.append(endpoint)
         return changed
 
-    def _look(self, endpoint: Endpoint, reports: _Reports, took: float) -> None:
-        """Work out what an endpoint is worth, from the reports since the last look."""
+    def _update_worth(self, endpoint: Endpoint, reports: _Reports, took: float) -> None:
+        """Work out what an endpoint can serve, from the reports since the last time."""
         answered = sum(endpoint.stats.answered)
         own_rate = (answered - reports.answered) / took
         reports.answered = answered
@@ -151,11 +151,11 @@ class LoadWeights:
             utilization += errors / rate * ERROR_PENALTY
         if rate > 0.0 and utilization >= FAINT:
             worth = rate / utilization
-            # Half of what is new: a second's reports are few.
+            # The mean of old and new: the reports of one second are few.
             reports.worth = worth if reports.worth == 0.0 else (reports.worth + worth) / 2
 
     def bad_of(self, endpoint: Endpoint) -> int:
-        """How many values of an endpoint's were no report."""
+        """How many values of `endpoint` could not be read as a report."""
         reports = self._known.get(endpoint)
         return reports.bad if reports is not None else 0
 

@@ -31,7 +31,7 @@ class Changes:
         self.joining: list[tuple[_Key, EndpointSpec]] = []
         self.leaving: list[tuple[_Key, Endpoint]] = []
         self.respecified: list[tuple[Endpoint, EndpointSpec]] = []
-        """Members of which something new is said, and what; they have the old spec still."""
+        """Endpoints whose spec differs, with the new one; `endpoint.spec` is the old one still."""
         self.total = 0
         """Endpoints that the snapshot names."""
 
@@ -54,13 +54,16 @@ class Membership:
         return self._members.values()
 
     def compare(self, snapshot: Snapshot, changes: Changes) -> Iterator[None]:
-        """Find out what makes `snapshot` the membership, in pieces. Of two specs of one endpoint the first counts."""
+        """Collect in `changes` how `snapshot` differs from the membership, in pieces.
+
+        Of two specs of one endpoint the first counts.
+        """
         before = dict(self._members)
         seen: set[_Key] = set()
         for number, spec in enumerate(snapshot):
             if number % _PIECE == _PIECE - 1:
                 yield
-            key = (spec.host, spec.port, spec.uid)  # What `spec.key` says, without making a text of it.
+            key = (spec.host, spec.port, spec.uid)  # `spec.key`, without making a string of it.
             if key in seen:
                 continue
             seen.add(key)
@@ -94,7 +97,7 @@ class Membership:
             self._members[key] = endpoint
 
     def arrange(self, snapshot: Snapshot) -> Iterator[None]:
-        """Put the members into the order of `snapshot`, which is what they are, in pieces."""
+        """Put the members into the order of `snapshot`, which names exactly these, in pieces."""
         members: dict[_Key, Endpoint] = {}
         for number, spec in enumerate(snapshot):
             if number % _PIECE == _PIECE - 1:
@@ -126,7 +129,7 @@ class Membership:
         return moved
 
     def forget(self, now: float) -> None:
-        """Remember no more those that left too long ago, `_PIECE` at most in one go.
+        """Drop those that left too long ago, `_PIECE` at most in one go.
 
         It is called at every tick, and tens of thousands may be remembered: so it looks at the oldest alone.
         """

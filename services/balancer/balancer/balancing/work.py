@@ -66,6 +66,7 @@ class Job:
         """Seconds of work at a typical endpoint."""
         self.growth = kind.growth
         self._gone = False
+        """Whether it no longer counts as unsent."""
         self.parked = False
         self.sent_at = -1.0
         self.started_at = -1.0
@@ -78,7 +79,7 @@ class Job:
     def sent(self, now: float) -> None:
         """It is sent whole: the endpoint can begin."""
         work = self.work
-        self._come_no_more()
+        self._leave_unsent()
         self.sent_at = now
         work.changed_at = now
         if self.kind.parked:
@@ -100,7 +101,7 @@ class Job:
         work = self.work
         work.changed_at = now
         if self.sent_at < 0.0:  # It answered before it had all of it: its work is not known.
-            self._come_no_more()
+            self._leave_unsent()
             return
         if self.parked:
             self.service = now - self.sent_at
@@ -123,11 +124,11 @@ class Job:
             return min(seconds, mean)
         return seconds * mean / max(self.kind.mean, SMALLEST)
 
-    def _come_no_more(self) -> None:
+    def _leave_unsent(self) -> None:
         if not self._gone:
             self._gone = True
-            self.work.coming -= 1
-            self.work.coming_cost -= self.expected
+            self.work.unsent -= 1
+            self.work.unsent_cost -= self.expected
 
     def ended(self, succeeded: bool, failed: bool, now: float) -> None:
         """The lease is closed."""
@@ -140,7 +141,7 @@ class Job:
             if not self.parked:
                 work.drop(self, now)
         else:
-            self._come_no_more()
+            self._leave_unsent()
         if failed:
             work.failed_at = now
             work.failures = min(work.failures + 1, 8)
@@ -155,8 +156,6 @@ class Work:
         "_samples",
         "answered_at",
         "changed_at",
-        "coming",
-        "coming_cost",
         "costs",
         "failed_at",
         "failures",
@@ -165,6 +164,8 @@ class Work:
         "oldest",
         "pace_log",
         "servers",
+        "unsent",
+        "unsent_cost",
         "waiting",
         "workers",
     )
@@ -175,9 +176,9 @@ class Work:
         self.newest: Job | None = None
         self.waiting = 0
         """Requests sent whole that wait for their response."""
-        self.coming = 0
+        self.unsent = 0
         """Requests that are not sent whole: connecting, or an upload."""
-        self.coming_cost = 0.0
+        self.unsent_cost = 0.0
         self.workers = costs.workers
         self.servers = max(int(self.workers + 0.5), 1)
         """How many it works on at once."""
@@ -277,11 +278,11 @@ class Work:
     def wait(self, elsewhere: float, now: float) -> float:
         """Seconds, at a typical pace, until it can begin with one more; `elsewhere`: requests of other replicas."""
         servers = self.servers
-        if self.waiting + self.coming + elsewhere < servers:
+        if self.waiting + self.unsent + elsewhere < servers:
             return 0.0
         others = elsewhere * self.costs.mean
         if servers == 1 or self.waiting > SCHEDULED:
-            return (self._left(now) + self.coming_cost + others) / servers
+            return (self._left(now) + self.unsent_cost + others) / servers
         free = [0.0] * servers
         pace = self.pace
         job = self.oldest
@@ -297,8 +298,8 @@ class Work:
             number += 1
         if number < servers:
             heapify(free)
-        each = (self.coming_cost + others) / max(self.coming + elsewhere, 1.0)
-        for _ in range(int(self.coming + elsewhere + 0.5)):
+        each = (self.unsent_cost + others) / max(self.unsent + elsewhere, 1.0)
+        for _ in range(int(self.unsent + elsewhere + 0.5)):
             heapreplace(free, free[0] + each)
         return free[0]
 
@@ -395,8 +396,8 @@ class Costs:
         """`request` goes to an endpoint."""
         kind = self.kinds.of(request)
         job = Job(work, kind, kind.expected)
-        work.coming += 1
-        work.coming_cost += job.expected
+        work.unsent += 1
+        work.unsent_cost += job.expected
         work.changed_at = now
         return job
 

@@ -102,14 +102,14 @@ class ConsistentHash(Strategy):
                 self._place(node)
         node.active = True
         self._eligible += 1
-        self._take(node)
+        self._count(node)
 
     def removed(self, endpoint: Endpoint) -> None:
         """`endpoint` is no longer eligible."""
         node = self._nodes[endpoint]
         node.active = False
         self._eligible -= 1
-        self._drop(node)
+        self._uncount(node)
         if len(self._nodes) > 2 * self._eligible + 8:
             self._nodes = {kept.endpoint: kept for kept in self._nodes.values() if kept.active}
             self._rebuild()
@@ -120,8 +120,8 @@ class ConsistentHash(Strategy):
         self._in_flight += endpoint.in_flight - node.in_flight
         node.in_flight = endpoint.in_flight
         if node.weight != endpoint.weight:
-            self._drop(node)
-            self._take(node)
+            self._uncount(node)
+            self._count(node)
 
     def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
         """The nearest endpoint within its bound that is not in `excluded`; where none is within, the nearest."""
@@ -198,7 +198,7 @@ class ConsistentHash(Strategy):
         digest = blake2b(value.encode("utf-8", "surrogateescape"), digest_size=8).digest()
         return int.from_bytes(digest, "big") >> (64 - _BITS)
 
-    def _take(self, node: _Node) -> None:
+    def _count(self, node: _Node) -> None:
         """Count an eligible endpoint's load and weight."""
         node.in_flight = node.endpoint.in_flight
         node.weight = node.endpoint.weight
@@ -207,7 +207,7 @@ class ConsistentHash(Strategy):
         self._weights[node.weight] = self._weights.get(node.weight, 0) + 1
         self._heaviest = max(self._heaviest, node.weight)
 
-    def _drop(self, node: _Node) -> None:
+    def _uncount(self, node: _Node) -> None:
         self._in_flight -= node.in_flight
         self._weight -= node.weight
         left = self._weights[node.weight] - 1

@@ -178,12 +178,12 @@ def _age(endpoint: Endpoint, now: float) -> float:
     Where one is a long poll, the next may say more.
     """
     longest = 0.0
-    lease = endpoint.oldest
+    pending = endpoint.oldest
     looks = 0
-    while lease is not None and looks < AGES:
-        age = max(now - (lease.sent_at or 0.0), 0.0)
-        longest = max(longest, age if lease.job is None else lease.job.fair(age))
-        lease = lease.newer
+    while pending is not None and looks < AGES:
+        age = max(now - (pending.sent_at or 0.0), 0.0)
+        longest = max(longest, age if pending.job is None else pending.job.fair(age))
+        pending = pending.newer
         looks += 1
     return longest
 

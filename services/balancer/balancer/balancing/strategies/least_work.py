@@ -146,7 +146,7 @@ class LeastWork(Strategy):
     def _score(self, endpoint: Endpoint, pace: float, cost: float, now: float) -> float:
         work = endpoint.work
         mean = work.costs.mean or 1.0
-        if pace > 1.0 and work.waiting == 0 and work.coming == 0:
+        if pace > 1.0 and work.waiting == 0 and work.unsent == 0:
             pace = 1.0 + (pace - 1.0) * exp(min(work.learned_at - now, 0.0) / FORGOTTEN)
         score = pace * (cost + work.wait(endpoint.elsewhere, now) / endpoint.weight + CROWD * mean * load_of(endpoint))
         if work.oldest is not None:  # What has been silent for long may be so for as long again.
@@ -179,7 +179,7 @@ class LeastWork(Strategy):
         entry = place.entry
         entry.tie = turn(endpoint)
         now = work.changed_at
-        place.is_free = work.waiting + work.coming + endpoint.elsewhere < work.servers
+        place.is_free = work.waiting + work.unsent + endpoint.elsewhere < work.servers
         if place.is_free:
             entry.key = load_of(endpoint)
         else:

@@ -119,7 +119,7 @@ class RoundRobin(Strategy):
         owner = entries[0].item
         turn = owner.cursor
         if excluded and turn.endpoint in excluded:
-            found = self._past(excluded)
+            found = self._first_not_in(excluded)
             if found is None:
                 return None
             turn = found
@@ -150,8 +150,8 @@ class RoundRobin(Strategy):
         owner.size = size
         self._due.moved(entry)
 
-    def _past(self, excluded: Collection[Endpoint]) -> _Turn | None:
-        """The first turn that is not excluded, in the class that is due first."""
+    def _first_not_in(self, excluded: Collection[Endpoint]) -> _Turn | None:
+        """The first turn whose endpoint is not excluded, in the class that is due first."""
         best: _Turn | None = None
         soonest: Entry[_Class] | None = None
         for entry in self._due.entries:
