@@ -4,7 +4,8 @@
 
 Starts a balancer and an endpoint, asks one fast client for a while, lets the slow ones come, asks it again, lets them
 go, and says how much memory (RSS) that took and gave back. `--kind`: `read` (20 MB each, of which nothing is read),
-`upload` (20 MB each to an endpoint that reads none), `tcp` (the same as `read` in TCP mode), `tls` and `h2`.
+`upload` (20 MB each to an endpoint that reads none), `tcp` (the same as `read` in TCP mode), `tls` and `h2`; `tls-idle`
+are not slow: each has read 64 KB, and keeps its connection.
 `--python` measures another build; LB_MAX_BUFFER_MEMORY is what the chart's container of 512 MiB gives, 128 MiB.
 """
 
@@ -31,7 +32,7 @@ from statistics import quantiles
 
 from benchmarks.ports import free_port
 
-KINDS = ("read", "upload", "tcp", "tls", "h2")
+KINDS = ("read", "upload", "tcp", "tls", "tls-idle", "h2")
 SIZE = 20_000_000
 """Bytes of each answer, and of each upload."""
 GET = b"GET /%b HTTP/1.1\r\nHost: lb.test\r\n\r\n"
@@ -85,6 +86,8 @@ async def serve(port: int) -> None:
                     assert isinstance(writer.transport, asyncio.ReadTransport)
                     writer.transport.pause_reading()
                     await asyncio.sleep(600)
+                elif path == b"/page":
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(block) + block)
                 elif path == b"/large":
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
                     for _ in range(SIZE // len(block)):
@@ -116,7 +119,7 @@ class Crowd:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.settimeout(60)
             sock.connect(("127.0.0.1", self._port))
-            if self._kind == "tls":
+            if self._kind.startswith("tls"):
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
                 sock = context.wrap_socket(sock)
@@ -124,6 +127,11 @@ class Crowd:
                 sock.sendall(PUT)
                 sock.setblocking(False)
                 self._sending.register(sock, selectors.EVENT_WRITE)
+            elif self._kind == "tls-idle":
+                sock.sendall(GET % b"page")
+                answer = b""
+                while not _whole(answer):
+                    answer += sock.recv(65536)
             else:
                 sock.sendall(H2 if self._kind == "h2" else GET % b"large")
             self._socks.append(sock)
@@ -231,7 +239,7 @@ def running(python: str, kind: str) -> Iterator[tuple[int, int]]:
         "LB_MODE": "tcp" if kind == "tcp" else "http",
     }
     with tempfile.TemporaryDirectory() as folder:
-        if kind == "tls":
+        if kind.startswith("tls"):
             files_of = [f"{folder}/cert", f"{folder}/key"]
             made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
             made += ["-subj", "/CN=lb.test", "-out", files_of[0], "-keyout", files_of[1]]
@@ -266,9 +274,9 @@ def main() -> None:
         return
     for kind in arguments.kind or KINDS:
         with running(arguments.python, kind) as (port, pid):
-            if kind == "tls":
-                print("tls: the fast client is not measured (it would need TLS too)")
-            result = measure(port, pid, kind, arguments.clients, 0.0 if kind == "tls" else arguments.seconds)
+            if kind.startswith("tls"):
+                print(f"{kind}: the fast client is not measured (it would need TLS too)")
+            result = measure(port, pid, kind, arguments.clients, 0.0 if kind.startswith("tls") else arguments.seconds)
         p99 = f"{result.p99_before * 1000:.2f} ms before, {result.p99_during * 1000:.2f} ms during"
         print(
             f"{kind}: {result.clients} clients, {result.each / 1024:.1f} KiB each; MiB before, during, after: "

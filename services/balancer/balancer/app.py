@@ -107,8 +107,8 @@ class Balancer(Subscriber):
         self._pool.subscribe(self)
         self._wheel = TimerWheel(self._clock(), self._counters)
         buffers = Buffers(settings.max_buffer_memory or default_limit())
-        self._heap = Heap(buffers)
         self._poller = Poller(self._wheel, self._clock, buffers)
+        self._heap = Heap(buffers, self._poller)
         self._output = Output(1, delay=0.1)
         access_log = (
             AccessLog(self._output, settings.access_log_sample, settings.slow_request, self._random)

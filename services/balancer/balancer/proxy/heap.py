@@ -12,6 +12,7 @@ import ctypes
 from typing import Final
 
 from balancer.proxy.buffers import Buffers
+from balancer.proxy.poller import Poller
 
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
@@ -21,6 +22,8 @@ LARGE: Final = 1 << 20
 """Bytes from which on a piece has pages of its own."""
 WORTH: Final = 4 << 20
 """Bytes less that wait now than did at most: then giving back is worth its milliseconds."""
+CROWD: Final = 256
+"""Sockets fewer than there were at most: what their connections held by themselves is worth the same."""
 EVERY: Final = 1.0
 """Seconds between two looks."""
 
@@ -28,8 +31,10 @@ EVERY: Final = 1.0
 class Heap:
     """What there is to say to the C library; nothing where it is another than glibc."""
 
-    def __init__(self, buffers: Buffers) -> None:
+    def __init__(self, buffers: Buffers, poller: Poller) -> None:
         self._buffers = buffers
+        self._poller = poller
+        self._most_files = 0
         self._looked_at = 0.0
         self._library: ctypes.CDLL | None = None
         with contextlib.suppress(OSError, AttributeError):
@@ -40,12 +45,18 @@ class Heap:
             self._library = library
 
     def tick(self, now: float) -> None:
-        """Give back what is free, if much waited to be sent and does no more."""
+        """Give back what is free, if much waited to be sent, or many were connected, and no more."""
         if now - self._looked_at < EVERY:
             return
         self._looked_at = now
         buffers = self._buffers
-        if buffers.most - buffers.unsent > WORTH and buffers.unsent < buffers.most // 2:
+        files = self._poller.open_files
+        self._most_files = max(self._most_files, files)
+        emptier = buffers.most - buffers.unsent > WORTH and buffers.unsent < buffers.most // 2
+        fewer = self._most_files - files > CROWD and files < self._most_files // 2
+        if emptier:
             buffers.most = buffers.unsent
-            if self._library is not None:
-                self._library.malloc_trim(0)
+        if fewer:
+            self._most_files = files
+        if (emptier or fewer) and self._library is not None:
+            self._library.malloc_trim(0)
