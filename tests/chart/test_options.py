@@ -371,9 +371,18 @@ def test_gateways_get_a_class_and_the_rights_to_read_what_they_refer_to(render: 
         "secrets",
         "configmaps",
         "backendtlspolicies",
+        "listenersets",
     ):
         assert wide[resource] == read
-    for kind in ("gateways", "httproutes", "gatewayclasses", "loadbalancingpolicies", "backendtlspolicies"):
+    written = (
+        "gateways",
+        "listenersets",
+        "httproutes",
+        "gatewayclasses",
+        "loadbalancingpolicies",
+        "backendtlspolicies",
+    )
+    for kind in written:
         assert wide[f"{kind}/status"] == {"patch"}
     here = rights(rendered, "Role")
     assert here == {"services": {"create", "patch", "delete"}, "leases": {"get", "create", "update"}}

@@ -69,6 +69,7 @@ FEATURES: Final = (
     "HTTPRouteRequestTimeout",
     "HTTPRouteResponseHeaderModification",
     "HTTPRouteSchemeRedirect",
+    "ListenerSet",
     "ReferenceGrant",
 )
 """What of the Gateway API is served, by the names that its conformance tests know."""

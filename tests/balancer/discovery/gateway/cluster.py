@@ -88,6 +88,7 @@ def world(
     ingresses: list[Json] | None = None,
     grpc_routes: list[Json] | None = None,
     tls_policies: list[Json] | None = None,
+    listener_sets: list[Json] | None = None,
     config_maps: list[Json] | None = None,
 ) -> World:
     front = service("front", "lb-system", [{"port": 80}], selector={"app": "lb"})
@@ -110,6 +111,7 @@ def world(
         },
         policies={each.meta.key: each for each in map(load_balancing_policy, policies or [])},
         ingresses={each.meta.key: each for each in map(ingress, ingresses or [])},
+        listener_sets={each.meta.key: each for each in map(objects.listener_set, listener_sets or [])},
         tls_policies={each.meta.key: each for each in map(backend_tls_policy, tls_policies or [])},
         config_maps={each.meta.key: each for each in map(objects.config_map, config_maps or [])},
     )

@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from balancer.discovery.gateway.conditions import Condition
+from balancer.discovery.gateway.listener_sets import SetDraft
 from balancer.discovery.gateway.listeners import Checked
-from balancer.discovery.gateway.objects import GROUP, Gateway, HttpRoute, Ref
+from balancer.discovery.gateway.objects import GROUP, HttpRoute, Key, Meta, Ref
+from balancer.discovery.gateway.result import Draft
 from balancer.discovery.gateway.world import World
 
 
-def parents(route: HttpRoute, gateways: dict[tuple[str, str], Gateway]) -> Iterator[tuple[int, Ref, Gateway]]:
-    """The Gateways of ours that a route names, with the place of the reference."""
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A Gateway or a ListenerSet of ours that a route names."""
+
+    place: int
+    """Of the reference in the route."""
+    ref: Ref
+    meta: Meta
+    gateway: Key
+    listeners: list[Checked]
+
+
+def parents(route: HttpRoute, drafts: Mapping[Key, Draft], sets: Mapping[Key, SetDraft]) -> Iterator[Parent]:
+    """The Gateways and ListenerSets of ours that a route names."""
     for place, parent in enumerate(route.parents):
-        if (parent.group, parent.kind) == (GROUP, "Gateway"):
-            gateway = gateways.get((parent.namespace, parent.name))
-            if gateway is not None:
-                yield place, parent, gateway
+        if parent.group != GROUP:
+            continue
+        key = parent.namespace, parent.name
+        draft, made = drafts.get(key), sets.get(key)
+        if parent.kind == "Gateway" and draft is not None:
+            own = [each for each in draft.listeners if not each.owner]
+            yield Parent(place, parent, draft.gateway.meta, key, own)
+        elif parent.kind == "ListenerSet" and made is not None:
+            yield Parent(place, parent, made.found.meta, made.draft.gateway.meta.key, made.listeners)
 
 
-def attach(
-    world: World, route: HttpRoute, parent: Ref, gateway: Gateway, listeners: list[Checked]
-) -> tuple[list[Checked], Condition]:
+def attach(world: World, route: HttpRoute, found: Parent) -> tuple[list[Checked], Condition]:
     """The listeners of a parent that take a route, and the condition that says so."""
+    parent, what = found.ref, f"{found.meta.kind} {found.meta}"
     named = [
         each
-        for each in listeners
+        for each in found.listeners
         if parent.section in (None, each.listener.name) and parent.port in (None, each.listener.port)
     ]
     if not named:
-        words = f"Gateway {gateway.meta} has no listener"
+        words = f"{what} has no listener"
         words += f" {parent.section}" if parent.section else ""
         words += f" at port {parent.port}" if parent.port else ""
         return [], Condition("Accepted", False, "NoMatchingParent", f"{words}.")
-    allowing = [each for each in named if _allows(world, route, gateway, each)]
+    allowing = [each for each in named if _allows(world, route, found.meta.namespace, each)]
     if not allowing:
-        words = (
-            f"No listener of Gateway {gateway.meta} lets {route.meta.kind}s of namespace {route.meta.namespace} attach."
-        )
+        words = f"No listener of {what} lets {route.meta.kind}s of namespace {route.meta.namespace} attach."
         return [], Condition("Accepted", False, "NotAllowedByListeners", words)
     meeting = [each for each in allowing if hosts_meet(route.hostnames, each.listener.hostname)]
     if not meeting:
@@ -46,15 +63,13 @@ def attach(
     return meeting, Condition("Accepted", True, "Accepted")
 
 
-def _allows(world: World, route: HttpRoute, gateway: Gateway, checked: Checked) -> bool:
+def _allows(world: World, route: HttpRoute, home: str, checked: Checked) -> bool:
     if (GROUP, route.meta.kind) not in checked.kinds:
         return False
     listener, namespace = checked.listener, route.meta.namespace
     if listener.from_namespaces == "Selector":
         return world.in_selection(namespace, listener.selector)
-    return listener.from_namespaces == "All" or (
-        listener.from_namespaces == "Same" and namespace == gateway.meta.namespace
-    )
+    return listener.from_namespaces == "All" or (listener.from_namespaces == "Same" and namespace == home)
 
 
 def hosts_meet(hostnames: tuple[str, ...], listener: str) -> bool:

@@ -95,6 +95,7 @@ class GatewayControl:
         gateway_api = f"/apis/{GROUP}/v1"
         self._classes = self._watcher(f"{gateway_api}/gatewayclasses", objects.gateway_class)
         self._gateways = self._watcher(f"{gateway_api}/gateways", objects.gateway)
+        self._listener_sets = self._watcher(f"{gateway_api}/listenersets", objects.listener_set)
         self._routes = self._watcher(f"{gateway_api}/httproutes", objects.http_route)
         self._grpc_routes = self._watcher(f"{gateway_api}/grpcroutes", objects.grpc_route)
         self._grants = self._watcher(f"/apis/{GROUP}/v1beta1/referencegrants", objects.reference_grant)
@@ -131,7 +132,7 @@ class GatewayControl:
         watchers: list[Watcher[Any]] = [self._services, self._namespaces, self._policies, self._slices]
         if self._config.gateway_class:
             watchers += [self._classes, self._gateways, self._routes, self._grpc_routes, self._grants]
-            watchers.append(self._tls_policies)
+            watchers += [self._tls_policies, self._listener_sets]
         if self._config.ingress_class:
             watchers.append(self._ingresses)
         try:
@@ -177,6 +178,7 @@ class GatewayControl:
             home=self._api.namespace,
             classes=dict(self._classes.objects),
             gateways=dict(self._gateways.objects),
+            listener_sets=dict(self._listener_sets.objects),
             routes=dict(self._routes.objects),
             grpc_routes=dict(self._grpc_routes.objects),
             grants=dict(self._grants.objects),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from balancer.discovery.gateway.conditions import Condition
-from balancer.discovery.gateway.objects import GROUP, Gateway, Listener, Ref, Secret
+from balancer.discovery.gateway.objects import GROUP, Gateway, Listener, Meta, Ref, Secret
 from balancer.discovery.gateway.world import World
 
 HTTP_KINDS: Final = ((GROUP, "HTTPRoute"), (GROUP, "GRPCRoute"))
@@ -33,6 +33,13 @@ class Checked:
     conflicted: Condition = NO_CONFLICTS
     resolved: Condition = RESOLVED
     certificates: list[Secret] = field(default_factory=list)
+    owner: str = ""
+    """The ListenerSet that it is of, with its namespace; empty: the Gateway's own."""
+
+    @property
+    def id(self) -> str:
+        """Its name among all listeners of the Gateway: sets choose their listeners' names by themselves."""
+        return f"{self.owner}/{self.listener.name}" if self.owner else self.listener.name
 
     @property
     def serves(self) -> bool:
@@ -48,18 +55,25 @@ class Checked:
             programmed = Condition("Programmed", False, "Pending", "The Gateway has no address yet.")
         else:
             why = next(each for each in (self.accepted, self.resolved) if not each.holds)
-            programmed = Condition("Programmed", False, "Invalid", why.message)
+            reason = self.conflicted.reason if self.conflicted.holds else "Invalid"
+            programmed = Condition("Programmed", False, reason, why.message)
         return [self.accepted, self.conflicted, self.resolved, programmed]
 
 
 def check(world: World, gateway: Gateway, usable: Usable) -> list[Checked]:
     """Every listener of a Gateway, in its order."""
-    return [_checked(world, gateway, listener, usable) for listener in gateway.listeners]
+    return [check_one(world, gateway.meta, each, gateway.listeners, usable) for each in gateway.listeners]
 
 
-def _checked(world: World, gateway: Gateway, listener: Listener, usable: Usable) -> Checked:
-    checked = Checked(listener)
+def check_one(world: World, owner: Meta, listener: Listener, others: Sequence[Listener], usable: Usable) -> Checked:
+    """A listener of a Gateway or a ListenerSet, among others that it may not conflict with."""
+    checked = Checked(listener, owner=str(owner) if owner.kind == "ListenerSet" else "")
     served = KINDS.get(listener.protocol)
+    if checked.owner and listener.protocol != "UDP":
+        # The port may be another's, whatever is served there: that is what its owner can do something about.
+        _check_conflicts(others, checked)
+    if served is None and checked.conflicted.holds:
+        return checked
     if served is None:
         words = f"Protocol {listener.protocol} is not served: {' and '.join(KINDS)} are."
         checked.accepted = Condition("Accepted", False, "UnsupportedProtocol", words)
@@ -67,14 +81,14 @@ def _checked(world: World, gateway: Gateway, listener: Listener, usable: Usable)
     if listener.protocol == "HTTPS" and listener.tls_mode != "Terminate":
         checked.accepted = Condition("Accepted", False, "UnsupportedValue", "An HTTPS listener can only terminate TLS.")
         return checked
-    _check_conflicts(gateway.listeners, checked)
+    _check_conflicts(others, checked)
     checked.kinds = served if listener.kinds is None else tuple(each for each in listener.kinds if each in served)
     if listener.kinds is not None and len(checked.kinds) < len(listener.kinds):
         kinds = ", ".join(kind for group, kind in listener.kinds if (group, kind) not in served)
         words = f"Routes of these kinds cannot attach here: {kinds}."
         checked.resolved = Condition("ResolvedRefs", False, "InvalidRouteKinds", words)
     if listener.protocol == "HTTPS":
-        _check_certificates(world, gateway, checked, usable)
+        _check_certificates(world, owner, checked, usable)
     return checked
 
 
@@ -95,10 +109,10 @@ def _check_conflicts(listeners: Sequence[Listener], checked: Checked) -> None:
         return
 
 
-def _check_certificates(world: World, gateway: Gateway, checked: Checked, usable: Usable) -> None:
+def _check_certificates(world: World, owner: Meta, checked: Checked, usable: Usable) -> None:
     problems = [] if checked.listener.certificates else [("InvalidCertificateRef", "It names no certificate.")]
     for ref in checked.listener.certificates:
-        reason, words, secret = _certificate(world, gateway, ref, usable)
+        reason, words, secret = _certificate(world, owner, ref, usable)
         if secret is not None:
             checked.certificates.append(secret)
         else:
@@ -107,15 +121,15 @@ def _check_certificates(world: World, gateway: Gateway, checked: Checked, usable
         checked.resolved = Condition("ResolvedRefs", False, *problems[0])
 
 
-def _certificate(world: World, gateway: Gateway, ref: Ref, usable: Usable) -> tuple[str, str, Secret | None]:
+def _certificate(world: World, owner: Meta, ref: Ref, usable: Usable) -> tuple[str, str, Secret | None]:
     """Reason and words for what is wrong, or the Secret."""
     invalid = "InvalidCertificateRef"
     if (ref.group, ref.kind) != ("", "Secret"):
         return invalid, f"A certificate is a Secret, and not a {ref.kind} of group {ref.group or 'core'}.", None
     name = f"Secret {ref.namespace}/{ref.name}"
     # Before anything is said of the Secret: that it exists is none of the Gateway's business without a grant.
-    if not world.may_refer(GROUP, "Gateway", gateway.meta.namespace, ref):
-        return "RefNotPermitted", f"No ReferenceGrant in {ref.namespace} lets Gateways refer to {name}.", None
+    if not world.may_refer(GROUP, owner.kind, owner.namespace, ref):
+        return "RefNotPermitted", f"No ReferenceGrant in {ref.namespace} lets {owner.kind}s refer to {name}.", None
     secret = world.secrets.get((ref.namespace, ref.name))
     if secret is None:
         return invalid, f"There is no {name}.", None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 Json = Mapping[str, Any]
@@ -98,6 +98,19 @@ class Gateway:
     labels: Json
     """For what is made for this Gateway (spec.infrastructure)."""
     annotations: Json
+    status: Json
+    sets_from: str = "None"
+    """Namespaces whose ListenerSets may add to it: Same, All, Selector or None."""
+    sets_selector: Json = field(default_factory=dict)
+    has_parameters: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSet:
+    meta: Meta
+    parent: Ref
+    """The Gateway that it adds to."""
+    listeners: tuple[Listener, ...]
     status: Json
 
 
@@ -189,6 +202,7 @@ def gateway_class(item: Json) -> GatewayClass:
 def gateway(item: Json) -> Gateway:
     meta, spec = meta_of("Gateway", item), item["spec"]
     infrastructure = spec.get("infrastructure") or {}
+    sets = (spec.get("allowedListeners") or {}).get("namespaces") or {}
     return Gateway(
         meta=meta,
         gateway_class=spec["gatewayClassName"],
@@ -196,6 +210,19 @@ def gateway(item: Json) -> Gateway:
         addresses=tuple(spec.get("addresses") or ()),
         labels=infrastructure.get("labels") or {},
         annotations=infrastructure.get("annotations") or {},
+        status=item.get("status") or {},
+        sets_from=sets.get("from") or "None",
+        sets_selector=sets.get("selector") or {},
+        has_parameters=infrastructure.get("parametersRef") is not None,
+    )
+
+
+def listener_set(item: Json) -> ListenerSet:
+    meta, spec = meta_of("ListenerSet", item), item["spec"]
+    return ListenerSet(
+        meta=meta,
+        parent=ref(spec["parentRef"], meta.namespace, GROUP, "Gateway"),
+        listeners=tuple(_listener(each, meta.namespace) for each in spec.get("listeners") or ()),
         status=item.get("status") or {},
     )
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from balancer.discovery.gateway import addresses, backend_tls, policies
+from balancer.discovery.gateway import addresses, backend_tls, listener_sets, policies
 from balancer.discovery.gateway.backends import Resolver
 from balancer.discovery.gateway.conditions import Condition, merged
 from balancer.discovery.gateway.ingress_taking import IngressTaking
-from balancer.discovery.gateway.listeners import check
+from balancer.discovery.gateway.listeners import Checked, check
 from balancer.discovery.gateway.memory import Memory
 from balancer.discovery.gateway.objects import Gateway, Json, Key
 from balancer.discovery.gateway.result import Context, Draft, Plan, PortPlan, note
@@ -40,11 +40,12 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     result = Plan()
     gateways = world.our_gateways()
     drafts = {each.meta.key: Draft(each, check(world, each, context.usable)) for each in gateways}
+    sets = listener_sets.gather(world, context, drafts)
     overrides, verdicts = policies.attach(world)
     _take_policies(world, context, verdicts, result)
     yield
     resolver = Resolver(world, context.protocols)
-    taking = Taking(world, context, memory, resolver, overrides, drafts, result)
+    taking = Taking(world, context, memory, resolver, overrides, drafts, sets, result)
     for route in chain(world.routes.values(), world.grpc_routes.values()):
         taking.take(route)
         yield
@@ -57,7 +58,7 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
         if own:
             result.clusters[name] = replace(spec, overrides=tuple({**dict(own), **dict(spec.overrides)}.items()))
     yield from backend_tls.take(world, context, memory.routes.values(), result)
-    accepted = {each.meta.key: _problem(each) == "" for each in gateways}
+    accepted = {each.meta.key: _problem(each)[1] == "" for each in gateways}
     wanted = {
         addresses.service_name(draft.gateway): (draft.gateway, _ports(draft))
         for key, draft in drafts.items()
@@ -68,7 +69,9 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     chosen = addresses.choose_ports(world, wanted)
     _take_services(world, context, chosen, wanted, result)
     for draft in drafts.values():
-        yield from _take_gateway(world, context, memory, draft, result)
+        yield from _take_gateway(world, context, memory, draft, listener_sets.attached(sets, draft.gateway), result)
+    problems = {key: _problem(draft.gateway)[1] for key, draft in drafts.items()}
+    listener_sets.finish(world, context, sets, problems, result)
     if ingresses is not None:
         yield from ingresses.finish()
     memory.settle()
@@ -102,13 +105,13 @@ def _take_policies(world: World, context: Context, verdicts: list[policies.Verdi
         note(result, policy, {"ancestors": ancestors})
 
 
-def _problem(gateway: Gateway) -> str:
-    """What keeps a Gateway from being taken at all; empty: nothing."""
-    return (
-        "Addresses cannot be chosen: each Gateway gets that of its Service."
-        if any(each.get("value") for each in gateway.addresses)
-        else ""
-    )
+def _problem(gateway: Gateway) -> tuple[str, str]:
+    """What keeps a Gateway from being taken at all, as reason and words; empty: nothing."""
+    if gateway.has_parameters:
+        return "InvalidParameters", "A Gateway takes no parameters here: a LoadBalancingPolicy has settings."
+    if any(each.get("value") for each in gateway.addresses):
+        return "UnsupportedAddress", "Addresses cannot be chosen: each Gateway gets that of its Service."
+    return "", ""
 
 
 def _ports(draft: Draft) -> list[int]:
@@ -136,37 +139,30 @@ def _take_services(
 
 
 def _take_gateway(
-    world: World, context: Context, memory: Memory, draft: Draft, result: Plan
+    world: World, context: Context, memory: Memory, draft: Draft, sets: int, result: Plan
 ) -> Generator[None, None, None]:
     gateway = draft.gateway
     service = world.services.get((world.home, addresses.service_name(gateway)))
     found = addresses.status_addresses(service)
     problem = _problem(gateway)
-    if not problem:
+    own = [each for each in draft.listeners if not each.owner]
+    if not problem[1]:
         recorded = addresses.known_ports(service)
         for port in sorted({each.listener.port for each in draft.listeners if each.serves}):
             if port in recorded:
                 result.ports[recorded[port]] = yield from _port_plan(memory, draft, port, recorded[port])
-    present = {each.get("name"): each for each in gateway.status.get("listeners") or ()}
-    listeners = []
-    for checked in draft.listeners:
-        name, before = checked.listener.name, present.get(checked.listener.name) or {}
-        reachable = bool(found) and checked.listener.port in addresses.known_ports(service)
-        conditions = checked.conditions(reachable)
-        listeners.append(
-            {
-                "name": name,
-                "supportedKinds": [{"group": group, "kind": kind} for group, kind in checked.kinds],
-                "attachedRoutes": len(draft.attached.get(name, ())),
-                "conditions": merged(before.get("conditions") or (), conditions, gateway.meta.generation, context.now),
-            }
-        )
-    conditions = _gateway_conditions(draft, problem, bool(found))
+    present = {str(each.get("name")): each for each in gateway.status.get("listeners") or ()}
+    ports = addresses.known_ports(service) if found else {}
+    generation = gateway.meta.generation
+    listeners = listener_sets.listener_statuses(own, draft, present, ports, generation, context.now)
+    conditions = _gateway_conditions(draft, own, problem, bool(found))
     status: dict[str, Any] = {
         "addresses": found,
         "conditions": merged(gateway.status.get("conditions") or (), conditions, gateway.meta.generation, context.now),
         "listeners": listeners,
     }
+    if sets or "attachedListenerSets" in gateway.status:  # Older CRDs do not know the field.
+        status["attachedListenerSets"] = sets
     note(result, gateway, status)
 
 
@@ -176,7 +172,7 @@ def _port_plan(memory: Memory, draft: Draft, port: int, ours: int) -> Generator[
     tables: dict[bytes, Table] = {}
     for each in serving:
         host = each.listener.hostname
-        parts = draft.parts.get(each.listener.name, {})
+        parts = draft.parts.get(each.id, {})
         tables[host.encode()] = yield from memory.table((gateway, port, host), parts)
     return PortPlan(
         gateway=gateway,
@@ -188,11 +184,12 @@ def _port_plan(memory: Memory, draft: Draft, port: int, ours: int) -> Generator[
     )
 
 
-def _gateway_conditions(draft: Draft, problem: str, has_address: bool) -> list[Condition]:
-    listeners = draft.listeners
+def _gateway_conditions(
+    draft: Draft, listeners: list[Checked], problem: tuple[str, str], has_address: bool
+) -> list[Condition]:
     bad = [each.listener.name for each in listeners if not (each.accepted.holds and each.resolved.holds)]
-    if problem:
-        accepts = Condition("Accepted", False, "UnsupportedAddress", problem)
+    if problem[1]:
+        accepts = Condition("Accepted", False, *problem)
     elif not bad:
         accepts = Condition("Accepted", True, "Accepted")
     else:
@@ -202,7 +199,7 @@ def _gateway_conditions(draft: Draft, problem: str, has_address: bool) -> list[C
         programmed = Condition("Programmed", False, "Invalid", accepts.message)
     elif not has_address:
         programmed = Condition("Programmed", False, "AddressNotAssigned", "Its Service has no address yet.")
-    elif not any(each.serves for each in listeners):
+    elif not any(each.serves for each in draft.listeners):
         programmed = Condition("Programmed", False, "Invalid", "No listener can be opened.")
     else:
         programmed = Condition("Programmed", True, "Programmed")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from balancer.discovery.gateway.attachment import attach, parents
 from balancer.discovery.gateway.backends import Resolver
 from balancer.discovery.gateway.conditions import Condition, merged
+from balancer.discovery.gateway.listener_sets import SetDraft
 from balancer.discovery.gateway.memory import Known, Memory, RouteId
 from balancer.discovery.gateway.objects import HttpRoute, Json, Key
 from balancer.discovery.gateway.policies import Overrides, Target
@@ -31,19 +32,24 @@ class Taking:
         resolver: Resolver,
         overrides: Mapping[Target, Overrides],
         drafts: Mapping[Key, Draft],
+        sets: Mapping[Key, SetDraft],
         result: Plan,
     ) -> None:
         self._world = world
         self._context = context
         self._memory = memory
         self._drafts = drafts
-        self._gateways = {key: draft.gateway for key, draft in drafts.items()}
+        self._sets = sets
         self._result = result
         self._resolver = resolver
         self._overrides = overrides
         self._seen: set[RouteId] = set()
-        gateways = [(key, each.meta.generation, each.listeners) for key, each in self._gateways.items()]
-        self._epoch = memory.begin((gateways, world.namespaces))
+        gateways = [(key, each.gateway.meta.generation, each.gateway.listeners) for key, each in drafts.items()]
+        attached = [
+            (key, each.found.meta.generation, each.found.listeners, each.allowed, each.draft.gateway.meta.key)
+            for key, each in sets.items()
+        ]
+        self._epoch = memory.begin((gateways, attached, world.namespaces))
 
     def forget(self) -> None:
         """All routes have been taken: what there is of others goes."""
@@ -73,17 +79,17 @@ class Taking:
     def _evaluate(self, route: HttpRoute, known: Known) -> None:
         """Which listeners take a route, and what its status says of it."""
         controller, translated = self._world.controller, known.translated
-        named = list(parents(route, self._gateways))
+        named = list(parents(route, self._drafts, self._sets))
         others = [each for each in route.status.get("parents") or () if each.get("controllerName") != controller]
         before = [each for each in route.status.get("parents") or () if each.get("controllerName") == controller]
         known.named, known.write = bool(named), None
         attached: dict[tuple[Key, str], None] = {}
         entries = list(others)
-        for place, parent, gateway in named:
-            listeners, accepts = attach(self._world, route, parent, gateway, self._drafts[gateway.meta.key].listeners)
+        for parent in named:
+            listeners, accepts = attach(self._world, route, parent)
             if translated.rules or not translated.dropped:
-                attached.update(((gateway.meta.key, each.listener.name), None) for each in listeners)
-            json = route.parent_json[place]
+                attached.update(((parent.gateway, each.id), None) for each in listeners)
+            json = route.parent_json[parent.place]
             present: Json = next((each for each in before if each.get("parentRef") == json), {})
             conditions = _conditions(accepts, translated)
             written = merged(_kept(present), conditions, route.meta.generation, self._context.now)

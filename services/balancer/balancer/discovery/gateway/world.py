@@ -13,6 +13,7 @@ from balancer.discovery.gateway.objects import (
     HttpRoute,
     Json,
     Key,
+    ListenerSet,
     Namespace,
     Ref,
     ReferenceGrant,
@@ -36,6 +37,7 @@ class World:
     """The namespace that we run in, where the Gateways' Services are."""
     classes: Mapping[Key, GatewayClass] = field(default_factory=dict)
     gateways: Mapping[Key, Gateway] = field(default_factory=dict)
+    listener_sets: Mapping[Key, ListenerSet] = field(default_factory=dict)
     routes: Mapping[Key, HttpRoute] = field(default_factory=dict)
     grpc_routes: Mapping[Key, HttpRoute] = field(default_factory=dict)
     grants: Mapping[Key, ReferenceGrant] = field(default_factory=dict)

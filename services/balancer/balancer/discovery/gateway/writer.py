@@ -29,6 +29,7 @@ PATHS: Final = {
     "GatewayClass": f"/apis/{GROUP}/v1/gatewayclasses",
     "Gateway": f"/apis/{GROUP}/v1/namespaces/{{}}/gateways",
     "BackendTLSPolicy": f"/apis/{GROUP}/v1/namespaces/{{}}/backendtlspolicies",
+    "ListenerSet": f"/apis/{GROUP}/v1/namespaces/{{}}/listenersets",
     "LoadBalancingPolicy": f"/apis/{POLICY_GROUP}/v1alpha1/namespaces/{{}}/{PLURAL}",
     "GRPCRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/grpcroutes",
     "Ingress": "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",
