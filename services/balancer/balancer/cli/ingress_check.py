@@ -25,21 +25,40 @@ def main(asked: argparse.Namespace) -> int:
     for name in asked.files:
         try:
             items = list(_ingresses(_documents(name)))
-        except (OSError, yaml.YAMLError) as error:
-            sys.stderr.write(f"{name}: {error}\n")
+        except (OSError, UnicodeError, yaml.YAMLError) as error:
+            sys.stderr.write(f"{name}: {_why(error)}\n")
             return UNREADABLE
         for item in items:
             try:
                 found = ingress(item)
                 lines = check(found)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
-                sys.stderr.write(f"{name}: this is no Ingress of networking.k8s.io/v1: {error!r}\n")
+                sys.stderr.write(f"{name}: {_called(item)} is no Ingress of networking.k8s.io/v1: {_why(error)}\n")
                 return UNREADABLE
             count += 1
             refused += sum(line.verdict == REFUSED for line in lines)
             sys.stdout.write(f"Ingress {found.meta}\n" + "".join(f"  {line}\n" for line in lines))
     sys.stdout.write(f"Ingresses: {count}; refused: {refused}\n")
     return NOT_ALL if refused else 0
+
+
+def _why(error: Exception) -> str:
+    """What is wrong, without the name of the file, which stands before it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, UnicodeError):
+        return "it is not text in UTF-8"
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]}"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"not YAML: {error.problem}, line {error.problem_mark.line + 1}"
+    return str(error)
+
+
+def _called(item: dict[str, Any]) -> str:
+    metadata = item.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return f"Ingress {name}" if name else "one without a name"
 
 
 def _documents(name: str) -> list[Any]:

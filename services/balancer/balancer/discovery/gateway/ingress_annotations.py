@@ -115,7 +115,10 @@ ANNOTATIONS: Final[Mapping[str, tuple[str, str]]] = {
 
 UNKNOWN: Final = (REFUSED, "not known here")
 
-SIZE: Final = re.compile(r"(\d+)([kKmMgG]?)")
+SIZE: Final = re.compile(r"([0-9]+)([kKmMgG]?)")
+SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?s?")
+WHOLE: Final = re.compile(r"[0-9]{1,9}")
+REDIRECTS: Final = frozenset({"300", "301", "302", "303", "305", "307", "308"})
 UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 CORS_HEADERS: Final = (
@@ -204,7 +207,7 @@ def _take(options: Options, name: str, value: str) -> None:
             if name == "temporal-redirect":
                 options.redirect_status = 302
         case "permanent-redirect-code" | "temporal-redirect-code":
-            options.redirect_status = int(value)
+            options.redirect_status = _redirect_status(value)
         case "upstream-vhost":
             options.vhost = _printable(value)
         case "whitelist-source-range" | "allowlist-source-range":
@@ -219,28 +222,28 @@ def _take(options: Options, name: str, value: str) -> None:
             options.connect_timeout = _seconds(value)
         case "backend-protocol":
             if value.upper() not in PROTOCOLS:
-                raise ValueError(f"{value} is not spoken to pods here: {', '.join(PROTOCOLS)} are")
+                raise ValueError(f"{value!r} is not spoken to pods here: write one of {', '.join(PROTOCOLS)}")
             options.protocol = PROTOCOLS[value.upper()]
         case "use-regex":
             options.regex = _flag(value)
         case "rewrite-target":
             if "?" in value:
-                raise ValueError("a query cannot be written into the target")
+                raise ValueError(f"{value!r} writes a query, which stays as it is here: write the path alone")
             options.rewrite = _printable(value)
         case "affinity":
             if value != "cookie":
-                raise ValueError("only `cookie` is known")
+                raise ValueError(f"{value!r} is not known: write cookie")
             options.affinity = options.affinity or "INGRESSCOOKIE"
         case "session-cookie-name":
             if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", value):
-                raise ValueError("this is no name of a cookie")
+                raise ValueError(f"{value!r} is no name of a cookie: write letters, digits, - and _")
             options.affinity = value
         case "canary":
             options.canary = _flag(value)
         case "canary-weight":
-            options.canary_weight = max(0, int(value))
+            options.canary_weight = _whole(value, "weight")
         case "canary-weight-total":
-            options.canary_total = max(1, int(value))
+            options.canary_total = max(1, _whole(value, "weight"))
         case "canary-by-header":
             options.canary_header = value.lower()
         case "canary-by-header-value":
@@ -255,31 +258,48 @@ def _take(options: Options, name: str, value: str) -> None:
 
 def _flag(value: str) -> bool:
     if value.lower() not in {"true", "false"}:
-        raise ValueError(f"{value!r} is neither true nor false")
+        raise ValueError(f"{value!r} is neither true nor false: write one of them, in quotes")
     return value.lower() == "true"
 
 
 def _printable(value: str) -> str:
     if not value.isprintable() or not value.isascii() or " " in value:
-        raise ValueError(f"{value!r} cannot stand in a header field")
+        raise ValueError(f"{value!r} cannot stand in a header field: write it in ASCII, without blanks")
     return value
 
 
 def _networks(value: str) -> Networks:
-    return tuple(ip_network(each.strip(), strict=False) for each in value.split(",") if each.strip())
+    try:
+        return tuple(ip_network(each.strip(), strict=False) for each in value.split(",") if each.strip())
+    except ValueError:
+        raise ValueError(f"{value!r} are no networks: write such as 10.0.0.0/8, with commas between") from None
 
 
 def _size(value: str) -> int:
     """Nginx's sizes; 0 is no limit."""
     found = SIZE.fullmatch(value)
     if found is None:
-        raise ValueError(f"{value!r} is no size such as 8m")
+        raise ValueError(f"{value!r} is no size: write such as 8m or 512k, or 0 for no limit")
     size = int(found[1]) * UNITS[found[2].lower()]
     return size or 1 << 62
 
 
 def _seconds(value: str) -> float:
+    if not SECONDS.fullmatch(value):
+        raise ValueError(f"{value!r} is no number of seconds: write such as 60")
     return float(value.removesuffix("s"))
+
+
+def _whole(value: str, what: str) -> int:
+    if not WHOLE.fullmatch(value):
+        raise ValueError(f"{value!r} is no {what}: write a whole number such as 10")
+    return int(value)
+
+
+def _redirect_status(value: str) -> int:
+    if value not in REDIRECTS:
+        raise ValueError(f"{value!r} is no status of a redirect: write one of {', '.join(sorted(REDIRECTS))}")
+    return int(value)
 
 
 def _cors(given: Mapping[str, str]) -> Cors:
