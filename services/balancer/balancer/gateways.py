@@ -26,6 +26,7 @@ from balancer.discovery.gateway.backends import H2C, HTTP1, ClusterSpec
 from balancer.discovery.gateway.control import Config, GatewayControl
 from balancer.discovery.gateway.objects import Secret
 from balancer.discovery.gateway.result import PortPlan
+from balancer.probes import Probes
 from balancer.proxy.cluster import Cluster, Policy
 from balancer.proxy.endpoint_tls import Trust, fault_of_authorities
 from balancer.proxy.http import HttpProxy
@@ -97,6 +98,22 @@ class Fleet(Subscriber):
         self._turned = turned
         self.settings = settings
         self.own_strategy = own_strategy
+        self._checking: asyncio.Task[None] | None = None
+
+    def check(self, probes: Probes) -> None:
+        """Have the endpoints checked from now on."""
+        self._checking = asyncio.get_running_loop().create_task(probes.run())
+        self._checking.add_done_callback(self._checked)
+
+    def close(self) -> None:
+        """Check no more, and close what idles."""
+        if self._checking is not None:
+            self._checking.cancel()
+        self.cluster.upstreams.close()
+
+    def _checked(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("health checks have ended", cluster=self.cluster.name, exc_info=fault)
 
     def left(self, endpoint: Endpoint) -> None:
         """An endpoint is gone: so are the connections that idle there."""
@@ -172,6 +189,8 @@ class Gateways:
             cluster = Cluster(spec.name, pool, Policy(settings), budget, upstreams(settings, context, trust))
             fleet = Fleet(cluster, settings, own_strategy, self._turned)
             pool.subscribe(fleet)
+            if any(field == "health_path" for field, _ in spec.overrides) and settings.health_path:
+                fleet.check(Probes(pool, settings, self.context.clock, Random(), trust))
             self.fleets[spec.name] = fleet
             if before is not None:
                 self._replaced.append(before)
@@ -246,7 +265,7 @@ class Gateways:
 
     def _retire(self, fleet: Fleet) -> None:
         """What is in flight there ends; nothing new comes."""
-        fleet.cluster.upstreams.close()
+        fleet.close()
 
     # As the composition root asks.
 
@@ -296,7 +315,7 @@ class Gateways:
         for task in self._leaving:
             task.cancel()
         for fleet in self.fleets.values():
-            fleet.cluster.upstreams.close()
+            fleet.close()
 
 
 def control(gateways: Gateways, replica: str, random: Random) -> GatewayControl:

@@ -15,7 +15,7 @@ from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import LOCAL_ERRORS
 from balancer.probes import http2_call
 from balancer.probes.http2_call import Call, CallFailed
-from balancer.proxy.endpoint_tls import EndpointTls
+from balancer.proxy.endpoint_tls import EndpointTls, Trust
 from balancer.settings import Settings
 
 MAX_HEAD = 64 << 10
@@ -31,7 +31,8 @@ class Ask:
     gRPC's own health check; `tcp` is just a connection, and its TLS handshake.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, trust: Trust | None = None) -> None:
+        """`trust`: by TLS, and whom to trust, whatever the settings say."""
         path = settings.health_path or "tcp"
         self._path = path
         self._service: str | None = path.partition(":")[2] if path.partition(":")[0] == "grpc" else None
@@ -40,7 +41,7 @@ class Ask:
         self._expected = settings.health_status
         self._timeout = settings.health_timeout
         self._proxy_header = PROXY_HEADERS[settings.upstream_proxy_protocol]
-        self._tls = EndpointTls(settings, ()) if settings.upstream_tls else None
+        self._tls = EndpointTls(settings, (), trust) if settings.upstream_tls or trust is not None else None
 
     async def __call__(self, endpoint: Endpoint) -> str | None:
         """Why the endpoint is not healthy, or None if it is. Raises OSError for what is no fault of the endpoint."""
@@ -81,6 +82,8 @@ class Ask:
                 writer.write(self._proxy_header)
                 if context is not None:
                     await writer.start_tls(context, server_hostname=name)
+            if self._tls is not None and not self._tls.accepts(writer.get_extra_info("ssl_object")):
+                return "TLS failed: the certificate is for none of the names that it must be for"
             if self._path == "tcp":
                 return None
             return await (self._call if by_http2 else self._get)(endpoint, reader, writer)

@@ -14,6 +14,7 @@ from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
 from balancer.probes.ask import Ask
 from balancer.probes.schedule import Schedule, Streak
+from balancer.proxy.endpoint_tls import Trust
 from balancer.settings import Settings
 
 MAX_AT_ONCE = 256
@@ -25,14 +26,22 @@ log = structlog.get_logger()
 class Probes(Subscriber):
     """Checks every endpoint of the pool, and reports to the pool what it finds."""
 
-    def __init__(self, pool: Pool, settings: Settings, clock: Callable[[], float], random: Random) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        settings: Settings,
+        clock: Callable[[], float],
+        random: Random,
+        trust: Trust | None = None,
+    ) -> None:
+        """`trust`: whom to trust by TLS, where that is not as the settings say."""
         self._pool = pool
         self._clock = clock
         self._rise = settings.health_rise
         self._fall = settings.health_fall
         self._schedule = Schedule(settings.health_interval, random)
         self._streaks: dict[Endpoint, Streak] = {}
-        self._ask = Ask(settings)
+        self._ask = Ask(settings, trust)
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 

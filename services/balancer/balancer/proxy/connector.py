@@ -251,7 +251,7 @@ class Connecting(Watched, Secured, Inquirer):
             transport.abort()
             return
         tls = self._connector.tls
-        if tls is not None and tls.trust is not None and not tls.trust.accepts(transport.ssl_object.getpeercert()):
+        if tls is not None and not tls.accepts(transport.ssl_object):
             transport.abort()
             opener.not_opened(
                 ssl.SSLCertVerificationError("the certificate is for none of the names that it must be for")

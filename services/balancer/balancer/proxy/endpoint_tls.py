@@ -83,6 +83,11 @@ class EndpointTls:
             context = self._contexts[alpn] = self._made(alpn)
         return context
 
+    def accepts(self, secured: ssl.SSLObject | None) -> bool:
+        """Whether the certificate of an endpoint, which verifies, is for one of the names that it must be for."""
+        trust = self.trust
+        return trust is None or (secured is not None and trust.accepts(secured.getpeercert()))
+
     def _reload_if_changed(self) -> None:
         try:
             stamp = self._stamp_now()

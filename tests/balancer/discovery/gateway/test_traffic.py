@@ -53,6 +53,8 @@ class Endpoints:
     def __init__(self, count: int) -> None:
         self.count = count
         self.port = 0
+        self.sick: set[int] = set()
+        """Those that answer 503 at /health."""
         self._runners: list[web.AppRunner] = []
 
     async def start(self) -> None:
@@ -68,6 +70,8 @@ class Endpoints:
     def _answering(self, number: int) -> Callable[[web.Request], Any]:
         async def answer(request: web.Request) -> web.Response:
             await request.read()
+            if request.path == "/health" and number in self.sick:
+                raise web.HTTPServiceUnavailable
             return web.json_response({"endpoint": number, "path": request.path})
 
         return answer
@@ -91,10 +95,13 @@ class Endpoints:
 class Here:
     """All of it, running."""
 
-    def __init__(self, api: ClusterApiServer, balancer: Balancer, client: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, api: ClusterApiServer, balancer: Balancer, client: aiohttp.ClientSession, endpoints: Endpoints
+    ) -> None:
         self.api = api
         self.balancer = balancer
         self.client = client
+        self.endpoints = endpoints
 
     def port(self, gateway: str) -> int:
         """Ours for the port 80 of a Gateway."""
@@ -147,7 +154,7 @@ async def running(
     async with aiohttp.ClientSession() as client:
         await until(lambda: len(gateways.ports) == 2)
         await until(lambda: all(len(list(pool.endpoints)) == 4 for pool in gateways.pools()))
-        yield Here(api, balancer, client)
+        yield Here(api, balancer, client, endpoints)
     gateways.stop_listening()
     gateways.cut()
     await balancer.stop()
@@ -199,6 +206,38 @@ async def test_objects_become_traffic_and_change_without_a_lost_request(here: He
             return
         await asyncio.sleep(0.01)
     raise AssertionError("the route is still there")
+
+
+async def test_a_policy_has_the_pods_of_a_route_checked(here: Here) -> None:
+    spec = {
+        "targetRefs": [{"kind": "Service", "name": "web"}],
+        "healthPath": "/health",
+        "healthInterval": 0.1,
+        "healthFall": 1,
+        "healthRise": 1,
+    }
+    here.endpoints.sick = {2, 3}
+    here.api.put(POLICIES, {"metadata": {"name": "web", "namespace": "shop"}, "spec": spec})
+    gateways = here.balancer.gateways
+    assert gateways is not None
+
+    def passing() -> int:
+        return sum(each.health.passing_probes for each in gateways.fleets["shop/web:8080"].cluster.pool.endpoints)
+
+    async def answer() -> int:
+        async with here.client.get(here.url("shop/door", "/x")) as got:
+            return int((await got.json())["endpoint"])
+
+    await until(lambda: passing() == 2)
+    assert {await answer() for _ in range(12)} == {1, 4}
+    here.endpoints.sick = set()
+    await until(lambda: passing() == 4)
+    assert {await answer() for _ in range(12)} == {1, 2, 3, 4}
+    here.endpoints.sick = {1, 2, 3, 4}
+    await until(lambda: passing() == 0)
+    # Without the policy nobody is checked, and all are taken for healthy again.
+    here.api.delete(POLICIES, ("shop", "web"))
+    await until(lambda: passing() == 4)
 
 
 async def test_an_ingress_is_served(here: Here) -> None:

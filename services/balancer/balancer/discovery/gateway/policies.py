@@ -37,6 +37,12 @@ FIELDS: Final = (
     "eject_max_share",
     "panic_share",
     "slow_start",
+    "health_path",
+    "health_status",
+    "health_interval",
+    "health_timeout",
+    "health_rise",
+    "health_fall",
 )
 """The settings that one cluster may have for itself."""
 
