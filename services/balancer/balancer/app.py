@@ -148,6 +148,7 @@ class Balancer(Subscriber):
             proxy=self,
             switch_strategy=self.switch_strategy,
             others=self.gateways.pools if self.gateways is not None else tuple,
+            listeners=self.gateways.listeners if self.gateways is not None else tuple,
             planned=self.control.ready.is_set if self.control is not None else lambda: True,
             peers=self._peers,
         )

@@ -87,6 +87,10 @@ class NewPool(Protocol):
     def __call__(self, cluster: str, settings: Settings, own_strategy: bool) -> Pool: ...
 
 
+ListenerCounts = tuple[str, int, int, list[int]]
+"""A Gateway, its port, the requests begun there, and the responses by the first digit of their status."""
+
+
 class Fleet(Subscriber):
     """A cluster and its pool; hears from the pool what happens to endpoints."""
 
@@ -273,6 +277,11 @@ class Gateways:
         """The pools of all clusters."""
         for fleet in self.fleets.values():
             yield fleet.cluster.pool
+
+    def listeners(self) -> Iterator[ListenerCounts]:
+        """What each port of each Gateway has counted."""
+        for port in self.ports.values():
+            yield port.plan.gateway, port.plan.port, port.proxy.requests, port.proxy.responses
 
     def use(self, strategy: str, random: Random) -> None:
         """Choose by another strategy from now on, where a cluster has none of its own."""

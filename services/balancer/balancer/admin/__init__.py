@@ -35,12 +35,23 @@ class Admin:
         proxy: ProxyStatus,
         switch_strategy: Callable[[str], None],
         others: Callable[[], Iterable[Pool]] = tuple,
+        listeners: Callable[[], Iterable[tuple[str, int, int, list[int]]]] = tuple,
         planned: Callable[[], bool] = lambda: True,
         peers: PeersStatus | None = None,
     ) -> None:
-        """`others` are the pools of the clusters that routes lead to; `planned` says whether routes have been read."""
+        """`others`, `listeners` and `planned` as Running has them."""
         self._running = Running(
-            settings, pool, counters, clock, discovery, proxy, switch_strategy, peers, others=others, planned=planned
+            settings,
+            pool,
+            counters,
+            clock,
+            discovery,
+            proxy,
+            switch_strategy,
+            peers,
+            others=others,
+            listeners=listeners,
+            planned=planned,
         )
         self.phase = Phase.STARTING
         """The app moves it on: /readyz answers 200 only while serving."""

@@ -53,6 +53,16 @@ def each(value: Callable[[Endpoint], float]) -> Callable[[Running], Iterable[Rea
     return lambda running: ((_of(endpoint), value(endpoint)) for endpoint in _endpoints(running))
 
 
+def _listener_requests(running: Running) -> Iterator[Reading]:
+    return (((gateway, str(port)), requests) for gateway, port, requests, _ in running.listeners())
+
+
+def _listener_responses(running: Running) -> Iterator[Reading]:
+    for gateway, port, _, responses in running.listeners():
+        for (digits,), count in classes(responses):
+            yield (gateway, str(port), digits), count
+
+
 def classes(counts: list[int]) -> Iterator[Reading]:
     """Counts by the first digit of the status, those that are not zero."""
     return (((f"{digit}xx",), count) for digit, count in enumerate(counts) if count and digit)
@@ -187,6 +197,21 @@ METRICS = (
         "Final responses sent to clients, the balancer's own included, by class of their status.",
         lambda r: classes(r.counters.responses),
         ("class",),
+        "`1xx` to `5xx`",
+    ),
+    Metric(
+        "lb_gateway_requests_total",
+        "counter",
+        "Requests begun at each port of each Gateway; they count in `lb_requests_total` too.",
+        _listener_requests,
+        ("gateway", "port"),
+    ),
+    Metric(
+        "lb_gateway_responses_total",
+        "counter",
+        "Final responses sent at each port of each Gateway, by class of their status.",
+        _listener_responses,
+        ("gateway", "port", "class"),
         "`1xx` to `5xx`",
     ),
     Metric(

@@ -112,6 +112,8 @@ class Running:
     """How often each event of events.EVENTS has happened."""
     others: Callable[[], Iterable[Pool]] = tuple
     """The pools of the clusters that routes lead to, beside the one of LB_DISCOVERY."""
+    listeners: Callable[[], Iterable[tuple[str, int, int, list[int]]]] = tuple
+    """Of each Gateway's port: the Gateway, the port, requests begun, responses by the first digit of their status."""
     planned: Callable[[], bool] = lambda: True
     """Whether the Gateways have been read and are listened for, where there are any to serve."""
 

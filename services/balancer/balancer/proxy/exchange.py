@@ -150,6 +150,7 @@ class Exchange(Attempts, Receiver):
         """In a tunnel: whether the endpoint has half-closed."""
         self._retry_after: float | None = None
         self._total_deadline = 0.0
+        service.requests += 1
         service.counters.requests += 1
         service.counters.requests_in_flight += 1
 
@@ -732,7 +733,9 @@ class Exchange(Attempts, Receiver):
         if state == TUNNEL:
             counters.tunnels_open -= 1
         elif state == RESPONDING and self.status >= 200:
-            counters.responses[min(self.status // 100, 5)] += 1
+            digit = min(self.status // 100, 5)
+            counters.responses[digit] += 1
+            service.responses[digit] += 1
         if self.grpc_status >= 0:
             counters.grpc_responses[min(self.grpc_status, grpc.UNKNOWN_CODE)] += 1
         self.server.resume_reading(NOT_CONNECTED | PEER_FULL)

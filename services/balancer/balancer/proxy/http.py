@@ -45,6 +45,16 @@ class HttpProxy(Protocols):
         """Where it listens, once started."""
         return self._door.port
 
+    @property
+    def requests(self) -> int:
+        """Requests begun here."""
+        return self._service.requests
+
+    @property
+    def responses(self) -> list[int]:
+        """Final responses sent here, by the first digit of the status."""
+        return self._service.responses
+
     def trace(self, tracer: Tracer) -> None:
         """Make spans of requests from now on; to be called before the start."""
         self._service.tracer = tracer

@@ -50,6 +50,8 @@ class HttpService(Service):
         "max_uri_bytes",
         "mirroring",
         "request_timeout",
+        "requests",
+        "responses",
         "router",
         "stopped",
         "tracer",
@@ -61,6 +63,10 @@ class HttpService(Service):
         super().__init__(settings, context)
         self.router = router
         self.connections: set[Leaving] = set()
+        self.requests = 0
+        """Requests begun at this listener alone."""
+        self.responses = [0, 0, 0, 0, 0, 0]
+        """Final responses of this listener alone, by the first digit of the status."""
         self.mirroring: set[Timed] = set()
         """Mirrored requests under way: no client's connection waits for them."""
         self.clients: Clients | None = None

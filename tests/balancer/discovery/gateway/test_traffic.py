@@ -199,6 +199,19 @@ async def test_objects_become_traffic_and_change_without_a_lost_request(here: He
         raise AssertionError("the policy's strategy is not in force")
     assert here.api.kinds[POLICIES]["shop", "web"] is not None
 
+    # What each port has counted: this Gateway's alone, and the Ingresses' port nothing.
+    assert here.balancer.gateways is not None
+    counts_of = {
+        gateway: (requests, responses) for gateway, _, requests, responses in here.balancer.gateways.listeners()
+    }
+    requests, responses = counts_of["shop/door"]
+    assert requests == responses[2] > 8
+    assert [sum(each[1]) for gateway, each in counts_of.items() if gateway != "shop/door"] == [0]
+    async with here.client.get(f"http://127.0.0.1:{here.balancer._admin.port}/metrics") as answer:
+        metrics = await answer.text()
+    assert f'lb_gateway_requests_total{{gateway="shop/door",port="80"}} {requests}' in metrics
+    assert f'lb_gateway_responses_total{{class="2xx",gateway="shop/door",port="80"}} {requests}' in metrics
+
     # A route that goes: no rule is left, and nothing else changes.
     here.api.delete(ROUTES, ("shop", "route"))
     for _ in range(2000):

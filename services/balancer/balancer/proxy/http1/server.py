@@ -507,6 +507,7 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         count(service.counters.client_faults, error.reason)
         count(service.counters.errors, error.reason)
         service.counters.responses[error.status // 100] += 1
+        service.responses[error.status // 100] += 1
         request_id = service.request_id()
         self._write(refusal(service, error, request_id, head))
         service.log_refusal(rules.client_of(self.peer, _SAID.findall(head)), request_id, error)

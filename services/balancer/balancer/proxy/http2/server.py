@@ -469,6 +469,7 @@ class ServerConnection(Connection, Leaving):
         count(service.counters.client_faults, error.reason)
         count(service.counters.errors, error.reason)
         service.counters.responses[error.status // 100] += 1
+        service.responses[error.status // 100] += 1
         request_id = service.request_id()
         head, body = responses.render(error, request_id, prefers_json(said))
         pairs: list[Pair] = [_STATUS[head.status], (b"x-request-id", request_id)]
