@@ -65,6 +65,16 @@ def test_a_membership_change_loses_nobodys_turn(steps: list[tuple[str, int]]) ->
                     assert others[served] <= 1, f"{served} was served twice while {waiting} waited"
 
 
+def test_a_heavy_endpoint_among_many_light_ones_gets_no_burst() -> None:
+    fleet = Fleet()
+    fleet.add("heavy", weight=20)
+    for i in range(20):
+        fleet.add(f"light{i}")
+    chosen = fleet.chosen(400)
+    assert chosen.count("heavy") == 200
+    assert longest_run(chosen, "heavy") == 1
+
+
 def test_one_that_returns_goes_to_its_place_not_to_the_front_of_those_that_waited_longer() -> None:
     fleet = Fleet(names="a b c d")
     fleet.chosen(2)

@@ -49,8 +49,9 @@ class RoundRobin(Strategy):
     endpoint but the one it takes, and costs the logarithm of the number of different weights. When a class grows,
     shrinks or changes weight, what is left of its wait is scaled, and no endpoint loses a turn.
 
-    What the rings pay, compiled: a choice costs 0.2 µs at any size. One heap of all endpoints would be plainer and cost
-    0.1 µs more among ten endpoints and 0.4 µs more among 10,000, of some 14 µs that a request costs.
+    What the rings pay: one heap of all endpoints would be plainer, but endpoints of equal weight come due together, so
+    that one of weight 100 beside a hundred of weight 1 gets a hundred requests in a row; here every second one. And,
+    compiled, a choice costs 0.2 µs at any size; in one heap 0.1 µs more among ten endpoints and 0.4 µs among 10,000.
 
     Source: Waldspurger and Weihl, "Stride Scheduling", MIT/LCS/TM-528, 1995.
     """
