@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from balancer.routing.cors import Cors
-from balancer.routing.match import Asked
+from balancer.routing.match import RouteRequest
 
 
-def asked(origin: str, method: bytes = b"GET", **more: str) -> Asked:
+def asked(origin: str, method: bytes = b"GET", **more: str) -> RouteRequest:
     fields = [(b"origin", origin.encode())] if origin else []
     fields += [(name.replace("_", "-").encode(), value.encode()) for name, value in more.items()]
-    return Asked(b"api.example.com", b"/", method, headers=fields)
+    return RouteRequest(b"api.example.com", b"/", method, headers=fields)
 
 
 @pytest.mark.parametrize(

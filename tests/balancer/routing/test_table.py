@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from balancer.routing.candidates import Entry
-from balancer.routing.match import EXACT, PATTERN, PREFIX, Asked, Match, Wanted, host_matches
+from balancer.routing.match import EXACT, PATTERN, PREFIX, Match, RouteRequest, Wanted, host_matches
 from balancer.routing.rule import Backend, Rule
 from balancer.routing.table import Table, in_order
 
@@ -46,7 +46,7 @@ entries = st.lists(
 )
 fields = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=4)
 asked = st.builds(
-    Asked,
+    RouteRequest,
     host=st.sampled_from(
         ["a.com", "b.a.com", "c.b.a.com", "d.c.b.a.com", ".a.com", "b.com", "com", "", "x..a.com"]
     ).map(str.encode),
@@ -57,7 +57,7 @@ asked = st.builds(
 )
 
 
-def scan(rules: list[Entry], request: Asked) -> Rule | None:
+def scan(rules: list[Entry], request: RouteRequest) -> Rule | None:
     """The plain definition: the first, in the order of precedence, that matches."""
     for entry in in_order(rules):
         if host_matches(entry.host, request.host) and entry.match.matches(request):
@@ -67,8 +67,8 @@ def scan(rules: list[Entry], request: Asked) -> Rule | None:
 
 @settings(max_examples=200, deadline=None)
 @given(entries, st.lists(asked, min_size=1, max_size=8))
-@example([Entry(b"", Match(b"/v2"), Rule("r"))], [Asked(b"a", b"/v2example")])
-def test_the_table_finds_what_a_scan_finds(rules: list[Entry], requests: list[Asked]) -> None:
+@example([Entry(b"", Match(b"/v2"), Rule("r"))], [RouteRequest(b"a", b"/v2example")])
+def test_the_table_finds_what_a_scan_finds(rules: list[Entry], requests: list[RouteRequest]) -> None:
     table = Table(rules)
     for request in requests:
         assert table.route(request) is scan(rules, request)
@@ -77,7 +77,7 @@ def test_the_table_finds_what_a_scan_finds(rules: list[Entry], requests: list[As
 @settings(max_examples=200, deadline=None)
 @given(entries, st.lists(st.tuples(st.booleans(), st.booleans()), min_size=40, max_size=40), st.lists(asked))
 def test_a_table_made_of_another_is_as_one_made_anew(
-    rules: list[Entry], present: list[tuple[bool, bool]], requests: list[Asked]
+    rules: list[Entry], present: list[tuple[bool, bool]], requests: list[RouteRequest]
 ) -> None:
     before = [entry for entry, (was, _) in zip(rules, present, strict=False) if was]
     after = [entry for entry, (_, stays) in zip(rules, present, strict=False) if stays]
@@ -114,7 +114,7 @@ def test_the_most_specific_goes_first(host: str, path: str, expected: str) -> No
             Entry(b"shop.example.com", Match(b"/v2", EXACT), Rule("path")),
         ]
     )
-    rule = table.route(Asked(host.encode(), path.encode()))
+    rule = table.route(RouteRequest(host.encode(), path.encode()))
     assert rule is not None
     assert rule.name == expected
 
@@ -132,7 +132,7 @@ def test_the_order_of_precedence_beyond_the_path_is_that_of_the_api() -> None:
         Entry(b"", Match(), Rule("first rule"), "2", "b", 0),
         Entry(b"", Match(), Rule("second rule"), "2", "b", 1),
     ]
-    request = Asked(b"", b"/", b"GET", b"x=1", [(b"x", b"1"), (b"y", b"2")])
+    request = RouteRequest(b"", b"/", b"GET", b"x=1", [(b"x", b"1"), (b"y", b"2")])
     found = []
     left = list(reversed(in_turn))
     while (rule := Table(left).route(request)) is not None:
@@ -169,7 +169,9 @@ def by_field(number: int) -> Entry:
 @pytest.mark.parametrize("kind", [by_host, by_path, by_field])
 def test_ten_thousand_routes_cost_little_more_than_a_few(kind: Callable[[int], Entry]) -> None:
     few, many = (Table([kind(number) for number in range(count)]) for count in (8, 10_000))
-    request = Asked(b"h5.example.com" if kind is by_host else b"example.com", b"/p5/x", headers=[(b"tenant", b"5")])
+    request = RouteRequest(
+        b"h5.example.com" if kind is by_host else b"example.com", b"/p5/x", headers=[(b"tenant", b"5")]
+    )
 
     def cost(table: Table) -> float:
         begun = time.perf_counter()

@@ -14,7 +14,7 @@ from balancer.balancing.request import RequestInfo
 from balancer.proxy.cluster import Cluster, Mirrored, Routed, Router
 from balancer.proxy.messages import RequestHead, ResponseHead
 from balancer.proxy.responses import BODY_TOO_LARGE, NO_BACKEND, NO_ROUTE, NOT_ALLOWED, Error
-from balancer.routing.match import Asked
+from balancer.routing.match import RouteRequest
 from balancer.routing.rule import Affinity, Backend, Edits, Limits, Rule
 from balancer.routing.site import Site
 
@@ -80,8 +80,8 @@ class SiteRouter(Router):
         return routed
 
     def _find(self, head: RequestHead) -> _Memo:
-        asked = _asked(head)
-        rule = self._era.site.route(asked)
+        request = _route_request(head)
+        rule = self._era.site.route(request)
         memo = _Memo(self._era, rule or _NOWHERE)
         if rule is None:
             memo.one = self._answer(_NOWHERE, NO_ROUTE)
@@ -90,12 +90,12 @@ class SiteRouter(Router):
         elif rule.redirect is not None:
             memo.one = routed = Routed(self.only, rule.name)
             host = host_of(head.authority)
-            location = rule.redirect.location(head.scheme, host, self._port, asked.path, asked.query)
+            location = rule.redirect.location(head.scheme, host, self._port, request.path, request.query)
             routed.redirect = redirect = ResponseHead(rule.redirect.status)
             redirect.fields = [(b"Location", location), (b"Content-Length", b"0")]
             redirect.length = 0
             routed.response = rule.response
-        elif rule.cors is not None and (fields := rule.cors.preflight(asked)) is not None:
+        elif rule.cors is not None and (fields := rule.cors.preflight(request)) is not None:
             memo.one = routed = Routed(self.only, rule.name)
             routed.redirect = ResponseHead(200)
             routed.redirect.fields = [*fields, (b"content-length", b"0")]
@@ -125,7 +125,7 @@ class SiteRouter(Router):
             routed.timeout = rule.timeout
         routed.attempt_timeout = rule.backend_timeout or 0.0
         if rule.cors is not None:
-            said = rule.cors.edits(_asked(head))
+            said = rule.cors.edits(_route_request(head))
             if said is not None:
                 routed.response = routed.response.then(said) if routed.response is not None else said
         if rule.limits is not None:
@@ -152,10 +152,10 @@ class SiteRouter(Router):
         return routed
 
 
-def _asked(head: RequestHead) -> Asked:
+def _route_request(head: RequestHead) -> RouteRequest:
     path, _, query = head.target.partition(b"?")
     fields = [(name.lower(), value) for name, value in head.fields.received]
-    return Asked(host_of(head.authority).lower(), path, head.method.encode(), query, fields)
+    return RouteRequest(host_of(head.authority).lower(), path, head.method.encode(), query, fields)
 
 
 def _refused(head: RequestHead, limits: Limits) -> Error | None:

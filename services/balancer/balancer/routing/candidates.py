@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from balancer.routing.match import Asked, Match, Wanted
+from balancer.routing.match import Match, RouteRequest, Wanted
 from balancer.routing.rule import Rule
 
 FEW: Final = 4
@@ -16,7 +16,7 @@ Rank = tuple[int, int, int, int, str, str, int]
 """What orders the rules of one host and one kind of path: the lowest goes first."""
 
 _Signature = tuple[bool, tuple[bytes, ...], tuple[bytes, ...]]
-"""Whether a method is asked for, and the names of the fields and parameters that must have a certain value."""
+"""Whether a method is wanted, and the names of the fields and parameters that must have a certain value."""
 
 
 class Entry:
@@ -68,17 +68,17 @@ class Candidates:
         else:
             group.add(entry)
 
-    def find(self, asked: Asked) -> Rule | None:
+    def find(self, request: RouteRequest) -> Rule | None:
         """The rule that a request goes by, or None."""
         if not self._groups:
             for entry in self.entries:
-                if entry.match.rest_matches(asked):
+                if entry.match.rest_matches(request):
                     return entry.rule
             return None
         best: Entry | None = None
         for group in self._groups.values():
             if best is None or group.first < best.rank:
-                found = group.find(asked)
+                found = group.find(request)
                 if found is not None and (best is None or found.rank < best.rank):
                     best = found
         return best.rule if best is not None else None
@@ -117,21 +117,21 @@ class _Group:
         same.insert(place, entry)
         self.first = min(self.first, entry.rank)
 
-    def find(self, asked: Asked) -> Entry | None:
+    def find(self, request: RouteRequest) -> Entry | None:
         with_method, headers, parameters = self.key
-        values = [asked.method] if with_method else []
+        values = [request.method] if with_method else []
         for name in headers:
-            value = asked.header(name)
+            value = request.header(name)
             if value is None:
                 return None
             values.append(value)
         for name in parameters:
-            value = asked.parameter(name)
+            value = request.parameter(name)
             if value is None:
                 return None
             values.append(value)
         for entry in self._by_values.get(tuple(values), ()):
-            if entry.match.rest_matches(asked):
+            if entry.match.rest_matches(request):
                 return entry
         return None
 

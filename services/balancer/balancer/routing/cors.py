@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from balancer.routing.match import Asked
+from balancer.routing.match import RouteRequest
 from balancer.routing.rule import Edits
 
 EVERY: Final = b"*"
@@ -50,17 +50,17 @@ class Cors:
         origin = origin.lower()
         return self._all or origin in self._names or any(each.fullmatch(origin) is not None for each in self._patterns)
 
-    def preflight(self, asked: Asked) -> Fields | None:
+    def preflight(self, request: RouteRequest) -> Fields | None:
         """The fields of the answer to a preflight; None: the request is none."""
-        origin, method = asked.header(b"origin"), asked.header(b"access-control-request-method")
-        if asked.method != b"OPTIONS" or origin is None or method is None:
+        origin, method = request.header(b"origin"), request.header(b"access-control-request-method")
+        if request.method != b"OPTIONS" or origin is None or method is None:
             return None
         if not self.allows(origin):
             return []
         fields = self._who(origin)
-        wanted = asked.header(b"access-control-request-headers")
+        wanted = request.header(b"access-control-request-headers")
         if self._methods:
-            # With credentials a star means itself: what is asked for is said instead.
+            # With credentials a star means itself: the requested names are sent instead.
             every = EVERY in self._methods and self._credentials
             fields.append((b"access-control-allow-methods", method if every else b", ".join(self._methods)))
         if self._headers:
@@ -70,9 +70,9 @@ class Cors:
         fields.append((b"access-control-max-age", b"%d" % self._max_age))
         return fields
 
-    def edits(self, asked: Asked) -> Edits | None:
+    def edits(self, request: RouteRequest) -> Edits | None:
         """What a response to another origin says beside; None: nothing."""
-        origin = asked.header(b"origin")
+        origin = request.header(b"origin")
         if origin is None or not self.allows(origin):
             return None
         fields = self._who(origin)

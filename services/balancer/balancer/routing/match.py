@@ -24,7 +24,7 @@ MAX_HOST: Final = 255
 Fields = Sequence[tuple[bytes, bytes]]
 
 
-class Asked:
+class RouteRequest:
     """A request's head, as far as rules ask for it. Names of `headers` in lower case."""
 
     __slots__ = ("_parameters", "headers", "host", "method", "path", "query")
@@ -99,9 +99,9 @@ class Match:
         self.headers = tuple(headers)
         self.parameters = tuple(parameters)
 
-    def matches(self, asked: Asked) -> bool:
+    def matches(self, request: RouteRequest) -> bool:
         """Whether a request (whatever its host) is one that is meant."""
-        return self.path_matches(asked.path) and self.rest_matches(asked)
+        return self.path_matches(request.path) and self.rest_matches(request)
 
     def path_matches(self, path: bytes) -> bool:
         """Whether the path is one that is meant."""
@@ -111,14 +111,14 @@ class Match:
             return path == self.path
         return path.startswith(self.path) and path[len(self.path) : len(self.path) + 1] in (b"", b"/")
 
-    def rest_matches(self, asked: Asked) -> bool:
+    def rest_matches(self, request: RouteRequest) -> bool:
         """Whether method, header fields and parameters are those that are meant."""
-        if self.method and self.method != asked.method:
+        if self.method and self.method != request.method:
             return False
         for wanted in self.headers:
-            if not wanted.agrees(asked.header(wanted.name)):
+            if not wanted.agrees(request.header(wanted.name)):
                 return False
-        return all(wanted.agrees(asked.parameter(wanted.name)) for wanted in self.parameters)
+        return all(wanted.agrees(request.parameter(wanted.name)) for wanted in self.parameters)
 
     @property
     def rank(self) -> tuple[int, int, int, int, int]:

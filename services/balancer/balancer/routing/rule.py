@@ -113,7 +113,7 @@ class PatternChange(PathChange):
 
 
 class Redirect:
-    """The client is sent elsewhere; what is None stays as it was asked."""
+    """The client is sent elsewhere; what is None stays as requested."""
 
     __slots__ = ("host", "path", "port", "scheme", "status")
 
@@ -132,7 +132,7 @@ class Redirect:
         self.path = path
 
     def location(self, scheme: bytes, host: bytes, port: int, path: bytes, query: bytes) -> bytes:
-        """Where to; `scheme`, `host` (without a port), `port` (the listener's), `path`, `query` are what was asked."""
+        """Where to; `scheme`, `host` (without a port), `port` (the listener's), `path` and `query` as requested."""
         to_scheme = self.scheme or scheme
         to_port = self.port or (DEFAULT_PORTS.get(to_scheme, port) if self.scheme else port)
         authority = self.host or host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from balancer.routing.match import MAX_HOST, Asked
+from balancer.routing.match import MAX_HOST, RouteRequest
 from balancer.routing.rule import Rule
 from balancer.routing.table import Table
 
@@ -18,10 +18,10 @@ class Site:
         """`tables` by the listeners' host names: a name, a wildcard (`*.example.com`), or empty for every host."""
         self.tables = dict(tables)
 
-    def route(self, asked: Asked) -> Rule | None:
+    def route(self, request: RouteRequest) -> Rule | None:
         """The rule that a request goes by, or None."""
-        table = self._table(asked.host)
-        return table.route(asked) if table is not None else None
+        table = self._table(request.host)
+        return table.route(request) if table is not None else None
 
     def _table(self, host: bytes) -> Table | None:
         tables = self.tables

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from balancer.routing.candidates import Candidates, Entry, Rank
-from balancer.routing.match import EXACT, MAX_HOST, PATTERN, Asked, host_rank
+from balancer.routing.match import EXACT, MAX_HOST, PATTERN, RouteRequest, host_rank
 from balancer.routing.rule import Rule
 
 STEP: Final = 64
@@ -92,21 +92,21 @@ class Table:
         elif key in where:
             del where[key]
 
-    def route(self, asked: Asked) -> Rule | None:
+    def route(self, request: RouteRequest) -> Rule | None:
         """The rule that a request goes by, or None."""
-        host = asked.host
+        host = request.host
         paths = self._names.get(host)
-        if paths is not None and (rule := paths.find(asked)) is not None:
+        if paths is not None and (rule := paths.find(request)) is not None:
             return rule
         if self._wildcards and len(host) <= MAX_HOST:
             dot = host.find(b".")
             while dot >= 0:
                 # Of a wildcard at least one label is left (its first may not be empty).
                 paths = self._wildcards.get(host[dot:]) if dot else None
-                if paths is not None and (rule := paths.find(asked)) is not None:
+                if paths is not None and (rule := paths.find(request)) is not None:
                     return rule
                 dot = host.find(b".", dot + 1)
-        return self._any.find(asked) if self._any is not None else None
+        return self._any.find(request) if self._any is not None else None
 
 
 class Paths:
@@ -157,16 +157,16 @@ class Paths:
         asks = first.match.method or first.match.headers or first.match.parameters
         return None if asks else first.rule
 
-    def find(self, asked: Asked) -> Rule | None:
+    def find(self, request: RouteRequest) -> Rule | None:
         """The rule that a request for this host goes by, or None."""
-        path = asked.path
+        path = request.path
         if self._always is not None:
             return self._always if path[:1] in (b"", b"/") else None
         candidates = self._exact.get(path)
-        if candidates is not None and (rule := candidates.find(asked)) is not None:
+        if candidates is not None and (rule := candidates.find(request)) is not None:
             return rule
         for entry in self._patterns:
-            if entry.match.matches(asked):
+            if entry.match.matches(request):
                 return entry.rule
         prefixes = self._prefixes
         if not prefixes:
@@ -174,11 +174,11 @@ class Paths:
         end = self._cut(path)
         while end > 0:
             candidates = prefixes.get(path[:end])
-            if candidates is not None and (rule := candidates.find(asked)) is not None:
+            if candidates is not None and (rule := candidates.find(request)) is not None:
                 return rule
             end = path.rfind(b"/", 0, end)
         candidates = prefixes.get(b"")
-        return candidates.find(asked) if candidates is not None and path[:1] in (b"", b"/") else None
+        return candidates.find(request) if candidates is not None and path[:1] in (b"", b"/") else None
 
     def _cut(self, path: bytes) -> int:
         """The end of the part of a path that prefixes can reach: a path of a thousand slashes costs no more."""

@@ -14,7 +14,7 @@ from balancer.discovery.gateway.ingress import ingress
 from balancer.discovery.gateway.ingress_annotations import ANNOTATIONS
 from balancer.discovery.gateway.ingress_check import check
 from balancer.discovery.gateway.result import Plan
-from balancer.routing.match import Asked
+from balancer.routing.match import RouteRequest
 from balancer.routing.rule import Rule
 
 SHOP = """
@@ -82,7 +82,7 @@ def site(plan: Plan, port: int = 80) -> Any:
 
 def asked(plan: Plan, host: str, path: str, port: int = 80, **headers: str) -> Rule:
     fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    rule = site(plan, port).route(Asked(host.encode(), path.encode(), headers=fields))
+    rule = site(plan, port).route(RouteRequest(host.encode(), path.encode(), headers=fields))
     assert isinstance(rule, Rule)
     return rule
 

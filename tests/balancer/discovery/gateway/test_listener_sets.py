@@ -22,7 +22,7 @@ from tests.balancer.discovery.gateway.cluster import (
 from balancer.discovery.gateway.objects import GROUP, Json
 from balancer.discovery.gateway.result import Plan
 from balancer.discovery.gateway.secrets import wanted_secrets
-from balancer.routing.match import Asked
+from balancer.routing.match import RouteRequest
 
 ALL = {"namespaces": {"from": "All"}}
 
@@ -45,7 +45,7 @@ def to_set(name: str = "set", namespace: str = "shop", **more: Any) -> Json:
 
 def rule(found: Plan, host: bytes, port: int = 80) -> bool:
     (site,) = (each.site for each in found.ports.values() if each.port == port)
-    return site.route(Asked(host, b"/")) is not None
+    return site.route(RouteRequest(host, b"/")) is not None
 
 
 def told(found: Plan, name: str = "set", namespace: str = "shop") -> dict[str, tuple[str, str]]:

@@ -25,7 +25,7 @@ from tests.balancer.discovery.gateway.cluster import (
 from balancer.discovery.gateway.objects import Json
 from balancer.discovery.gateway.plan import plan
 from balancer.discovery.gateway.result import Context
-from balancer.routing.match import Asked
+from balancer.routing.match import RouteRequest
 
 GATEWAY_API = "gateway.networking.k8s.io"
 
@@ -42,7 +42,7 @@ def test_a_gateway_with_a_route_is_served() -> None:
     found = planned(world(routes=[route()]))
     port = found.ports[20_000]
     assert (port.gateway, port.port, port.tls) == ("shop/door", 80, False)
-    rule = port.site.route(Asked(b"any.example.com", b"/"))
+    rule = port.site.route(RouteRequest(b"any.example.com", b"/"))
     assert rule is not None
     assert [each.cluster for each in rule.backends] == ["shop/web:8080"]
     assert set(found.clusters) == {"shop/web:8080"}
@@ -138,7 +138,7 @@ def test_a_backend_that_cannot_be_had_keeps_its_share(ref: dict[str, Any], reaso
     found = planned(world(routes=[route(*rules)], services=[service(), strange]))
     assert route_says(found, "Accepted") == ("True", "Accepted")
     assert route_says(found, "ResolvedRefs") == ("False", reason)
-    rule = found.ports[20_000].site.route(Asked(b"", b"/"))
+    rule = found.ports[20_000].site.route(RouteRequest(b"", b"/"))
     assert rule is not None
     assert sorted(each.cluster for each in rule.backends) == ["", "shop/web:8080"]
 
@@ -203,7 +203,9 @@ def test_a_route_is_ranked_by_its_own_host_and_the_listener_keeps_what_is_its_ow
         ],
     )
     site = planned(there).ports[20_000].site
-    names = {host: rule.name for host in (b"b.a.com", b"c.a.com", b"d.org") if (rule := site.route(Asked(host, b"/")))}
+    names = {
+        host: rule.name for host in (b"b.a.com", b"c.a.com", b"d.org") if (rule := site.route(RouteRequest(host, b"/")))
+    }
     assert names == {b"b.a.com": "shop/named", b"c.a.com": "shop/all", b"d.org": "shop/all"}
 
 
@@ -236,7 +238,7 @@ def test_a_rule_that_asks_for_what_we_cannot_do_is_dropped_and_told() -> None:
     assert route_says(partly, "PartiallyInvalid") == ("True", "UnsupportedValue")
     wholly = planned(world(routes=[route(odd)]))
     assert route_says(wholly, "Accepted") == ("False", "UnsupportedValue")
-    assert wholly.ports[20_000].site.route(Asked(b"", b"/")) is None
+    assert wholly.ports[20_000].site.route(RouteRequest(b"", b"/")) is None
 
 
 def test_mirrors_have_clusters_and_shares_and_a_bad_one_is_told_and_left_out() -> None:
@@ -249,7 +251,7 @@ def test_mirrors_have_clusters_and_shares_and_a_bad_one_is_told_and_left_out() -
         routes=[route({"filters": filters, "backendRefs": [backend()]})], services=[service(), service("copy")]
     )
     found = planned(there)
-    rule = found.ports[20_000].site.route(Asked(b"", b"/"))
+    rule = found.ports[20_000].site.route(RouteRequest(b"", b"/"))
     assert rule is not None
     assert [(each.cluster, each.share) for each in rule.mirrors] == [
         ("shop/copy:8080", 1.0),
@@ -268,10 +270,10 @@ def test_a_grpc_route_is_by_service_and_method_and_speaks_http2_to_pods() -> Non
     rules = [match(service="a.B", method="Do"), match(service="a.B"), match(method="Any")]
     found = planned(world(grpc_routes=[route(*rules)]))
     site = found.ports[20_000].site
-    chosen = {path: site.route(Asked(b"", path, b"POST")) for path in (b"/a.B/Do", b"/a.B/Other", b"/x.Y/Any")}
+    chosen = {path: site.route(RouteRequest(b"", path, b"POST")) for path in (b"/a.B/Do", b"/a.B/Other", b"/x.Y/Any")}
     assert all(rule is not None and rule.backends[0].cluster == "shop/web:8080@grpc" for rule in chosen.values())
     assert len({id(rule) for rule in chosen.values()}) == 3
-    assert site.route(Asked(b"", b"/x.Y/Do", b"POST")) is None
+    assert site.route(RouteRequest(b"", b"/x.Y/Do", b"POST")) is None
     assert found.clusters["shop/web:8080@grpc"].overrides == (("upstream_protocol", "h2c"),)
     entry = status(found, "GRPCRoute", "route")["parents"][0]
     assert said(entry["conditions"], "Accepted") == ("True", "Accepted")
@@ -296,7 +298,9 @@ def test_filters_and_timeouts_are_taken_over() -> None:
         "timeouts": {"request": "1m30s", "backendRequest": "500ms"},
     }
     found = (
-        planned(world(routes=[route(rule)])).ports[20_000].site.route(Asked(b"", b"/v1/x", headers=[(b"x-a", b"1")]))
+        planned(world(routes=[route(rule)]))
+        .ports[20_000]
+        .site.route(RouteRequest(b"", b"/v1/x", headers=[(b"x-a", b"1")]))
     )
     assert found is not None
     assert found.request is not None

@@ -62,7 +62,7 @@ class Unresolved(Exception):
 Outcome = tuple[ClusterSpec | None, str, str]
 """What a reference leads to; where it leads nowhere, the reason and the words."""
 
-Asked = tuple[str, str, Ref]
+Reference = tuple[str, str, Ref]
 """The kind and namespace of the object that refers, and its reference."""
 
 
@@ -73,18 +73,18 @@ class Resolver:
         """`protocols` are those that we speak to endpoints."""
         self._world = world
         self._protocols = protocols
-        self._known: dict[Asked, Outcome] = {}
+        self._known: dict[Reference, Outcome] = {}
 
     def outcome(self, kind: str, namespace: str, ref: Ref) -> Outcome:
         """The cluster that an object of a kind of route in `namespace` refers to, or why there is none."""
-        asked = kind, namespace, ref
-        found = self._known.get(asked)
+        reference = kind, namespace, ref
+        found = self._known.get(reference)
         if found is None:
             try:
                 found = resolve(self._world, kind, namespace, ref, self._protocols), "", ""
             except Unresolved as problem:
                 found = None, problem.reason, str(problem)
-            self._known[asked] = found
+            self._known[reference] = found
         return found
 
     def port_named(self, namespace: str, service: str, name: str) -> int | None:
@@ -92,9 +92,9 @@ class Resolver:
         found = self._world.services.get((namespace, service))
         return next((each.port for each in found.ports if each.name == name), None) if found is not None else None
 
-    def still(self, outcomes: Mapping[Asked, Outcome]) -> bool:
+    def still(self, outcomes: Mapping[Reference, Outcome]) -> bool:
         """Whether these references lead where they led before."""
-        return all(self.outcome(*asked) == before for asked, before in outcomes.items())
+        return all(self.outcome(*reference) == before for reference, before in outcomes.items())
 
 
 def resolve(world: World, kind: str, namespace: str, ref: Ref, protocols: frozenset[str]) -> ClusterSpec:

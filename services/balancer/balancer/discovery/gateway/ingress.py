@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from balancer.discovery.gateway.backends import Asked, ClusterSpec, Outcome, Resolver
+from balancer.discovery.gateway.backends import ClusterSpec, Outcome, Reference, Resolver
 from balancer.discovery.gateway.ingress_annotations import Options, read
 from balancer.discovery.gateway.objects import Json, Meta, Ref, meta_of
 from balancer.discovery.gateway.patterns import check_pattern
@@ -76,7 +76,7 @@ class Taken:
     secure: list[Entry] = field(default_factory=list)
     """At port 443."""
     clusters: dict[str, ClusterSpec] = field(default_factory=dict)
-    outcomes: dict[Asked, Outcome] = field(default_factory=dict)
+    outcomes: dict[Reference, Outcome] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     """What is not served, in words."""
 
@@ -228,8 +228,8 @@ class _Translation:
         port = service.get("port") or {}
         namespace = self._found.meta.namespace
         number = port.get("number") or self._resolver.port_named(namespace, service["name"], port.get("name") or "")
-        asked: Asked = ("Ingress", namespace, Ref("", "Service", namespace, service["name"], number))
-        spec, _, words = self.taken.outcomes[asked] = self._resolver.outcome(*asked)
+        reference: Reference = ("Ingress", namespace, Ref("", "Service", namespace, service["name"], number))
+        spec, _, words = self.taken.outcomes[reference] = self._resolver.outcome(*reference)
         if spec is None:
             self.taken.problems.append(words)
             return ""

@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from balancer.discovery.gateway.backends import Asked, ClusterSpec, Outcome
+from balancer.discovery.gateway.backends import ClusterSpec, Outcome, Reference
 from balancer.discovery.gateway.objects import Key, Stated
 from balancer.routing.candidates import Entry
 from balancer.routing.site import Site
@@ -32,7 +32,7 @@ class Known:
 
     generation: int
     overrides: tuple[tuple[str, object], ...]
-    outcomes: Mapping[Asked, Outcome]
+    outcomes: Mapping[Reference, Outcome]
     translated: Translated
     entries: tuple[Entry, ...]
     route: Stated | None = None
@@ -51,7 +51,7 @@ class KnownIngress:
 
     spec: object
     shares: object
-    outcomes: Mapping[Asked, Outcome]
+    outcomes: Mapping[Reference, Outcome]
     plain: tuple[Entry, ...]
     secure: tuple[Entry, ...]
     clusters: Mapping[str, ClusterSpec]

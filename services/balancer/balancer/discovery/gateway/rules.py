@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from balancer.discovery.gateway.backends import HTTP1, Asked, ClusterSpec, Outcome, Resolver, Unresolved
+from balancer.discovery.gateway.backends import HTTP1, ClusterSpec, Outcome, Reference, Resolver, Unresolved
 from balancer.discovery.gateway.objects import HttpRoute, Json, ref
 from balancer.discovery.gateway.patterns import check_pattern
 from balancer.discovery.gateway.policies import Overrides
@@ -42,7 +42,7 @@ class Translated:
     """The first reference that could not be followed."""
     dropped: list[str] = field(default_factory=list)
     """Why each rule that is not taken is not."""
-    outcomes: dict[Asked, Outcome] = field(default_factory=dict)
+    outcomes: dict[Reference, Outcome] = field(default_factory=dict)
     """Every reference that was followed: while they lead there, this is what the route means."""
 
 
@@ -92,8 +92,8 @@ def _rule(resolver: Resolver, route: HttpRoute, item: Json, matches: Sequence[Ma
 
 
 def _cluster(resolver: Resolver, route: HttpRoute, item: Json, result: Translated) -> str:
-    asked = route.meta.kind, route.meta.namespace, ref(item, route.meta.namespace, "", "Service")
-    spec, reason, words = result.outcomes[asked] = resolver.outcome(*asked)
+    reference = route.meta.kind, route.meta.namespace, ref(item, route.meta.namespace, "", "Service")
+    spec, reason, words = result.outcomes[reference] = resolver.outcome(*reference)
     if spec is None:
         result.unresolved = result.unresolved or Unresolved(reason, words)
         return UNKNOWN

@@ -129,7 +129,7 @@ class Response(Stream):
         """What an HTTP/1.1 client wants confirmed (websocket.py)."""
         self.told_full = False
 
-    def headers_came(self, block: Block, end: bool) -> None:
+    def headers_received(self, block: Block, end: bool) -> None:
         receiver = self.receiver
         if receiver is None:
             return
@@ -175,7 +175,7 @@ class Response(Stream):
             switch.fields.append((b"Sec-WebSocket-Accept", accept_for(self.key)))
         return switch
 
-    def data_came(self, data: bytes, end: bool) -> None:
+    def data_received(self, data: bytes, end: bool) -> None:
         receiver = self.receiver
         if receiver is None:
             return
@@ -490,7 +490,7 @@ class ClientConnection(Connection):
     def stream_opened(self, number: int, block: Block, end: bool) -> None:
         raise ConnectionFault(frames.PROTOCOL_ERROR, "HEADERS on a stream that is not open")
 
-    def settings_came(self, values: list[tuple[int, int]], first: bool) -> None:
+    def settings_received(self, values: list[tuple[int, int]], first: bool) -> None:
         if first:  # Who does not say how many allows any number (RFC 9113 §6.5.2).
             self.streams_max = MOST_STREAMS
         for key, value in values:
@@ -509,7 +509,7 @@ class ClientConnection(Connection):
         self.forget(stream)
         self._loop.call_soon(stream.fail, Kind.NOT_TAKEN, NOT_PROCESSED, "no extended CONNECT")
 
-    def goaway_came(self, last: int, code: int) -> None:
+    def goaway_received(self, last: int, code: int) -> None:
         """No more requests here; those above `last` were not looked at, and go elsewhere."""
         self.closing = True
         self.owner.leaves(self)

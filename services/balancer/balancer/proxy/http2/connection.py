@@ -105,13 +105,13 @@ class Connection(Sending):
         """Whether no frame has ever been exchanged on the stream of this number."""
         raise NotImplementedError
 
-    def settings_came(self, values: list[tuple[int, int]], first: bool) -> None:
+    def settings_received(self, values: list[tuple[int, int]], first: bool) -> None:
         """The peer's settings, beyond those that sending needs; `first`: those that its side begins with."""
 
-    def goaway_came(self, last: int, code: int) -> None:
+    def goaway_received(self, last: int, code: int) -> None:
         """The peer serves no stream above `last`."""
 
-    def pong_came(self, payload: bytes) -> None:
+    def pong_received(self, payload: bytes) -> None:
         """A ping of ours has come back."""
 
     def last_stream(self) -> int:
@@ -234,7 +234,7 @@ class Connection(Sending):
             if number or len(payload) < 8:
                 raise ConnectionFault(frames.PROTOCOL_ERROR if number else frames.FRAME_SIZE_ERROR, "malformed GOAWAY")
             last = int.from_bytes(payload[:4], "big") & frames.MAX_STREAM_ID
-            self.goaway_came(last, int.from_bytes(payload[4:8], "big"))
+            self.goaway_received(last, int.from_bytes(payload[4:8], "big"))
         elif kind == frames.PRIORITY:
             self._priority(number, payload)
         elif kind in (frames.PUSH_PROMISE, frames.CONTINUATION):
@@ -305,7 +305,7 @@ class Connection(Sending):
         if end:
             stream.received = True
         if payload or end:
-            stream.data_came(payload, end)
+            stream.data_received(payload, end)
         if end:
             if stream.sent_end and stream.id in self.streams:
                 self.forget(stream)
@@ -421,7 +421,7 @@ class Connection(Sending):
                 return
             stream.received = True
         try:
-            stream.headers_came(block, end)
+            stream.headers_received(block, end)
         except Malformed as bad:
             self.refuse(stream, bad.fault)
             self.made_us_reset()
@@ -483,7 +483,7 @@ class Connection(Sending):
         if window >= 0:
             self._windows_changed(window)
         self.write(frames.SETTINGS_ACK)
-        self.settings_came(values, first)
+        self.settings_received(values, first)
 
     def _windows_changed(self, size: int) -> None:
         self.peer_window = size
@@ -498,7 +498,7 @@ class Connection(Sending):
         if len(payload) != 8:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "malformed PING")
         if flags & frames.ACK:
-            self.pong_came(payload)
+            self.pong_received(payload)
         else:
             self.noise(1.0)
             self.write(frames.ping(payload, True))

@@ -83,11 +83,11 @@ class Stream:
         self.moved_at = connection.now
         """When something last came, or could be sent (s)."""
 
-    def headers_came(self, block: Block, end: bool) -> None:
+    def headers_received(self, block: Block, end: bool) -> None:
         """A header block has come whole: a server's is never the first. Raises Malformed."""
         raise NotImplementedError
 
-    def data_came(self, data: bytes, end: bool) -> None:
+    def data_received(self, data: bytes, end: bool) -> None:
         """Data has come."""
         raise NotImplementedError
 

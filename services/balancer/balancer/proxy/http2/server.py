@@ -69,7 +69,7 @@ class Request(Stream):
         self.early: list[bytes] | None = None
         """What has come for a tunnel to which the endpoint has not agreed yet; None where nothing is held back."""
 
-    def headers_came(self, block: Block, end: bool) -> None:
+    def headers_received(self, block: Block, end: bool) -> None:
         if not end:
             raise Malformed("trailers that are not the end")
         trailers = trailers_of(block)
@@ -77,7 +77,7 @@ class Request(Stream):
         if exchange is not None:
             exchange.request_ended(trailers, self.own.now)
 
-    def data_came(self, data: bytes, end: bool) -> None:
+    def data_received(self, data: bytes, end: bool) -> None:
         exchange = self.exchange
         if exchange is None:
             return
@@ -522,7 +522,7 @@ class ServerConnection(Connection, Leaving):
         if not self.streams:
             self.service.wheel.arm(self, self.service.clock() + LINGER)
 
-    def pong_came(self, payload: bytes) -> None:
+    def pong_received(self, payload: bytes) -> None:
         if payload == _DRAINING and self._stopping:
             self._finish()
 
