@@ -114,6 +114,19 @@ def test_how_much_an_endpoint_works_on_at_once_is_learned(workers: int, bar: flo
     assert found["least-work"].mean < bar * found["least-connections"].mean
 
 
+def test_an_endpoint_that_gets_little_is_believed_to_work_on_as_much_as_the_others() -> None:
+    """It is given no more than it is believed to work on, and so could never show that it works on more."""
+    setting = Setting(tuple(named("equal", 16, 4)), Traffic("heavy", 0.03), load=0.7, requests=6000)
+    found = study(setting, ["least-work", "least-connections"], (1, 2)).summaries()
+    assert found["least-work"].slowdown < 1.5 * found["least-connections"].slowdown
+
+
+def test_an_endpoint_of_one_worker_among_larger_ones_is_believed_to_have_one() -> None:
+    setting = Setting((*[Script(1)] * 2, *[Script(8)] * 2), Traffic(), load=0.8, requests=3000)
+    found = study(setting, ["least-work", "least-connections"], (1, 2)).summaries()
+    assert found["least-work"].mean < 0.68 * found["least-connections"].mean
+
+
 @pytest.mark.parametrize("strategy", ["least-work", "least-response-time"])
 def test_long_polls_streams_and_uploads_make_no_endpoint_look_slow(strategy: str) -> None:
     kinds = (

@@ -2,7 +2,8 @@
 
 **How much at once** shows when an answer overtakes requests sent before it: one that leaves k older ones behind says
 that the endpoint works on k + 1 at least. The estimate is the 98th percentile of that, so that a few odd answers (a
-cache in front of one worker) do not count. Long polls take no worker: a kind of which more than a few wait at once,
+cache in front of one worker) do not count. An endpoint that gets too little to show it follows the others, unless it
+answers one by one. Long polls take no worker: a kind of which more than a few wait at once,
 fifty times longer than usual, while others are answered, is parked, and counts as no work.
 
 **Pace** is the time that an endpoint takes over what was expected, waiting in its own queue taken off; the mean of
@@ -31,6 +32,12 @@ MOST_WORKERS: Final = 1024.0
 RISE: Final = 0.5
 FALL: Final = 0.01
 """How the number of workers follows: by their ratio it settles where 2 % of the answers overtake more."""
+MARGIN: Final = 0.25
+"""It rises from so far below what was seen: less than half, so that it does not stay where it is rounded down."""
+ONE_BY_ONE: Final = 20
+"""So many answers in the order of their requests, with others waiting: one worker."""
+AS_OTHERS: Final = 0.1
+"""How an endpoint that shows nothing of its workers follows the others: by this part of the difference an answer."""
 LENGTHY: Final = 50.0
 """A request that takes so many times the usual may be one that waits for something, and works on nothing."""
 PARKED: Final = 8
@@ -155,6 +162,7 @@ class Work:
 
     __slots__ = (
         "_epoch",
+        "_in_order",
         "_samples",
         "answered_at",
         "changed_at",
@@ -187,6 +195,8 @@ class Work:
         self.pace_log = costs.typical
         self._samples = 0
         self._epoch = costs.epoch
+        self._in_order = 0
+        """Answers since the last that overtook an older request, while others waited."""
         self.answered_at = 0.0
         self.changed_at = 0.0
         """When anything of this last changed."""
@@ -232,7 +242,9 @@ class Work:
             self.costs.shift(self.costs.typical - self.pace_log)
             self.pace_log = self.costs.typical
         if self.waiting <= self.servers and job.older is None:
+            self._follow_others()
             return
+        self._in_order = 0 if job.older is not None else self._in_order + 1
         at_once = 1
         long = 0
         lengthy = LENGTHY * exp(self.costs.usual)
@@ -247,12 +259,22 @@ class Work:
                         self.costs.epoch += 1
                         self.costs.workers = 1.0
             older = older.older
-        if at_once > self.workers + 0.5:
+        if at_once > self.workers + MARGIN:
             self.workers = min(self.workers + max(RISE, (at_once - self.workers) / 4), MOST_WORKERS)
         elif self.waiting > self.servers:
             self.workers = max(self.workers - FALL, 1.0)
         self.servers = max(int(self.workers + 0.5), 1)
         self.costs.workers += 0.05 * (self.workers - self.costs.workers)
+
+    def _follow_others(self) -> None:
+        """It is not given more than it is believed to work on, and so cannot show that it works on more."""
+        if self.waiting > 1:
+            self._in_order += 1
+        if self._in_order >= ONE_BY_ONE:
+            self.workers += AS_OTHERS * (1.0 - self.workers)
+        elif self.workers < self.costs.workers:
+            self.workers += AS_OTHERS * (self.costs.workers - self.workers)
+        self.servers = max(int(self.workers + 0.5), 1)
 
     def drop(self, job: Job, now: float) -> None:
         """One waits no more; the endpoint goes on with the next."""
