@@ -30,7 +30,7 @@ LB_PORT=80a: allowed: a whole number from 0 to 65535 (0: any free one)
 - A file `.env` in the working directory may hold them too, `LB_PORT=8080` a line; the environment comes before it.
 - An empty value is as if the variable were not set. `none` says that there is to be no limit, file or name.
 - In the Helm chart `LB_EJECT_AFTER` is the value `balancer.settings.ejectAfter`.
-- `GET /api/config` at the admin port tells the values in force, with secrets masked.
+- `GET /api/config` at the admin port shows the values in force, with secrets masked.
 - An unknown `LB_…` variable stops the start, but for those that Kubernetes sets for a Service whose name begins with
   `lb` (`LB_SERVICE_HOST`, `LB_PORT=tcp://10.0.0.1:8080` and the like): they are ignored with a warning. So
   `LB_PORT=tcp://…` does not set the port.

@@ -62,6 +62,8 @@ SWEPT = (
     "services/balancer/balancer/discovery",
     "services/balancer/balancer/lab",
     "services/balancer/balancer/log",
+    "services/balancer/balancer/peers",
+    "services/balancer/balancer/probes",
     "services/balancer/balancer/proxy",
     "services/balancer/balancer/routing",
     "services/balancer/balancer/settings",
@@ -78,8 +80,13 @@ SWEPT = (
     "tools",
 )
 
-SWEPT_TWICE = tuple(
-    f"services/balancer/balancer/{folder}/" for folder in ("balancing", "discovery", "lab", "proxy", "routing")
+SWEPT_TWICE = (
+    *(
+        f"services/balancer/balancer/{folder}/"
+        for folder in ("balancing", "discovery", "lab", "log", "peers", "probes", "proxy", "routing", "settings")
+    ),
+    "docs/",
+    "charts/",
 )
 
 

@@ -2,7 +2,7 @@
 Pods of a component's Deployment. Takes a list: root, component.
 
 Scaling by hand or by an autoscaler is not overruled: an upgrade keeps what runs, unless the value has changed since
-the last one (the Deployment's annotation lb/replicas tells), and an autoscaler that is switched on finds what runs, or
+the last one (the Deployment's annotation lb/replicas has it), and an autoscaler that is switched on finds what runs, or
 its minimum. Empty where there is an autoscaler and no cluster to ask (`helm template`).
 */}}
 {{- define "lb.replicas" -}}

@@ -10,7 +10,7 @@ from itertools import pairwise
 from mypy_extensions import i64
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the latency buckets (s) that /metrics tells; the last bucket is open."""
+"""Upper bounds of the latency buckets (s) that /metrics shows; the last bucket is open."""
 
 
 def _between(bounds: tuple[float, ...], parts: int) -> tuple[float, ...]:

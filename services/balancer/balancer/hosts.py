@@ -1,6 +1,6 @@
 """What a host to listen at stands for on this machine: `::` is every address that it can have, of both families.
 
-A socket for `::` could take IPv4 clients too, and would then tell their addresses as `::ffff:10.0.0.1`, which no
+A socket for `::` could take IPv4 clients too, and would then show their addresses as `::ffff:10.0.0.1`, which no
 trusted network and no log expects. So there is a socket for each family, and where there is no IPv6 only one.
 """
 

@@ -161,35 +161,35 @@ class Span:
         A status below 500 is no error of ours (semantic conventions for HTTP servers).
         """
         span = self._span
-        told: dict[str, str | int] = {
+        attributes: dict[str, str | int] = {
             "lb.strategy": entry.strategy,
             "lb.attempts": entry.attempts,
             "lb.request_id": entry.request_id,
         }
         if entry.status:
-            told["http.response.status_code"] = entry.status
+            attributes["http.response.status_code"] = entry.status
         if entry.reason:
-            told["lb.reason"] = entry.reason
+            attributes["lb.reason"] = entry.reason
         if entry.grpc_status:
-            told["rpc.system"] = "grpc"
+            attributes["rpc.system"] = "grpc"
             if entry.grpc_status in GRPC_CODES:
-                told["rpc.grpc.status_code"] = GRPC_CODES.index(entry.grpc_status)
+                attributes["rpc.grpc.status_code"] = GRPC_CODES.index(entry.grpc_status)
         if entry.endpoint:
             host, _, port = entry.endpoint.rpartition(":")
-            told["server.address"] = host.strip("[]")
-            told["server.port"] = int(port)
+            attributes["server.address"] = host.strip("[]")
+            attributes["server.port"] = int(port)
         if cut or entry.status >= 500:
             from opentelemetry.trace import StatusCode
 
             # Of few values: without what exactly was wrong, which stands behind the reason's colon.
-            told["error.type"] = entry.reason.partition(":")[0] if cut else str(entry.status)
+            attributes["error.type"] = entry.reason.partition(":")[0] if cut else str(entry.status)
             span.set_status(StatusCode.ERROR, entry.reason or None)
         elif entry.grpc_status in GRPC_ERRORS:
             from opentelemetry.trace import StatusCode
 
-            told["error.type"] = entry.grpc_status
+            attributes["error.type"] = entry.grpc_status
             span.set_status(StatusCode.ERROR, entry.reason or None)
-        span.set_attributes(told)
+        span.set_attributes(attributes)
         span.end()
 
 

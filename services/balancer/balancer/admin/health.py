@@ -60,7 +60,7 @@ def _notes(running: Running, phase: Phase, total: int, eligible: int) -> list[st
     if not running.planned():
         notes.append("The Gateways, routes and Services of the cluster have not all been read yet: see the log.")
     if running.discovery.fresh_at is None:
-        notes.append("Discovery has not yet told a set of endpoints that could be served: see its error.")
+        notes.append("Discovery has not yet found a set of endpoints that could be served: see its error.")
     elif total == 0:
         notes.append("Discovery has found no endpoint: every request gets 503.")
     elif eligible == 0:

@@ -1,4 +1,4 @@
-"""What the balancer tells: messages about transitions on stderr, one line a request on stdout.
+"""What the balancer logs: messages about transitions on stderr, one line a request on stdout.
 
 Neither ever holds up a request, and whatever a client or an endpoint sent is escaped, so that no line can be forged.
 """

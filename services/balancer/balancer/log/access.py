@@ -144,7 +144,7 @@ class AccessLog:
         return quoted_text
 
     def _ending(self, entry: AccessEntry) -> str:
-        """Where the request went and what came of it."""
+        """Where the request went and how it ended."""
         key = (entry.endpoint, entry.attempts, entry.strategy, entry.reason, entry.cluster, entry.route)
         ending = self._endings.get(key)
         if ending is None:

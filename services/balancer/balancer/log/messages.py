@@ -120,7 +120,7 @@ def printable(text: str) -> str:
 
 
 class _ToStructlog(logging.Handler):
-    """Messages of aiohttp, asyncio and the like, told in our form."""
+    """Messages of aiohttp, asyncio and the like, written in our form."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger = structlog.get_logger().bind(logger=record.name)

@@ -82,7 +82,7 @@ class Output:
             data = "".join(batch).encode("utf-8", "backslashreplace")
             try:
                 self._write_all(data)
-            except OSError:  # the reader is gone or the disk is full: there is nobody to tell
+            except OSError:  # the reader is gone or the disk is full: nobody reads a message about it
                 self.dropped += len(batch)
             self._written += size
 

@@ -1,4 +1,4 @@
-"""What the replicas of one balancer tell each other, so that each sees the load that the others send.
+"""What the replicas of one balancer report to each other, so that each sees the load that the others send.
 
 `report` and `belief` are pure: what one replica says, and what another makes of it as the news ages. `link` carries
 the reports over WebSockets of the admin port. Kubernetes says which replicas there are; nothing here is a membership

@@ -22,7 +22,7 @@ BACKOFF_MOST: Final = 5.0
 OURSELVES: Final = 4000
 """Close code: the replica that was connected to is the one that connects."""
 MANY: Final = 50_000
-"""Addresses remembered as told; where endpoints come and go, a whole report then begins again."""
+"""Addresses remembered as reported; where endpoints come and go, a whole report then begins again."""
 REFUSED: Final = 4001
 """Close code: what was sent is no report of this version."""
 
@@ -46,7 +46,7 @@ class Speaker(Protocol):
 
 
 class Link:
-    """Connects to one replica, again and again, and tells it what changes here."""
+    """Connects to one replica, again and again, and reports to it what changes here."""
 
     def __init__(self, speaker: Speaker, url: str, token: str, count: Callable[[str], None]) -> None:
         """`count` counts what happens, by kind."""
@@ -54,7 +54,7 @@ class Link:
         self._url = url
         self._headers = {"Authorization": f"Bearer {token}"}
         self._count = count
-        self._told: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
         self._told_ejected: frozenset[str] = frozenset()
         self._told_intent = Intent()
         self._delay = 0.0
@@ -89,7 +89,7 @@ class Link:
 
     async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Report on one connection until it ends."""
-        self._told = {}
+        self._reported = {}
         self._asked_at = None
         listener = asyncio.create_task(self._listen(socket))
         pace, measured_at, whole = self._speaker.pace, 0.0, True
@@ -98,7 +98,7 @@ class Link:
                 cpu = time.thread_time()
                 begun = time.perf_counter()
                 measure = begun - measured_at >= HEARTBEAT
-                report = self._changes(whole or len(self._told) > 2 * MANY, measure)
+                report = self._changes(whole or len(self._reported) > 2 * MANY, measure)
                 if report is not None:
                     if measure:
                         measured_at = begun
@@ -125,14 +125,14 @@ class Link:
         """What has changed since the report before; None: nothing, and no answer is wanted."""
         speaker = self._speaker
         if whole:
-            self._told = {}
-        told = self._told
+            self._reported = {}
+        reported = self._reported
         changed: dict[str, int] = {}
         for endpoint in speaker.pool.endpoints:
             in_flight = endpoint.in_flight
             address = endpoint.address
-            if in_flight != told.get(address, 0):
-                changed[address] = told[address] = in_flight
+            if in_flight != reported.get(address, 0):
+                changed[address] = reported[address] = in_flight
         ejected, intent = speaker.ejected, speaker.intent
         if not (whole or measure or changed or ejected != self._told_ejected or intent is not self._told_intent):
             return None

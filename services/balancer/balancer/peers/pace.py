@@ -9,7 +9,7 @@ import asyncio
 from typing import Final
 
 SOONEST: Final = 0.002
-"""Seconds between two reports at the least: what changes within them is told together."""
+"""Seconds between two reports at the least: what changes within them is reported together."""
 LATEST: Final = 0.1
 """Seconds between two looks at a pool at rest."""
 SHARE: Final = 0.02

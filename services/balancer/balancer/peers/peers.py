@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 class Peers:
-    """Tells the other replicas of this one's load and hears of theirs. `run` it as a task; serve `routes`."""
+    """Reports this replica's load to the others, and receives theirs. `run` it as a task; serve `routes`."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Peers:
         switch_strategy: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
-        """`name` tells this replica from the others; `token` is what all of them know."""
+        """`name` is this replica's among the others; `token` is what all of them know."""
         self.pool = pool
         self.name = name
         self.pace = Pace()

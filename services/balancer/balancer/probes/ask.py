@@ -32,7 +32,7 @@ class Ask:
     """
 
     def __init__(self, settings: Settings, trust: Trust | None = None) -> None:
-        """`trust`: by TLS, and whom to trust, whatever the settings say."""
+        """`trust`: by TLS, and which authorities to trust, whatever the settings say."""
         path = settings.health_path or "tcp"
         self._path = path
         self._service: str | None = path.partition(":")[2] if path.partition(":")[0] == "grpc" else None

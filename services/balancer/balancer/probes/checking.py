@@ -34,7 +34,7 @@ class Probes(Subscriber):
         random: Random,
         trust: Trust | None = None,
     ) -> None:
-        """`trust`: whom to trust by TLS, where that is not as the settings say."""
+        """`trust`: which authorities to trust by TLS, where that is not as the settings say."""
         self._pool = pool
         self._clock = clock
         self._rise = settings.health_rise

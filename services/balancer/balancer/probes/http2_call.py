@@ -176,8 +176,8 @@ def verdict(call: Call, service: str) -> str | None:
         return f"NOT_FOUND: the server knows no service {service!r}"
     if number:
         name = GRPC_CODES[number] if number < len(GRPC_CODES) else code.decode()
-        told = unquote(call.fields.get(b"grpc-message", b"").decode("latin-1"))[:100]
-        return f"{name}: {told!r}" if told else name
+        message = unquote(call.fields.get(b"grpc-message", b"").decode("latin-1"))[:100]
+        return f"{name}: {message!r}" if message else name
     status = _status(call.body)
     if status is None:
         return "its answer is not gRPC"

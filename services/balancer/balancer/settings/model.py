@@ -178,7 +178,7 @@ class Settings(BaseModel):
         kinds.or_none(kinds.pattern(f"header:{FIELD_NAME}|path:.+", "header:NAME or path:REGULAR-EXPRESSION")),
     ] = CHOOSING(
         None,
-        "What tells how expensive a request is, for least-work and least-response-time; of a pattern its groups; "
+        "What shows how expensive a request is, for least-work and least-response-time; of a pattern its groups; "
         "none: method, the path's shape and the body's length.",
     )
 
@@ -206,10 +206,10 @@ class Settings(BaseModel):
         "internalTrafficPolicy mean for our node, for `kubernetes`.",
     )
     node_name: Place = DISCOVERY(None, "Our node, for `auto` as the preferred zone: the pod's spec.nodeName.")
-    zone: Place = DISCOVERY(None, "Our node's zone, for `auto` as the preferred zone; none: as EndpointSlices tell it.")
+    zone: Place = DISCOVERY(None, "Our node's zone, for `auto` as the preferred zone; none: as EndpointSlices show it.")
     own_service: Label = DISCOVERY(
         None,
-        "Our own Service: its EndpointSlices tell our zone where those of the balanced one do not, and each Gateway "
+        "Our own Service: its EndpointSlices show our zone where those of the balanced one do not, and each Gateway "
         "gets a Service that is made like it.",
     )
 
@@ -223,7 +223,7 @@ class Settings(BaseModel):
     peers: Annotated[
         str | None,
         kinds.or_none(kinds.pattern(PEERS_FORM, "a Service's name, or host:port of admin ports, comma separated")),
-    ] = PEERS(None, "Headless Service of the replicas, which then tell each other their load; none: they do not.")
+    ] = PEERS(None, "Headless Service of the replicas, which then report their load to each other; none: they do not.")
     peers_token: Annotated[str | None, kinds.or_none(kinds.pattern(r"[!-~]+", "printable ASCII without spaces"))] = (
         PEERS(None, "Bearer token by which the replicas know each other.", secret=True)
     )
