@@ -50,6 +50,25 @@ def test_of_equally_idle_endpoints_two_replicas_prefer_different_ones(fleet: Fle
     assert set(other.chosen(20)) == {"b", "d"}
 
 
+def test_the_parts_follow_the_endpoints_that_come_and_go(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", whole=True), fleet.now)
+    fleet.remove("a")
+    fleet.add("e")
+    belief.tick(fleet.now)
+    assert set(fleet.chosen(20)) == {"b", "d"}
+
+
+def test_news_that_ended_between_two_ticks_counts_no_more(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"a:80": 4, "c:80": 2}, whole=True), fleet.now)
+    belief.tick(fleet.now)
+    belief.take(Report("lb-2", {"c:80": 0}), fleet.now)
+    belief.tick(fleet.now + 20 * FIRST_DURATION)
+    assert fleet["a"].elsewhere == fleet["c"].elsewhere == 0.0
+    belief.forget("lb-2", fleet.now)
+    belief.tick(fleet.now)
+    assert all(endpoint.elsewhere == 0.0 for endpoint in fleet.pool.endpoints)
+
+
 def test_a_preferred_endpoint_that_is_busy_is_left_for_an_idle_one(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", whole=True), fleet.now)
     busy = [fleet.lease().endpoint.spec.host for _ in range(4)]

@@ -141,7 +141,7 @@ def _claims(as_json: bool) -> int:
     return 0 if all(finding.holds for finding in findings) else 1
 
 
-class _Beliefs:
+class Beliefs:
     """What each simulated replica believes of the others: the very rules by which real ones do."""
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ def _setting(asked: argparse.Namespace) -> tuple[Setting, Recording | None]:
         slow_start=asked.slow_start,
     )
     rules = Rules(policy, asked.retries, response_timeout=asked.timeout)
-    news = News(asked.news_every, asked.news_late, None if asked.naive else _Beliefs().hear)
+    news = News(asked.news_every, asked.news_late, None if asked.naive else Beliefs().hear)
     if asked.replay:
         recording = replay.read(_lines(asked.replay), asked.cluster)
         setting = Setting(recording.fleet, replicas=asked.replicas, news=news, rules=rules, replayed=recording.asks)

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
 from balancer.peers.report import Report
 
@@ -45,18 +46,29 @@ class Replica:
     def __init__(self, name: str) -> None:
         self.name = name
         self.in_flight: dict[str, int] = {}
+        """By address, where there are any."""
         self.ejected: frozenset[str] = frozenset()
         self.delay = 0.0
         """Seconds that a report takes to arrive."""
         self.heard_at = 0.0
         self.reports = 0
 
+    def hear(self, report: Report) -> None:
+        """What it has in flight, the whole or what has changed."""
+        if report.whole:
+            self.in_flight.clear()
+        for address, in_flight in report.in_flight.items():
+            if in_flight:
+                self.in_flight[address] = in_flight
+            else:
+                self.in_flight.pop(address, None)
+
     def age(self, now: float) -> float:
         """Age (s) of its news."""
         return now - self.heard_at + self.delay
 
 
-class Belief:
+class Belief(Subscriber):
     """The others' load at each endpoint, written to `endpoint.elsewhere`, where every strategy counts it."""
 
     def __init__(self, pool: Pool, name: str) -> None:
@@ -66,9 +78,20 @@ class Belief:
         self._replicas: dict[str, Replica] = {}
         self._home: frozenset[str] | None = None
         """Addresses of this replica's part; None: to be worked out again."""
+        self._loaded: set[str] = set()
+        """Addresses of the endpoints of which there was news at the last tick."""
         self._duration = FIRST_DURATION
         self._choices = 0
         self._ticked_at = -1.0
+        pool.subscribe(self)
+
+    def joined(self, endpoint: Endpoint) -> None:
+        """The parts are no longer the same."""
+        self._home = None
+
+    def left(self, endpoint: Endpoint) -> None:
+        """The parts are no longer the same."""
+        self._home = None
 
     @property
     def replicas(self) -> Iterable[Replica]:
@@ -92,11 +115,10 @@ class Belief:
             replica.ejected = report.ejected
         replica.heard_at = now
         replica.reports += 1
+        replica.hear(report)
         if report.whole or self._home is None:
-            replica.in_flight = dict(report.in_flight) if report.whole else {**replica.in_flight, **report.in_flight}
             self._count_all(now)
             return
-        replica.in_flight.update(report.in_flight)
         for address in report.in_flight:
             endpoint = self._pool.find(address)
             if endpoint is not None:
@@ -114,7 +136,10 @@ class Belief:
         for replica in list(self._replicas.values()):
             if now - replica.heard_at > SILENCE:
                 self.forget(replica.name, now)
-        self._count_all(now)
+        if self._home is None:
+            self._count_all(now)
+        else:
+            self._fade(now)
         self._vote(now)
 
     def _vote(self, now: float) -> None:
@@ -137,8 +162,18 @@ class Belief:
         self._choices = begun
         self._ticked_at = now
 
+    def _fade(self, now: float) -> None:
+        """Count again where there is news, or was at the last tick: the other endpoints are as they were."""
+        loaded = set().union(*(replica.in_flight for replica in self._replicas.values()))
+        for address in loaded | self._loaded:
+            endpoint = self._pool.find(address)
+            if endpoint is not None:
+                self._count(endpoint, now)
+        self._loaded = loaded
+
     def _count_all(self, now: float) -> None:
-        self._home = self._part()
+        if self._home is None:
+            self._home = self._part()
         for endpoint in self._pool.endpoints:
             self._count(endpoint, now)
 
