@@ -120,6 +120,11 @@ class Stage:
             self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
 
+    def hang(self) -> None:
+        """It does nothing any more, and does not say so."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
     async def _ask(self) -> None:
         timeout = aiohttp.ClientTimeout(total=10)
         async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as clients:

@@ -202,9 +202,16 @@ async def test_without_a_token_it_says_why_nothing_can_be_changed(browser: Brows
     async with Stage(1, token=None) as stage:
         page = await browser.new_page()
         await page.goto(stage.admin)
-        await page.get_by_role("radio", name="n-to-one").check()
-        await expect(page.get_by_role("button", name="Switch to n-to-one")).to_be_disabled()
-        await expect(page.locator("#switch-note")).to_contain_text("LB_ADMIN_TOKEN is not set")
+        await expect(page.get_by_role("radio", name="n-to-one")).to_be_disabled()
+        await expect(page.get_by_role("button", name="Switch")).to_be_disabled()
+        drain = page.get_by_role("button", name=f"Drain {stage.endpoints[0].address}")
+        await expect(drain).to_be_disabled()
+        await expect(drain).to_have_accessible_description(
+            re.compile("LB_ADMIN_TOKEN is not set.*LB_ADMIN_TOKEN=TOKEN")
+        )
+        for notice in ("#strategy-read-only", "#endpoints-read-only"):
+            await expect(page.locator(notice)).to_contain_text("Read only: LB_ADMIN_TOKEN is not set.")
+            await expect(page.locator(notice)).not_to_contain_text("helm")
         await page.close()
 
 

@@ -341,6 +341,7 @@ class Balancer(Subscriber):
             self._settings.peers_token or "",
             self.switch_strategy,
             self._clock,
+            lambda: self._admin.own_status(),
         )
 
     def _strategy(self, name: str) -> strategies.Strategy:

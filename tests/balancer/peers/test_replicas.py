@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import urllib.error
@@ -10,9 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from benchmarks.ports import free_port
 from tests.balancer.proxy.wire.process import Balancer
+
+from balancer import __version__
 
 TOKEN = "for-replicas-alone"
 SEEN = 10.0
@@ -57,6 +61,9 @@ class Replicas:
     def names(self, number: int) -> set[str]:
         return {replica["name"] for replica in self.ask(number, "/api/fleet")["replicas"]}
 
+    def live(self, number: int) -> set[str]:
+        return {each["name"] for each in self.ask(number, "/api/fleet")["replicas"] if each["state"] == "live"}
+
 
 def seen(condition: Callable[[], bool]) -> bool:
     """Whether it holds within `SEEN` seconds."""
@@ -79,9 +86,42 @@ def replicas(tmp_path: Path) -> Iterator[Replicas]:
 def test_replicas_find_each_other_and_forget_one_that_left(replicas: Replicas) -> None:
     replicas.start(0)
     replicas.start(1)
-    assert seen(lambda: replicas.names(0) == replicas.names(1) == {"lb-0", "lb-1"})
+    assert seen(lambda: replicas.live(0) == replicas.live(1) == {"lb-0", "lb-1"})
     replicas.running.pop(1).stop()
-    assert seen(lambda: replicas.names(0) == {"lb-0"})
+    assert seen(lambda: replicas.live(0) == {"lb-0"})
+
+
+def test_each_tells_of_itself_and_all_are_summed(replicas: Replicas) -> None:
+    replicas.start(0)
+    replicas.start(1)
+
+    def told() -> bool:
+        fleet = replicas.ask(0, "/api/fleet")
+        return [(each["state"], each["version"]) for each in fleet["replicas"]] == [("live", __version__)] * 2 and (
+            all(each["second"] for each in fleet["replicas"])
+        )
+
+    assert seen(told)
+    fleet = replicas.ask(0, "/api/fleet")
+    own, other = fleet["replicas"]
+    assert (own["self"], other["self"], other["name"], other["endpoints"]) == (True, False, "lb-1", 4)
+    assert fleet["total"]["connections"] == own["second"]["connections"] + other["second"]["connections"]
+
+
+def test_one_of_another_format_is_shown_refused(replicas: Replicas) -> None:
+    replicas.start(0)
+
+    async def report() -> None:
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
+            async with session.ws_connect(f"http://127.0.0.1:{replicas.admin_ports[0]}/peers") as socket:
+                await socket.send_str('{"v": 2, "replica": "lb-new"}')
+                await socket.receive()
+
+    assert seen(lambda: replicas.names(0) == {"lb-0", ""})  # The other that LB_PEERS names does not run.
+    asyncio.run(report())
+    fleet = {each["name"]: each for each in replicas.ask(0, "/api/fleet")["replicas"]}
+    assert (fleet["lb-new"]["state"], fleet[""]["state"]) == ("refused", "unreachable")
+    assert "version 2" in fleet["lb-new"]["problem"]
 
 
 def test_a_strategy_switched_at_one_replica_is_switched_at_all_and_outlives_a_restart(replicas: Replicas) -> None:
@@ -97,7 +137,7 @@ def test_a_strategy_switched_at_one_replica_is_switched_at_all_and_outlives_a_re
 def test_a_switch_of_one_replica_alone_stays_there(replicas: Replicas) -> None:
     replicas.start(0)
     replicas.start(1)
-    assert seen(lambda: replicas.names(1) == {"lb-0", "lb-1"})
+    assert seen(lambda: replicas.live(1) == {"lb-0", "lb-1"})
     replicas.ask(0, "/api/strategy", "PUT", {"strategy": "least-connections"})
     replicas.ask(0, "/api/strategy?scope=fleet", "PUT", {"strategy": "random-of-two"})
     assert seen(lambda: replicas.ask(1, "/api/strategy")["strategy"] == "random-of-two")
@@ -122,7 +162,10 @@ def test_a_stranger_is_refused_and_the_log_says_what_to_do(replicas: Replicas) -
     replicas.start(0)
     replicas.start(1, LB_PEERS_TOKEN="another")
     assert seen(lambda: "LB_PEERS_TOKEN" in replicas.running[0].log())
-    assert replicas.names(0) == {"lb-0"}
+    assert replicas.live(0) == {"lb-0"}
+    (stranger,) = replicas.ask(0, "/api/fleet")["replicas"][1:]
+    assert stranger["state"] == "unreachable"
+    assert "LB_PEERS_TOKEN is another there" in stranger["problem"]
 
 
 def test_the_fleet_cannot_be_asked_where_there_is_none(replicas: Replicas) -> None:

@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.peers.report import BadReport, Intent, Report, decode
+from balancer.peers.report import BadReport, Intent, Report, answer, answered_by, decode
 
 NAMES = st.frozensets(st.text(max_size=30))
+NUMBERS = st.integers(0, 10**9)
+STATUSES = st.fixed_dictionaries(
+    {"version": st.text(max_size=9), "started": NUMBERS, "strategy": st.text(max_size=9)}
+    | {"endpoints": NUMBERS, "eligible": NUMBERS}
+    | {"second": st.none() | st.fixed_dictionaries({"requests": NUMBERS, "latency": st.lists(st.none() | NUMBERS)})}
+    | {"latency_counts": st.dictionaries(st.integers(0, 50).map(str), NUMBERS)}
+)
 REPORTS = st.builds(
     Report,
     replica=st.text(min_size=1, max_size=60),
@@ -18,6 +25,7 @@ REPORTS = st.builds(
     ejected=st.none() | NAMES,
     delay=st.none() | st.integers(0, 10**9).map(lambda micros: round(micros / 1e6, 6)),
     intent=st.none() | st.builds(Intent, st.floats(0, 1e11), st.text(max_size=30), NAMES),
+    status=st.none() | STATUSES,
     whole=st.booleans(),
     answer=st.booleans(),
 )
@@ -55,6 +63,24 @@ def test_a_refusal_names_the_fault(message: object, fault: str) -> None:
 def test_a_newer_replica_may_say_more() -> None:
     message = json.loads(Report("a", {"b": 1}).encode()) | {"pace": {"b": 2.0}}
     assert decode(json.dumps(message)) == Report("a", {"b": 1})
+
+
+@pytest.mark.parametrize(
+    "status",
+    [1, {}, {"version": "1"}]
+    + [
+        {"version": "1", "strategy": "", "started": 0, "endpoints": 0, "eligible": 0} | bad
+        for bad in ({"second": {"requests": {"a": "b"}}}, {"latency_counts": {"a": 1}}, {"started": -1})
+    ],
+)
+def test_a_status_that_cannot_be_read_costs_no_news(status: object) -> None:
+    message = json.loads(Report("a", {"b": 1}).encode()) | {"status": status}
+    assert decode(json.dumps(message)) == Report("a", {"b": 1})
+
+
+def test_an_answer_says_who_answers_and_an_older_one_does_not() -> None:
+    assert answered_by(answer("lb-1")) == "lb-1"
+    assert [answered_by(text) for text in ("{}", "[]", "", '{"replica": 1}', None)] == [""] * 5
 
 
 def test_of_two_intents_the_later_counts_and_both_sides_agree_on_a_tie() -> None:

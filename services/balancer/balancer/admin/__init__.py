@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from balancer.admin.feed import Feed
+from balancer.admin.fleet import own_status
 from balancer.admin.health import Phase, readiness
 from balancer.admin.lag import LoopLag
 from balancer.admin.server import application, listen
@@ -61,6 +62,7 @@ class Admin:
         self._feed = Feed(self._running)
         self._lag = LoopLag(counters.loop_lag_seconds, clock)
         self._runner: web.AppRunner | None = None
+        self._said: Mapping[str, object] = {}
 
     @property
     def ready(self) -> bool:
@@ -70,6 +72,13 @@ class Admin:
     def follow(self, pool: Pool) -> None:
         """Show the events of another pool too."""
         pool.subscribe(self._feed)
+
+    def own_status(self) -> Mapping[str, object]:
+        """What this replica says of itself to the others; worked out once a second, however many there are."""
+        history = self._feed.meter.history
+        if not self._said or not history or self._said["second"] is not history[-1]:
+            self._said = own_status(self._running, self._feed.meter)
+        return self._said
 
     async def start(self) -> None:
         """Listen at LB_ADMIN_HOST (several with commas), LB_ADMIN_PORT. Raises OSError when it cannot."""

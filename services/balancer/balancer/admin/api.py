@@ -13,10 +13,11 @@ from aiohttp import web
 
 from balancer.admin.auth import Auth, Refusal, who
 from balancer.admin.feed import Feed
+from balancer.admin.fleet import fleet_view
 from balancer.admin.openapi import document
 from balancer.admin.slices import in_pieces
 from balancer.admin.status import PeersStatus, Running
-from balancer.admin.views import endpoint_view, fleet_view, to_json
+from balancer.admin.views import endpoint_view, to_json
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.strategies import ALIASES
 
@@ -124,8 +125,8 @@ class Api:
         return await self._feed.hub.stream(request, *await self._feed.hello())
 
     async def fleet(self, _request: web.Request) -> web.Response:
-        """GET: every replica that is heard, this one among them, and what each has in flight."""
-        return answer(fleet_view(self._running, self._running.clock()))
+        """GET: every replica, this one first, and what each has in flight."""
+        return answer(fleet_view(self._running, self._feed.meter))
 
     def _whole_fleet(self, request: web.Request) -> PeersStatus | None:
         """The other replicas, where `?scope=fleet` asks for them; None for this replica alone. Raises Refusal."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import islice, takewhile
 from math import inf
 
+from balancer.admin.remedies import for_good, place
 from balancer.admin.status import Running
 from balancer.admin.views import View, decision_view
 from balancer.balancing import strategies
@@ -29,6 +30,7 @@ class Choices:
 
     def __init__(self, running: Running) -> None:
         self._running = running
+        self._place = place()
         self._wall = time.time() - running.clock()
         first = running.settings.strategy
         self.names = [*strategies.STRATEGIES, *([] if first in strategies.STRATEGIES else [first])]
@@ -42,7 +44,7 @@ class Choices:
                 {"name": name, "meaning": MEANINGS.get(name, "A class of your own.")} for name in self.names
             ],
             "replica": self._running.proxy.replica,
-            "note": "A switch is this replica's alone, until it restarts; `helm upgrade` switches all replicas.",
+            "note": for_good(self._place, self._running.peers is not None),
         }
 
     def latest(self, limit: int, after: float = -inf) -> list[Decision]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from typing import cast
 
 import structlog
 
 from balancer import __version__
 from balancer.admin.choices import Choices
 from balancer.admin.events import Hub, encode
-from balancer.admin.meter import Meter
+from balancer.admin.fleet import replicas_view
+from balancer.admin.meter import HISTORY, Meter
+from balancer.admin.remedies import place, read_only
 from balancer.admin.status import Running
 from balancer.admin.views import View
 from balancer.balancing.endpoint import Endpoint
@@ -36,6 +39,8 @@ class Feed(Subscriber):
         self.choices = Choices(running)
         self._running = running
         self._happened: deque[View] = deque(maxlen=HAPPENED)
+        self._fleet_history: deque[View] = deque(maxlen=HISTORY)
+        """The last five minutes of all replicas together."""
         self._told = float("-inf")
         self._task: asyncio.Task[None] | None = None
         running.pool.subscribe(self)
@@ -84,9 +89,12 @@ class Feed(Subscriber):
             "mode": running.settings.mode,
             "started": round(time.time() - running.clock() + running.proxy.started_at, 3),
             "changeable": running.settings.admin_token is not None,
+            "read_only": None if running.settings.admin_token is not None else read_only(place()),
             "strategies": self.choices.view(),
             "history": list(self.meter.history),
             "happened": list(self._happened),
+            "fleet": replicas_view(running, self.meter) if running.peers is not None else None,
+            "fleet_history": list(self._fleet_history),
         }
         return (
             encode("hello", about),
@@ -106,10 +114,15 @@ class Feed(Subscriber):
 
     async def _second(self) -> None:
         second = self.meter.second(time.time())
+        fleet = replicas_view(self._running, self.meter) if self._running.peers is not None else None
+        if fleet is not None and (summed := fleet["total"]) is not None:
+            self._fleet_history.append(cast("View", summed))
         if not self.hub:
             self.meter.forget_endpoints()
             return
         self.hub.publish("second", second)
+        if fleet is not None:
+            self.hub.publish("fleet", fleet)
         self.hub.publish("endpoints", await self.meter.endpoints())
         fresh = self.choices.latest(DECISIONS, after=self._told)
         if fresh:

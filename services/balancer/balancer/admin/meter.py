@@ -44,6 +44,8 @@ class Meter:
     def __init__(self, running: Running) -> None:
         self._running = running
         self.history: deque[View] = deque(maxlen=HISTORY)
+        self.recent: list[int] = []
+        """Requests of the last WINDOW seconds, by the histogram's bucket."""
         self._totals: deque[tuple[float, _Totals]] = deque([(running.clock(), _Totals(running))], maxlen=WINDOW + 1)
         self._by_endpoint: deque[tuple[float, dict[Endpoint, tuple[int, int]]]] = deque(maxlen=WINDOW + 1)
 
@@ -56,8 +58,8 @@ class Meter:
         oldest = self._totals[0][1]
         self._totals.append((now, totals))
         counters = running.counters
-        bounds = _latency(running).bounds
-        recent = [new - old for new, old in zip(totals.latency, oldest.latency, strict=True)]
+        bounds = bounds_of(running)
+        recent = self.recent = [new - old for new, old in zip(totals.latency, oldest.latency, strict=True)]
         view: View = {
             "at": round(wall, 3),
             "requests": round((totals.requests - last.requests) / span, 2),
@@ -134,6 +136,11 @@ def _latency(running: Running) -> Histogram:
     # A TCP connection lasts as long as its two ends like: what describes the endpoints is the time to connect.
     counters = running.counters
     return counters.connect_seconds if running.settings.mode == "tcp" else counters.total_seconds
+
+
+def bounds_of(running: Running) -> Sequence[float]:
+    """Upper bounds (s) of the buckets that `recent` counts in; the last bucket has none."""
+    return _latency(running).bounds
 
 
 def _rates(new: dict[str, int], old: dict[str, int], span: float) -> dict[str, float]:

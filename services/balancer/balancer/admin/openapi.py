@@ -98,22 +98,37 @@ SCHEMAS: dict[str, Schema] = {
         strategy=TEXT,
     ),
     "History": record(seconds=several(ref("Second"))),
+    "Replica": record(
+        name={**TEXT, "description": "Empty while it has not said it."},
+        self={**FLAG, "description": "Whether it is the one that answers."},
+        address={**TEXT, "description": "Where it is looked for; empty for this one, and for one that has left."},
+        state={
+            "enum": ["live", "silent", "refused", "unreachable", "left"],
+            "description": "silent: was heard, and is no more; refused: its reports are of another format; "
+            "unreachable: was never heard; left: gone, listed for a minute more.",
+        },
+        problem={**TEXT, "description": "What is wrong, in words."},
+        age={**SECONDS, "description": "Since its last report (s)."},
+        in_flight={"type": ["integer", "null"], "description": "At all endpoints; null: not known now."},
+        ejected={**several(TEXT), "description": "Addresses of the endpoints that it has ejected."},
+        version=MAYBE_TEXT, strategy=MAYBE_TEXT, started=SECONDS,
+        endpoints={"type": ["number", "null"]}, eligible={"type": ["number", "null"]},
+        second={
+            "type": ["object", "null"],
+            "description": "Its last second, as Second; fields may differ where the version does.",
+        },
+    ),
     "Fleet": record(
         peers={**FLAG, "description": "Whether this replica looks for others (LB_PEERS)."},
-        replicas=several(
-            {
-                "type": "object",
-                "properties": {
-                    "name": TEXT,
-                    "self": {**FLAG, "description": "Whether it is the one that answers."},
-                    "age": {**NUMBER, "description": "Age (s) of its news."},
-                    "in_flight": COUNT,
-                    "ejected": {**several(TEXT), "description": "Addresses of the endpoints that it has ejected."},
-                },
-                "required": ["name", "self", "age", "in_flight"],
-                "additionalProperties": False,
-            }
-        ),
+        replicas={**several(ref("Replica")), "description": "This one first, then the others by name."},
+        total={
+            "anyOf": [ref("Second"), {"type": "null"}],
+            "description": "The last second of all that are live; `strategy` names each that is in force.",
+        },
+        agreed={
+            **record(strategy=MAYBE_TEXT, drained=several(TEXT), at=SECONDS),
+            "description": "What was asked of all replicas (scope=fleet), and when (Unix time); null: never.",
+        },
         endpoints=several(record(address=TEXT, in_flight={**COUNTS, "description": "By the name of the replica."})),
     ),
     "Config": record(settings={"type": "object", "additionalProperties": TEXT}),
@@ -181,8 +196,8 @@ SWITCHED: dict[str, Response] = {
 }
 BEARER: list[Schema] = [{"token": []}]
 EVENTS = (
-    "Server-sent events: hello, then second, endpoints and decisions once a second, transition and strategy as they "
-    "happen, missed when the listener was too slow for some."
+    "Server-sent events: hello, then second, endpoints, decisions and (with LB_PEERS) fleet once a second, transition "
+    "and strategy as they happen, missed when the listener was too slow for some."
 )
 
 
@@ -242,7 +257,7 @@ def _paths() -> Schema:
         },
         "/api/fleet": {
             "get": _operation(
-                "fleet", "Every replica that is heard, and what it has in flight.", {"200": ("Them.", "Fleet")}
+                "fleet", "Every replica, and what it has in flight at each endpoint.", {"200": ("Them.", "Fleet")}
             )
         },
         "/api/config": {"get": _operation("config", "The settings in force.", {"200": ("Secrets masked.", "Config")})},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -73,6 +73,50 @@ class HeardReplica(Protocol):
         """Age (s) of its news."""
 
 
+class Member(Protocol):
+    """Another replica that is heard, was, or should be."""
+
+    @property
+    def name(self) -> str:
+        """Empty: it has never said."""
+
+    @property
+    def address(self) -> str:
+        """`host:port`; empty: it is looked for no more."""
+
+    @property
+    def state(self) -> str:
+        """One of `live`, `silent`, `refused`, `unreachable`, `left`."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in words."""
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since its last report; None: there was none."""
+
+    @property
+    def status(self) -> Mapping[str, object] | None:
+        """What it said of itself last."""
+
+
+class Intent(Protocol):
+    """What was asked of the whole fleet."""
+
+    @property
+    def at(self) -> float:
+        """Unix time (s); 0: never."""
+
+    @property
+    def strategy(self) -> str:
+        """Empty: nobody has switched it."""
+
+    @property
+    def drained(self) -> frozenset[str]:
+        """Addresses of the endpoints drained by hand."""
+
+
 class PeersStatus(Protocol):
     """The other replicas, where LB_PEERS names them."""
 
@@ -82,6 +126,14 @@ class PeersStatus(Protocol):
     @property
     def heard(self) -> Sequence[HeardReplica]:
         """The replicas that are heard, by name."""
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """Every other replica that is heard, was, or should be."""
+
+    @property
+    def intent(self) -> Intent:
+        """What was asked of the whole fleet."""
 
     def routes(self) -> list[web.RouteDef]:
         """Where the others speak to this one."""

@@ -100,31 +100,3 @@ def rounded(value: float | None) -> float | None:
 def to_json(value: object) -> str:
     """Compact JSON."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def fleet_view(running: Running, now: float) -> View:
-    """The answer to GET /api/fleet: the replicas, this one first, and requests in flight by endpoint and replica."""
-    own = {endpoint.address: endpoint.in_flight for endpoint in running.pool.endpoints}
-    heard = running.peers.heard if running.peers is not None else []
-    replicas: list[View] = [{"name": running.proxy.replica, "self": True, "age": 0.0, "in_flight": sum(own.values())}]
-    replicas += [
-        {
-            "name": replica.name,
-            "self": False,
-            "age": round(replica.age(now), 4),
-            "in_flight": sum(replica.in_flight.values()),
-            "ejected": sorted(replica.ejected),
-        }
-        for replica in heard
-    ]
-    endpoints = [
-        {
-            "address": address,
-            "in_flight": {
-                running.proxy.replica: in_flight,
-                **{replica.name: replica.in_flight.get(address, 0) for replica in heard},
-            },
-        }
-        for address, in_flight in own.items()
-    ]
-    return {"peers": running.peers is not None, "replicas": replicas, "endpoints": endpoints}

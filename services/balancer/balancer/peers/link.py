@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -12,7 +13,7 @@ import structlog
 
 from balancer.balancing.pool import Pool
 from balancer.peers.pace import Pace
-from balancer.peers.report import Intent, Report
+from balancer.peers.report import Intent, Report, Status, answered_by
 
 HEARTBEAT: Final = 1.0
 """Seconds after which a report goes out though nothing has changed; it also measures the delay."""
@@ -44,14 +45,22 @@ class Speaker(Protocol):
     def ejected(self) -> frozenset[str]:
         """Addresses of the endpoints ejected here."""
 
+    def status(self) -> Status | None:
+        """What this replica says of itself; None: nothing yet."""
+
 
 class Link:
     """Connects to one replica, again and again, and reports to it what changes here."""
 
-    def __init__(self, speaker: Speaker, url: str, token: str, count: Callable[[str], None]) -> None:
-        """`count` counts what happens, by kind."""
+    def __init__(self, speaker: Speaker, address: str, path: str, token: str, count: Callable[[str], None]) -> None:
+        """`address` is `host:port`; `count` counts what happens, by kind."""
         self._speaker = speaker
-        self._url = url
+        self.address = address
+        self.peer = ""
+        """The name of the replica, once it has said it."""
+        self.problem = ""
+        """Why it cannot be told anything, in words; empty while it can."""
+        self._url = f"ws://{address}{path}"
         self._headers = {"Authorization": f"Bearer {token}"}
         self._count = count
         self._reported: dict[str, int] = {}
@@ -64,7 +73,7 @@ class Link:
 
     async def run(self, session: aiohttp.ClientSession) -> None:
         """Report until cancelled, or until it turns out that the other is ourselves."""
-        backoff, fault = BACKOFF_FIRST, ""
+        backoff = BACKOFF_FIRST
         while True:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -73,17 +82,17 @@ class Link:
                 problem = _words(error)
                 self._count("unreachable")
             else:
-                backoff = BACKOFF_FIRST
+                backoff, self.problem = BACKOFF_FIRST, ""
                 self._count("connected")
                 async with socket:
                     await self._report(socket)
                 if socket.close_code == OURSELVES:
                     return
-                problem = f"closed with code {socket.close_code}" if socket.close_code == REFUSED else ""
+                problem = "it cannot read this version's reports" if socket.close_code == REFUSED else ""
                 self._count("disconnected")
-            if problem and problem != fault:
+            if problem and problem != self.problem:
                 log.warning("peer unreachable", peer=self._url, error=problem)
-            fault = problem
+            self.problem = problem
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, BACKOFF_MOST)
 
@@ -115,8 +124,9 @@ class Link:
             await asyncio.gather(listener, return_exceptions=True)
 
     async def _listen(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        """Measure: an answer has come back after twice the time that a report takes."""
-        async for _ in socket:
+        """Measure: an answer has come back after twice the time that a report takes. It says who answers."""
+        async for message in socket:
+            self.peer = answered_by(message.data) or self.peer
             if self._asked_at is not None:
                 self._delay = (time.perf_counter() - self._asked_at) / 2
                 self._asked_at = None
@@ -143,6 +153,7 @@ class Link:
             # On average, what is reported has waited half a pause to be so.
             self._delay + speaker.pace.pause / 2,
             intent if whole or intent is not self._told_intent else None,
+            speaker.status() if measure else None,
             whole,
             measure,
         )
@@ -152,5 +163,11 @@ class Link:
 
 def _words(error: BaseException) -> str:
     if isinstance(error, aiohttp.WSServerHandshakeError):
-        return f"refused with status {error.status}"
+        return f"refused with status {error.status}" + (
+            ": LB_PEERS_TOKEN is another there" if error.status == 401 else ""
+        )
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno:
+        return f"cannot connect: {os.strerror(error.errno)}"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_TIMEOUT:g} s"
     return str(error) or type(error).__name__

@@ -19,7 +19,8 @@ from balancer.peers.belief import Belief, Replica
 from balancer.peers.fleet import FleetIntent
 from balancer.peers.link import OURSELVES, REFUSED, Link
 from balancer.peers.pace import Pace
-from balancer.peers.report import MAX_BYTES, BadReport, Intent, decode
+from balancer.peers.report import MAX_BYTES, BadReport, Intent, Status, answer, decode
+from balancer.peers.roster import Member, Roster
 
 PATH: Final = "/peers"
 TICK: Final = 0.05
@@ -46,8 +47,11 @@ class Peers:
         token: str,
         switch_strategy: Callable[[str], None],
         clock: Callable[[], float],
+        status: Callable[[], Status | None] = lambda: None,
     ) -> None:
-        """`name` is this replica's among the others; `token` is what all of them know."""
+        """`name` is this replica's among the others; `token` is what all of them know; `status` is what this one says
+        of itself.
+        """
         self.pool = pool
         self.name = name
         self.pace = Pace()
@@ -55,11 +59,13 @@ class Peers:
         """What happened, by kind: connected, sent, received, refused, …"""
         self.fleet = FleetIntent(pool, switch_strategy, time.time)
         self.belief = Belief(pool, name)
+        self.status = status
+        self._roster = Roster()
         self._source = source
         self._token = token
         self._clock = clock
-        self._links: dict[str, asyncio.Task[None]] = {}
-        """By the URL of the replica."""
+        self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
+        """By the address of the replica."""
         self._hearing: dict[str, web.WebSocketResponse] = {}
         """The connection on which each replica speaks, the latest."""
 
@@ -77,6 +83,11 @@ class Peers:
     def heard(self) -> list[Replica]:
         """The replicas that are heard, by name."""
         return list(self.belief.replicas)
+
+    @property
+    def members(self) -> list[Member]:
+        """Every other replica that is heard, was, or should be."""
+        return self._roster.members([link for link, _ in self._links.values()], self._clock())
 
     def strategy_switched(self, name: str) -> None:
         """The fleet's strategy was switched here."""
@@ -100,7 +111,7 @@ class Peers:
                         self._link(snapshot, session)
                 await ageing
             finally:
-                tasks = [ageing, *self._links.values()]
+                tasks = [ageing, *(task for _, task in self._links.values())]
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -126,6 +137,7 @@ class Peers:
             if name and self._hearing.get(name) is socket:
                 del self._hearing[name]
                 self.belief.forget(name, self._clock())
+                self._roster.left(name, self._clock())
                 log.info("peer left", peer=name)
         return socket
 
@@ -135,7 +147,9 @@ class Peers:
             report = decode(text)
         except BadReport as bad:
             self._count("refused")
-            log.warning("peer's report refused", peer=known, error=str(bad))
+            if sender := known or bad.replica:
+                self._roster.refused(sender, str(bad), self._clock())
+            log.warning("peer's report refused", peer=known or bad.replica, error=str(bad))
             await socket.close(code=REFUSED, message=str(bad)[:100].encode())
             return ""
         if report.replica == self.name:
@@ -147,21 +161,23 @@ class Peers:
         self._count("received")
         now = self._clock()
         self.belief.take(report, now)
+        self._roster.heard(report.replica, report.status, now)
         if report.intent is not None:
             self.fleet.take(report.intent, report.replica, now)
         if report.answer:
-            await socket.send_str("{}")
+            await socket.send_str(answer(self.name))
         return report.replica
 
     def _link(self, snapshot: Snapshot, session: aiohttp.ClientSession) -> None:
         """Link to those that have come, and let go of those that have left."""
-        wanted = {_url(spec) for spec in snapshot}
-        for url in self._links.keys() - wanted:
-            self._links.pop(url).cancel()
-        for url in wanted - self._links.keys():
-            link = Link(self, url, self._token, self._count)
-            self._links[url] = asyncio.create_task(link.run(session), name=f"peer {url}")
-            self._links[url].add_done_callback(_log_fault)
+        wanted = {_address(spec) for spec in snapshot}
+        for address in self._links.keys() - wanted:
+            self._links.pop(address)[1].cancel()
+        for address in wanted - self._links.keys():
+            link = Link(self, address, PATH, self._token, self._count)
+            task = asyncio.create_task(link.run(session), name=f"peer {address}")
+            task.add_done_callback(_log_fault)
+            self._links[address] = link, task
 
     async def _age(self) -> None:
         while True:
@@ -174,9 +190,9 @@ class Peers:
         self.events[event] = self.events.get(event, 0) + 1
 
 
-def _url(spec: EndpointSpec) -> str:
+def _address(spec: EndpointSpec) -> str:
     host = f"[{spec.host}]" if ":" in spec.host else spec.host
-    return f"ws://{host}:{spec.port}{PATH}"
+    return f"{host}:{spec.port}"
 
 
 def _log_fault(task: asyncio.Task[None]) -> None:

@@ -18,7 +18,14 @@ MAX_BYTES: Final = 4 << 20
 
 
 class BadReport(ValueError):
-    """A message that is no report of this version; its text says why."""
+    """A message that is no report of this version; its text says why, and `replica` who sent it, where it says so."""
+
+    replica = ""
+
+
+Status = Mapping[str, object]
+"""What a replica says of itself, for people: `version`, `started` (Unix time), `strategy`, `endpoints`, `eligible`,
+`second` (its last second, as the admin port tells it) and `latency_counts` (by the index of a histogram's bucket)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class Report:
     """How old (s) the report is when it arrives, on average, as the sender measures it; None: as before."""
     intent: Intent | None = None
     """None: as before."""
+    status: Status | None = None
+    """What it says of itself, once a second; None: as before."""
     whole: bool = False
     """Whether an endpoint that `in_flight` does not name has none."""
     answer: bool = False
@@ -69,6 +78,8 @@ class Report:
             message["ejected"] = sorted(self.ejected)
         if self.delay is not None:
             message["delay"] = round(self.delay, 6)
+        if self.status is not None:
+            message["status"] = self.status
         if self.intent is not None:
             intent = self.intent
             message["intent"] = {"at": intent.at, "strategy": intent.strategy, "drained": sorted(intent.drained)}
@@ -83,10 +94,13 @@ def decode(text: str) -> Report:
         raise BadReport("not JSON") from error
     if not isinstance(message, dict):
         raise BadReport("not an object")
-    if message.get("v") != VERSION:
-        raise BadReport(f"format version {message.get('v')!r}, this replica reads {VERSION}")
     replica = message.get("replica")
-    if not isinstance(replica, str) or not replica or len(replica) > 253:
+    named = isinstance(replica, str) and 0 < len(replica) <= 253
+    if message.get("v") != VERSION:
+        bad = BadReport(f"format version {message.get('v')!r}, this replica reads {VERSION}")
+        bad.replica = str(replica) if named else ""
+        raise bad
+    if not isinstance(replica, str) or not named:
         raise BadReport("no replica's name")
     ejected = message.get("ejected")
     delay = message.get("delay")
@@ -98,9 +112,24 @@ def decode(text: str) -> Report:
         None if ejected is None else _names(ejected, "ejected"),
         None if delay is None else float(delay),
         _intent(message.get("intent")),
+        _status(message.get("status")),
         message.get("whole") is True,
         message.get("answer") is True,
     )
+
+
+def answer(replica: str) -> str:
+    """What the hearer sends back where a report asks for it."""
+    return json.dumps({"replica": replica})
+
+
+def answered_by(text: object) -> str:
+    """The name in an answer; empty: an older replica's, which says none, or no answer at all."""
+    try:
+        name = json.loads(text).get("replica") if isinstance(text, str) and len(text) < 1000 else ""
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    return name if isinstance(name, str) else ""
 
 
 def _counts(value: object) -> dict[str, int]:
@@ -124,6 +153,28 @@ def _intent(value: object) -> Intent | None:
     if not isinstance(value, dict) or not _is_number(value.get("at")) or not isinstance(value.get("strategy"), str):
         raise BadReport("intent has no time or no strategy")
     return Intent(float(value["at"]), value["strategy"], _names(value.get("drained", []), "drained"))
+
+
+def _status(value: object) -> Status | None:
+    """A status that cannot be read is none: what is only shown must not cost the news that comes with it."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in ("version", "strategy")):
+        return None
+    second, counts = value.get("second"), value.get("latency_counts", {})
+    if not all(_is_number(value.get(name)) for name in ("started", "endpoints", "eligible")):
+        return None
+    if second is not None and not (isinstance(second, dict) and all(_is_figure(each) for each in second.values())):
+        return None
+    if not isinstance(counts, dict) or not all(key.isdecimal() and _is_number(n) for key, n in counts.items()):
+        return None
+    known = ("version", "started", "strategy", "endpoints", "eligible")
+    return {**{name: value[name] for name in known}, "second": second, "latency_counts": counts}
+
+
+def _is_figure(value: object) -> bool:
+    """Whether it is a number or a word, or a list or an object of numbers."""
+    if isinstance(value, list | dict):
+        return all(each is None or _is_number(each) for each in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) or _is_number(value)
 
 
 def _is_number(value: object) -> bool:

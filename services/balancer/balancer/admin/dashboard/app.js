@@ -5,6 +5,7 @@ import { Plot } from "./plots.js";
 import { Endpoints } from "./endpoints.js";
 import { Decisions } from "./decisions.js";
 import { Strategy, Token } from "./strategy.js";
+import { Fleet, failed } from "./fleet.js";
 
 const KEPT = 300;
 const EVENTS_LISTED = 30;
@@ -45,11 +46,10 @@ function plotsOf(tcp) {
 }
 let plots = [];
 
-const failed = (s) => (about.mode === "tcp" ? ownErrors(s) / s.requests : s.responses[4] / sum(s.responses)) || 0;
 const FIGURES = [
   ["Requests", (s) => count(s.requests), () => (about.mode === "tcp" ? "connections a second" : "a second")],
   ["Latency", (s) => seconds(s.latency[0]), (s) => `p99 ${seconds(s.latency[2])}`],
-  ["Failed", (s) => percent(Math.min(1, failed(s))), (s) => `${count(s.retries)} retries a second`],
+  ["Failed", (s) => percent(failed(s, about.mode === "tcp")), (s) => `${count(s.retries)} retries a second`],
   ["In flight", (s) => count(s.in_flight), (s) => (s.queue ? `${count(s.queue)} queued` : "none queued")],
   ["Clients", (s) => count(s.connections), (s) => `${size(s.bytes[1])}/s to them`],
   ["Endpoints", () => `${about.eligible ?? "–"}`, () => `of ${about.total ?? "–"} can be chosen`],
@@ -63,7 +63,12 @@ const figures = FIGURES.map(([name]) => {
 
 const about = {};
 const token = new Token();
-const strategy = new Strategy(token, announce);
+const fleet = new Fleet(() => {
+  drawFigures();
+  drawPlots();
+  plots.forEach((plot) => plot.describe());
+});
+const strategy = new Strategy(token, announce, fleet);
 const endpoints = new Endpoints(drain);
 const decisions = new Decisions();
 const span = document.getElementById("span");
@@ -74,9 +79,12 @@ const crowds = new Map();
 const fresh = [];
 
 async function drain({ address, cluster }, drained) {
-  const what = drained ? `Give ${address} no new request; those in flight end as they would.` : `Take ${address} back.`;
+  // What replicas agree on is of the endpoints of LB_DISCOVERY; those that routes lead to are each replica's own.
+  const everywhere = fleet.scope && cluster === "default";
+  const where = fleet.on ? (everywhere ? " In all replicas." : " In this replica alone.") : "";
+  const what = drained ? `Give ${address} no new request; those in flight end as they would.${where}` : `Take ${address} back.${where}`;
   try {
-    await token.change(what, "POST", `/api/endpoints/${encodeURIComponent(address)}/${drained ? "drain" : "undrain"}?cluster=${encodeURIComponent(cluster)}`);
+    await token.change(what, "POST", `/api/endpoints/${encodeURIComponent(address)}/${drained ? "drain" : "undrain"}?cluster=${encodeURIComponent(cluster)}${everywhere ? "&scope=fleet" : ""}`);
   } catch (error) {
     happened(Date.now() / 1000, `${drained ? "Draining" : "Taking back"} ${address} was refused`, error.message, "wrong");
   }
@@ -85,15 +93,14 @@ async function drain({ address, cluster }, drained) {
 function drawPlots() {
   const switches = history.flatMap((s, i) => (i && s.strategy !== history[i - 1].strategy ? [{ at: s.at, text: s.strategy }] : []));
   const marks = [...restarts, ...switches].sort((a, b) => a.at - b.at);
-  for (const plot of plots) plot.show(history, marks, Number(span.value));
+  for (const plot of plots) plot.show(fleet.seconds(history), marks, Number(span.value), history.at(-1)?.at);
 }
 
 function drawFigures() {
-  const last = history.at(-1);
-  if (!last) return;
+  const last = fleet.seconds(history).at(-1);
   FIGURES.forEach(([, value, note], i) => {
-    setText(figures[i].value, value(last));
-    setText(figures[i].note, note(last));
+    setText(figures[i].value, last ? value(last) : "–");
+    setText(figures[i].note, last ? note(last) : "not known");
   });
 }
 
@@ -101,6 +108,12 @@ function drawAbout() {
   const up = about.started ? `, up ${duration(Date.now() / 1000 - about.started)}` : "";
   setText(document.getElementById("about"), `${about.replica} · ${about.mode.toUpperCase()} · version ${about.version}${up}`);
   document.title = `lb · ${about.replica}`;
+}
+
+// Why nothing can be changed, and the command that mends it.
+function showReadOnly(place, told) {
+  place.hidden = !told;
+  if (told) place.replaceChildren(el("b", { text: told.reason }), ` ${told.remedy} `, el("code", { text: told.command }));
 }
 
 function happened(at, what, detail, kind = "") {
@@ -150,6 +163,9 @@ const handlers = {
       plots = plotsOf(told.mode === "tcp");
       document.getElementById("plots").replaceChildren(...plots.map((plot) => plot.node));
     }
+    fleet.begin(told.fleet, told.fleet_history, told.mode === "tcp");
+    for (const id of ["endpoints-read-only", "strategy-read-only"]) showReadOnly(document.getElementById(id), told.read_only);
+    endpoints.readOnly = told.read_only;
     strategy.show(told.strategies, told.changeable);
     decisions.order(told.strategies.strategies.map((each) => each.name));
     drawAbout();
@@ -172,6 +188,7 @@ const handlers = {
     endpoints.show(told);
     drawFigures();
   },
+  fleet: (told) => fleet.show(told),
   decisions: (told) => decisions.show(told.decisions),
   strategy(told) {
     strategy.show(told);

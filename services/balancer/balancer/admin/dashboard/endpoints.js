@@ -26,6 +26,7 @@ export class Endpoints {
     this.items = new Map();
     this.longest = new Map();
     this.told = { total: 0, shown: [] };
+    this.readOnly = null;
     for (const control of [this.filter, this.order, this.view]) control.addEventListener("input", () => this.draw());
   }
 
@@ -55,6 +56,7 @@ export class Endpoints {
         this.items.set(keyOf(endpoint), item);
       }
       item.show(endpoint);
+      item.allow(this.readOnly);
       if (this.list.children[i] !== item.node) this.list.insertBefore(item.node, this.list.children[i] ?? null);
     });
     this.drawCount(total, shown, chosen);
@@ -151,6 +153,13 @@ class Item {
     this.state.append(this.mark, this.word);
     this.button = el("button", { type: "button", class: "small" });
     this.button.addEventListener("click", () => drain(endpoint, !this.drained));
+  }
+
+  // Without a token the button says why it does nothing.
+  allow(readOnly) {
+    this.button.disabled = readOnly !== null;
+    setAttribute(this.button, "title", readOnly ? readOnly.reason : "");
+    if (readOnly) setAttribute(this.button, "aria-describedby", "endpoints-read-only");
   }
 
   showState(e) {

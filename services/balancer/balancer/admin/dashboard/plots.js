@@ -71,20 +71,24 @@ export class Plot {
     this.draw();
   }
 
-  show(history, marks, span) {
+  // `until`: where the axis ends (Unix time), though what is shown may have ended before.
+  show(history, marks, span, until) {
     this.history = history;
     this.marks = marks;
     this.span = span;
+    this.until = until;
     if (this.cursor && !history.includes(this.cursor)) this.cursor = null;
     const last = history.at(-1);
-    if (!last) return;
-    this.series.forEach((each, i) => setText(this.values[i], this.format(each.value(last))));
+    this.series.forEach((each, i) => setText(this.values[i], last ? this.format(each.value(last)) : "–"));
     this.draw();
   }
 
   describe() {
     const last = this.history.at(-1);
-    if (!last) return;
+    if (!last) {
+      this.canvas.setAttribute("aria-label", `${this.title}, ${this.unit}. Nothing is known yet.`);
+      return;
+    }
     const values = this.series.map((each) => `${each.name} ${this.format(each.value(last))}`).join(", ");
     this.canvas.setAttribute("aria-label", `${this.title}, ${this.unit}. Now: ${values}. Arrow keys read earlier values.`);
   }
@@ -103,7 +107,7 @@ export class Plot {
     pen.font = `11px ${this.css("font-family")}`;
     this.plotWidth = width - MARGIN.left - MARGIN.right;
     this.plotHeight = height - MARGIN.top - MARGIN.bottom;
-    this.from = (this.history.at(-1)?.at ?? Date.now() / 1000) - this.span;
+    this.from = (this.until ?? Date.now() / 1000) - this.span;
     this.visible = this.history.filter((second) => second.at >= this.from - 1.5);
     this.x = (at) => MARGIN.left + ((at - this.from) / this.span) * this.plotWidth;
     this.scale();

@@ -43,8 +43,9 @@ export class Token {
 }
 
 export class Strategy {
-  constructor(token, announce) {
+  constructor(token, announce, fleet) {
     this.token = token;
+    this.fleet = fleet;
     this.announce = announce;
     this.place = document.getElementById("strategies");
     this.button = document.getElementById("switch");
@@ -84,15 +85,16 @@ export class Strategy {
     const other = picked && picked !== this.current;
     this.button.disabled = !other || !this.changeable;
     setText(this.button, other ? `Switch to ${picked}` : "Switch");
-    setText(this.note, this.changeable
-      ? "Asks for the admin token. Nothing known of the endpoints is lost."
-      : "LB_ADMIN_TOKEN is not set, so nothing can be changed from here.");
+    this.place.disabled = !this.changeable;
+    setText(this.note, this.changeable ? "Asks for the admin token. Nothing known of the endpoints is lost." : "");
   }
 
   async switch() {
     const name = this.picked();
     try {
-      const answer = await this.token.change(`Switch this replica to ${name}.`, "PUT", "/api/strategy", { strategy: name });
+      const scope = this.fleet.scope;
+      const what = `Switch ${scope ? "all replicas" : "this replica"} to ${name}.`;
+      const answer = await this.token.change(what, "PUT", `/api/strategy${scope && "?scope=fleet"}`, { strategy: name });
       if (answer) this.show(answer);
     } catch (error) {
       setText(this.note, error instanceof Refused ? error.message : "The balancer did not answer. Try again.");
