@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import sys
 
 KUBERNETES = "kubernetes"
 CONTAINER = "container"
@@ -14,7 +14,8 @@ def place() -> str:
     """How this balancer runs: KUBERNETES, CONTAINER or PROCESS."""
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return KUBERNETES
-    return CONTAINER if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists() else PROCESS
+    # The image's own interpreter. That this is some container says little: people develop in one too.
+    return CONTAINER if sys.prefix == "/venv" else PROCESS
 
 
 def read_only(where: str) -> dict[str, str]:

@@ -59,7 +59,7 @@ class Link:
         self.peer = ""
         """The name of the replica, once it has said it."""
         self.problem = ""
-        """Why it cannot be told anything, in words; empty while it can."""
+        """Why nothing can be reported to it, in words; empty while it can."""
         self._url = f"ws://{address}{path}"
         self._headers = {"Authorization": f"Bearer {token}"}
         self._count = count

@@ -25,7 +25,7 @@ class BadReport(ValueError):
 
 Status = Mapping[str, object]
 """What a replica says of itself, for people: `version`, `started` (Unix time), `strategy`, `endpoints`, `eligible`,
-`second` (its last second, as the admin port tells it) and `latency_counts` (by the index of a histogram's bucket)."""
+`second` (its last second, as the admin port shows it) and `latency_counts` (by the index of a histogram's bucket)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from balancer.peers.report import Status
 SILENT_AFTER: Final = 2.5
 """Seconds without a report after which a replica counts as silent: at least one has failed to come."""
 REMEMBERED: Final = 60.0
-"""Seconds for which one that is gone for good is still told of."""
+"""Seconds for which one that is gone for good is still listed."""
 LIVE: Final = "live"
 SILENT: Final = "silent"
 REFUSED: Final = "refused"

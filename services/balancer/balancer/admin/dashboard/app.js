@@ -10,6 +10,8 @@ import { Fleet, failed } from "./fleet.js";
 const KEPT = 300;
 const EVENTS_LISTED = 30;
 const SILENT_AFTER = 4000;
+// Seconds after which another replica's figures are none.
+const STALE = 3;
 
 const announcer = document.getElementById("announcer");
 const announce = (text) => setText(announcer, text);
@@ -52,7 +54,7 @@ const FIGURES = [
   ["Failed", (s) => percent(failed(s, about.mode === "tcp")), (s) => `${count(s.retries)} retries a second`],
   ["In flight", (s) => count(s.in_flight), (s) => (s.queue ? `${count(s.queue)} queued` : "none queued")],
   ["Clients", (s) => count(s.connections), (s) => `${size(s.bytes[1])}/s to them`],
-  ["Endpoints", () => `${about.eligible ?? "–"}`, () => `of ${about.total ?? "–"} can be chosen`],
+  ["Endpoints", () => `${fleet.endpoints(about).eligible ?? "–"}`, () => `of ${fleet.endpoints(about).total ?? "–"} can be chosen`],
 ];
 const figures = FIGURES.map(([name]) => {
   const value = el("dd", { class: "value", text: "–" });
@@ -97,10 +99,11 @@ function drawPlots() {
 }
 
 function drawFigures() {
-  const last = fleet.seconds(history).at(-1);
+  const newest = fleet.seconds(history).at(-1);
+  const last = newest && newest.at > history.at(-1).at - STALE ? newest : null;
   FIGURES.forEach(([, value, note], i) => {
     setText(figures[i].value, last ? value(last) : "–");
-    setText(figures[i].note, last ? note(last) : "not known");
+    setText(figures[i].note, last ? note(last) : "not known now");
   });
 }
 

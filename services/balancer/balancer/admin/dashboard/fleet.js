@@ -54,12 +54,19 @@ export class Fleet {
     return this.histories.get(this.shown) ?? [];
   }
 
+  // How many can be chosen, of how many: of the replica picked, or of this one, whose endpoints are listed below.
+  endpoints(own) {
+    const picked = this.on && this.shown !== this.self && this.replicas.find((each) => each.name && each.name === this.shown);
+    return picked ? { eligible: picked.eligible, total: picked.endpoints } : own;
+  }
+
   // "" where a change reaches this replica alone.
   get scope() {
     return this.on && this.reach.value === "fleet" ? "fleet" : "";
   }
 
   show({ replicas, total, agreed }) {
+    this.replicas = replicas;
     this.self = replicas.find((each) => each.self).name;
     if (total) {
       this.keep("", total);
@@ -152,7 +159,7 @@ class Row {
     const other = e.version !== own.version && e.state !== "refused";
     const texts = [
       live ? count(live.requests) : "–", live ? percent(failed(live, tcp)) : "–", live ? seconds(live.latency[2]) : "–",
-      e.state === "live" && e.in_flight !== null ? count(e.in_flight) : "–",
+      live ? count(live.in_flight) : "–",
       live && e.endpoints !== null ? `${e.eligible} of ${e.endpoints}` : "–",
       `${e.strategy ?? "–"}${live && agreed.strategy && e.strategy !== agreed.strategy ? " (not as asked)" : ""}`,
       `${e.version ?? (e.state === "live" ? "older" : "–")}${other && e.state === "live" ? ` (this one: ${own.version})` : ""}`,
