@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -344,6 +345,49 @@ async def test_the_access_log_tells_the_status(start: Start) -> None:
     lines = [json.loads(line) for line in balancer.log().splitlines() if '"/t.T/Fail"' in line]
     assert lines[0]["grpc_status"] == "NOT_FOUND"
     assert lines[0]["status"] == 200
+
+
+class Reporting(Service):
+    """Sends an ORCA load report with each answer, as gRPC's servers do: a binary trailer."""
+
+    def __init__(self, name: str, utilization: float) -> None:
+        super().__init__(name)
+        self._report = b"\x09" + struct.pack("<d", utilization) + b"\x31" + struct.pack("<d", 100.0)
+
+    async def unary(self, request: bytes, context: Context) -> bytes:
+        tail = (("x-tail", "2"), ("served-by", self.name), ("endpoint-load-metrics-bin", self._report))
+        context.set_trailing_metadata(tail)
+        return request
+
+
+async def test_load_reports_of_a_grpc_server_make_its_weight_and_go_no_farther(start: Start) -> None:
+    balancer = start(
+        endpoints=2, fresh=True, endpoint_load="on", endpoint_load_blackout=0, strategy="round-robin", **H2C
+    )
+    served: list[str] = []
+    async with (
+        serving(balancer.endpoints[0], Reporting("a", 0.25)),
+        serving(balancer.endpoints[1], Reporting("b", 0.75)),
+    ):
+        async with calling(balancer) as channel:
+
+            async def ask() -> None:
+                call = channel.unary_unary("/test.Service/Unary")(b"x")
+                await call
+                tail = dict(await call.trailing_metadata())
+                assert "endpoint-load-metrics-bin" not in tail
+                assert tail["x-tail"] == "2"
+                served.append(tail["served-by"])
+
+            async with asyncio.timeout(10):
+                while balancer.metric("lb_endpoint_weight") == 2:
+                    await ask()
+                    await asyncio.sleep(0.01)
+            served.clear()
+            for _ in range(200):
+                await ask()
+    assert 2.5 <= served.count("a") / served.count("b") <= 3.5
+    assert balancer.metric("lb_endpoint_bad_load_reports_total") == 0
 
 
 async def test_a_health_check_takes_a_service_out_and_back(start: Start) -> None:
