@@ -18,7 +18,6 @@ import os
 import resource
 import selectors
 import socket
-import ssl
 import struct
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 
-from benchmarks.ports import free_port
+from benchmarks.ports import free_port, trusting
 
 KINDS = ("read", "upload", "tcp", "tls", "tls-idle", "h2")
 SIZE = 20_000_000
@@ -111,6 +110,7 @@ class Crowd:
         self._kind = kind
         self._socks: list[socket.socket] = []
         self._sending = selectors.DefaultSelector()
+        self._context = trusting()
 
     def come(self, number: int) -> None:
         """So many connect and begin."""
@@ -120,9 +120,7 @@ class Crowd:
             sock.settimeout(60)
             sock.connect(("127.0.0.1", self._port))
             if self._kind.startswith("tls"):
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-                sock = context.wrap_socket(sock)
+                sock = self._context.wrap_socket(sock)
             if self._kind == "upload":
                 sock.sendall(PUT)
                 sock.setblocking(False)
