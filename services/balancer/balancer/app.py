@@ -147,8 +147,9 @@ class Balancer(Subscriber):
             discovery=self._discovery.status,
             proxy=self,
             switch_strategy=self.switch_strategy,
-            others=self.gateways.pools if self.gateways is not None else tuple,
             listeners=self.gateways.listeners if self.gateways is not None else tuple,
+            others=self.gateways.pools if self.gateways is not None else tuple,
+            open_ports=self.gateways.plans if self.gateways is not None else tuple,
             planned=self.control.ready.is_set if self.control is not None else lambda: True,
             peers=self._peers,
         )

@@ -273,6 +273,11 @@ class Gateways:
 
     # As the composition root asks.
 
+    def plans(self) -> Iterator[PortPlan]:
+        """What every open port serves."""
+        for port in self.ports.values():
+            yield port.plan
+
     def pools(self) -> Iterator[Pool]:
         """The pools of all clusters."""
         for fleet in self.fleets.values():

@@ -7,6 +7,7 @@ from random import Random
 from typing import Protocol
 
 from balancer.admin import Admin, Phase
+from balancer.admin.status import ListenerStatus
 from balancer.balancing import strategies
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.outcome import Outcome
@@ -53,6 +54,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.random = Random(7)
+        self.ports: list[ListenerStatus] = []
+        """What each open port of a Gateway serves."""
         self.planned = True
         """Whether the Gateways' first plan is in force."""
         self.pool = Pool(
@@ -66,6 +69,7 @@ class World:
             discovery=self.discovery,
             proxy=self.proxy,
             switch_strategy=self.switch,
+            open_ports=lambda: self.ports,
             planned=lambda: self.planned,
         )
         self.admin.phase = Phase.SERVING

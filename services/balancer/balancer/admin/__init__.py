@@ -12,7 +12,7 @@ from balancer.admin.fleet import own_status
 from balancer.admin.health import Phase, readiness
 from balancer.admin.lag import LoopLag
 from balancer.admin.server import application, listen
-from balancer.admin.status import DiscoveryStatus, PeersStatus, ProxyStatus, Running
+from balancer.admin.status import DiscoveryStatus, ListenerStatus, PeersStatus, ProxyStatus, Running
 from balancer.balancing.pool import Pool
 from balancer.counters import Counters
 
@@ -37,10 +37,11 @@ class Admin:
         switch_strategy: Callable[[str], None],
         others: Callable[[], Iterable[Pool]] = tuple,
         listeners: Callable[[], Iterable[tuple[str, int, int, list[int]]]] = tuple,
+        open_ports: Callable[[], Iterable[ListenerStatus]] = tuple,
         planned: Callable[[], bool] = lambda: True,
         peers: PeersStatus | None = None,
     ) -> None:
-        """`others`, `listeners` and `planned` as Running has them."""
+        """`others`, `listeners`, `open_ports` and `planned` as Running has them."""
         self._running = Running(
             settings,
             pool,
@@ -52,6 +53,7 @@ class Admin:
             peers,
             others=others,
             listeners=listeners,
+            open_ports=open_ports,
             planned=planned,
         )
         self.phase = Phase.STARTING

@@ -15,6 +15,7 @@ from balancer.admin.auth import Auth, Refusal, who
 from balancer.admin.feed import Feed
 from balancer.admin.fleet import fleet_view
 from balancer.admin.openapi import document
+from balancer.admin.routes import routes_view
 from balancer.admin.slices import in_pieces
 from balancer.admin.status import PeersStatus, Running
 from balancer.admin.views import endpoint_view, to_json
@@ -49,6 +50,7 @@ class Api:
             web.get("/api/decisions", self.decisions),
             web.get("/api/history", self.history),
             web.get("/api/fleet", self.fleet),
+            web.get("/api/routes", self.routes_of_gateways),
             web.get("/api/config", self.config),
             web.get("/api/events", self.events, allow_head=False),
         ]
@@ -107,10 +109,7 @@ class Api:
 
     async def decisions(self, request: web.Request) -> web.Response:
         """GET: the latest decisions, the newest first."""
-        text = request.query.get("limit", "100")
-        if not (len(text) <= 4 and text.isascii() and text.isdigit() and 1 <= int(text) <= DECISIONS_LIMIT):
-            raise Refusal(400, f"limit is a number from 1 to {DECISIONS_LIMIT}.")
-        return answer(self._feed.choices.views(self._feed.choices.latest(int(text))))
+        return answer(self._feed.choices.views(self._feed.choices.latest(limit_of(request))))
 
     async def history(self, _request: web.Request) -> web.Response:
         """GET: the last five minutes, a second each, the oldest first."""
@@ -123,6 +122,10 @@ class Api:
     async def events(self, request: web.Request) -> web.StreamResponse:
         """GET: what happens, as it happens."""
         return await self._feed.hub.stream(request, *await self._feed.hello())
+
+    async def routes_of_gateways(self, request: web.Request) -> web.Response:
+        """GET: listeners, and the routes and clusters that contain a text."""
+        return answer(await routes_view(self._running, request.query.get("filter", ""), limit_of(request)))
 
     async def fleet(self, _request: web.Request) -> web.Response:
         """GET: every replica, this one first, and what each has in flight."""
@@ -160,6 +163,14 @@ class Api:
 
     def _told(self, endpoint: Endpoint) -> web.Response:
         return answer(endpoint_view(endpoint, self._running, self._running.clock()))
+
+
+def limit_of(request: web.Request) -> int:
+    """The query's `limit`, or 100. Raises Refusal."""
+    text = request.query.get("limit", "100")
+    if not (len(text) <= 4 and text.isascii() and text.isdigit() and 1 <= int(text) <= DECISIONS_LIMIT):
+        raise Refusal(400, f"limit is a number from 1 to {DECISIONS_LIMIT}.")
+    return int(text)
 
 
 async def wanted_strategy(request: web.Request) -> str:

@@ -93,6 +93,7 @@ class Feed(Subscriber):
             "strategies": self.choices.view(),
             "history": list(self.meter.history),
             "happened": list(self._happened),
+            "routes": running.settings.gateway_class is not None or running.settings.ingress_class is not None,
             "fleet": replicas_view(running, self.meter) if running.peers is not None else None,
             "fleet_history": list(self._fleet_history),
         }

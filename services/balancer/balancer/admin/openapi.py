@@ -1,4 +1,7 @@
-"""The API's description, as an OpenAPI 3.1 document. tests/balancer/admin/test_openapi.py holds the API to it."""
+"""The API's description, as an OpenAPI 3.1 document. tests/balancer/admin/test_openapi.py holds the API to it.
+
+Above 300 lines because it is one list of all that the API shows.
+"""
 
 from __future__ import annotations
 
@@ -131,6 +134,28 @@ SCHEMAS: dict[str, Schema] = {
         },
         endpoints=several(record(address=TEXT, in_flight={**COUNTS, "description": "By the name of the replica."})),
     ),
+    "Routes": record(
+        listeners=several(record(gateway=TEXT, port=COUNT, tls=FLAG, routes=COUNT)),
+        total=COUNT,
+        matched={**COUNT, "description": "How many contain the text; at most `limit` of them are listed."},
+        routes=several(
+            record(
+                listener=TEXT, host=TEXT, path=TEXT, kind={"enum": ["exact", "pattern", "prefix"]}, method=TEXT,
+                conditions={**several(TEXT), "description": "Header fields and query parameters that it asks for."},
+                route={**TEXT, "description": "Kind, namespace and name."},
+                backends=several(record(cluster={**TEXT, "description": "Empty: not resolved."}, weight=COUNT)),
+                redirect={"type": ["integer", "null"], "description": "Its status."},
+                mirrors=several(TEXT),
+            )
+        ),
+        clusters_matched=COUNT,
+        clusters=several(
+            record(
+                name=TEXT, strategy=TEXT, endpoints=COUNT, eligible=COUNT, in_flight=COUNT,
+                addresses={**several(TEXT), "description": "Of its first 20 endpoints; /api/endpoints has all."},
+            )
+        ),
+    ),
     "Config": record(settings={"type": "object", "additionalProperties": TEXT}),
 }  # fmt: skip
 
@@ -258,6 +283,14 @@ def _paths() -> Schema:
         "/api/fleet": {
             "get": _operation(
                 "fleet", "Every replica, and what it has in flight at each endpoint.", {"200": ("Them.", "Fleet")}
+            )
+        },
+        "/api/routes": {
+            "get": _operation(
+                "routes",
+                "Listeners of Gateways, and the routes and clusters that contain a text.",
+                {"200": ("Them.", "Routes"), "400": latest["400"]},
+                parameters=[limit, {"name": "filter", "in": "query", "schema": TEXT}],
             )
         },
         "/api/config": {"get": _operation("config", "The settings in force.", {"200": ("Secrets masked.", "Config")})},

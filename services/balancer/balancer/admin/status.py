@@ -11,6 +11,7 @@ from aiohttp import web
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.pool import Pool
 from balancer.counters import Counters
+from balancer.routing.site import Site
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
@@ -145,6 +146,26 @@ class PeersStatus(Protocol):
         """An endpoint was drained in the whole fleet, or taken back, here."""
 
 
+class ListenerStatus(Protocol):
+    """One port of one Gateway, and what it serves."""
+
+    @property
+    def gateway(self) -> str:
+        """Its name, with the namespace."""
+
+    @property
+    def port(self) -> int:
+        """The Gateway's."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether clients speak TLS there."""
+
+    @property
+    def site(self) -> Site:
+        """Its routes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """The running balancer, as the rest of this room sees it."""
@@ -166,6 +187,8 @@ class Running:
     """The pools of the clusters that routes lead to, beside the one of LB_DISCOVERY."""
     listeners: Callable[[], Iterable[tuple[str, int, int, list[int]]]] = tuple
     """Of each Gateway's port: the Gateway, the port, requests begun, responses by the first digit of their status."""
+    open_ports: Callable[[], Iterable[ListenerStatus]] = tuple
+    """The ports of Gateways that are open."""
     planned: Callable[[], bool] = lambda: True
     """Whether the Gateways have been read and are listened for, where there are any to serve."""
 

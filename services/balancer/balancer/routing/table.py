@@ -92,6 +92,14 @@ class Table:
         elif key in where:
             del where[key]
 
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, for people: host by host, names before wildcards before all others."""
+        for hosts in (self._names, self._wildcards):
+            for paths in hosts.values():
+                yield from paths.entries()
+        if self._any is not None:
+            yield from self._any.entries()
+
     def route(self, request: RouteRequest) -> Rule | None:
         """The rule that a request goes by, or None."""
         host = request.host
@@ -123,6 +131,14 @@ class Paths:
         self._always: Rule | None = None
         """The only rule, where it takes every path and asks for nothing else: hosts mostly have one."""
         self.empty = True
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry: exact paths, patterns, prefixes."""
+        for candidates in self._exact.values():
+            yield from candidates.entries
+        yield from self._patterns
+        for candidates in self._prefixes.values():
+            yield from candidates.entries
 
     def filling(self, before: Paths | None, gone: list[Entry], come: list[Entry]) -> Iterator[int]:
         """Become what `before` is, but for these entries; yields in steps how many it has looked at."""

@@ -6,6 +6,7 @@ import { Endpoints } from "./endpoints.js";
 import { Decisions } from "./decisions.js";
 import { Strategy, Token } from "./strategy.js";
 import { Fleet, failed } from "./fleet.js";
+import { Routes } from "./routes.js";
 
 const KEPT = 300;
 const EVENTS_LISTED = 30;
@@ -70,6 +71,7 @@ const fleet = new Fleet(() => {
   drawPlots();
   plots.forEach((plot) => plot.describe());
 });
+const routes = new Routes();
 const strategy = new Strategy(token, announce, fleet);
 const endpoints = new Endpoints(drain);
 const decisions = new Decisions();
@@ -169,6 +171,7 @@ const handlers = {
     fleet.begin(told.fleet, told.fleet_history, told.mode === "tcp");
     for (const id of ["endpoints-read-only", "strategy-read-only"]) showReadOnly(document.getElementById(id), told.read_only);
     endpoints.readOnly = told.read_only;
+    routes.begin(told.routes);
     strategy.show(told.strategies, told.changeable);
     decisions.order(told.strategies.strategies.map((each) => each.name));
     drawAbout();
