@@ -71,6 +71,10 @@ class Attempts(Timed):
         """There is none, and waiting would not help."""
         raise NotImplementedError
 
+    def most_retries(self) -> int:
+        """Attempts beyond the first."""
+        return self.cluster.policy.retries
+
     # For the subclass to call.
 
     def acquire(self, now: float) -> None:
@@ -98,7 +102,7 @@ class Attempts(Timed):
     def may_try_again(self, why: str, now: float) -> bool:
         """Whether the number of attempts and the budget allow one more, for the reason `why`; it is then paid for."""
         service = self.service
-        if self.attempts > self.cluster.policy.retries:
+        if self.attempts > self.most_retries():
             return False
         if not self.cluster.budget.take(now):
             service.counters.retries_denied += 1

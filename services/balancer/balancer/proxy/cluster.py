@@ -12,7 +12,7 @@ from balancer.balancing.retry import RetryBudget
 from balancer.proxy.interfaces import Upstreams
 from balancer.proxy.messages import RequestHead, ResponseHead
 from balancer.proxy.responses import Error
-from balancer.routing.rule import Edits, Mirror
+from balancer.routing.rule import Edits, Mirror, Retrying
 
 if TYPE_CHECKING:
     from balancer.settings import Settings
@@ -95,6 +95,7 @@ class Routed:
         "mirrors",
         "redirect",
         "response",
+        "retrying",
         "route",
         "timeout",
     )
@@ -110,6 +111,8 @@ class Routed:
         """What strategies see instead of the client's own; None: that."""
         self.max_body = -1
         """Bytes of the request's body, where that is less than LB_MAX_BODY_BYTES; below 0: as that says."""
+        self.retrying: Retrying | None = None
+        """When it is sent again, where that is not as the cluster's policy says."""
         self.mirrors: tuple[Mirrored, ...] = ()
         """Where else it is sent."""
         self.response: Edits | None = None

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from balancer.balancing.endpoint import Endpoint
-from balancer.balancing.errors import NoEndpoint
+from balancer.balancing.errors import AllTried, NoEndpoint
 from balancer.balancing.outcome import CLIENT_LEFT, CLIENT_SLOW, STALLED, TIMED_OUT, UNUSED, Kind, Outcome
 from balancer.balancing.pool import Lease
 from balancer.balancing.retry import IDEMPOTENT, Retry, may_retry
@@ -69,6 +69,9 @@ FRESH: Final = 0.5
 UNHEALTHY: Final = "endpoint turned unhealthy"
 """Why a tunnel was cut, for the log."""
 
+MOST_DOUBLED: Final = 3
+"""Times that the wait between attempts doubles."""
+
 MAX_FREE_REPEATS: Final = 3
 """Streams refused unprocessed that are asked for again at the same endpoint, uncharged."""
 
@@ -82,6 +85,7 @@ class Exchange(Attempts, Receiver):
     """One request and its response."""
 
     __slots__ = (
+        "_backing_off",
         "_connecting",
         "_counted_as",
         "_forwarded",
@@ -139,6 +143,8 @@ class Exchange(Attempts, Receiver):
         """The client that a trusted proxy names, while it counts as one of its connections."""
         self._forwarded: RequestHead | None = None
         """What the endpoint is sent where Max-Forwards counts: the route's head or the client's, with one less."""
+        self._backing_off = False
+        """Whether the next attempt waits for its time."""
         self._connecting: Connecting | None = None
         self._kept: list[bytes] | None = None
         self._kept_size = 0
@@ -381,7 +387,7 @@ class Exchange(Attempts, Receiver):
             self._tunnel_broken(now)
             return
         stale = progress == STALE
-        verdict = may_retry(kind, 0, self.info.method in IDEMPOTENT, stale, self.cluster.policy.retry_statuses)
+        verdict = may_retry(kind, 0, self.info.method in IDEMPOTENT, stale, self._retry_statuses())
         if progress == NOT_PROCESSED:
             verdict = self._unprocessed(kind)
         resend = self._keeps and self.state < INFORMED and progress != BEGAN
@@ -404,7 +410,8 @@ class Exchange(Attempts, Receiver):
         elif resend and verdict is Retry.ELSEWHERE and self.may_try_again(kind.value, now):
             if self.state != SEARCHING:
                 self._become(SEARCHING)
-            self.acquire(now)
+            if not self._backs_off(now):
+                self.acquire(now)
         else:
             self._fail(responses.failed_attempt(kind), now, fault)
 
@@ -419,21 +426,15 @@ class Exchange(Attempts, Receiver):
         return Retry.ELSEWHERE
 
     def _answered_elsewhere(self, head: ResponseHead, ended: bool, now: float) -> bool:
-        """Whether a status that asks for it is retried at another endpoint, which then is leased already."""
-        policy = self.cluster.policy
-        if (
-            head.status not in policy.retry_statuses
-            or not self._keeps
-            or self.state != SENT
-            or self.attempts > policy.retries
-        ):
+        """Whether a status that asks for it is retried, mostly at another endpoint, which then is leased already."""
+        statuses = self._retry_statuses()
+        if head.status not in statuses or not self._keeps or self.state != SENT or self.attempts > self.most_retries():
             return False
-        verdict = may_retry(Kind.ANSWERED, head.status, self.info.method in IDEMPOTENT, False, policy.retry_statuses)
+        verdict = may_retry(Kind.ANSWERED, head.status, self.info.method in IDEMPOTENT, False, statuses)
         if verdict is not Retry.ELSEWHERE or self.endpoint is None:
             return False
-        try:
-            other = self.cluster.pool.lease(self.info, now, (*self.tried, self.endpoint), self.explain)
-        except NoEndpoint:
+        other = self._another_lease(self.endpoint, now)
+        if other is None:
             return False
         if not self.may_try_again(str(head.status), now):
             other.close(UNUSED, now)
@@ -443,8 +444,47 @@ class Exchange(Attempts, Receiver):
         if stream is not None and not ended:
             stream.reset()
         self.server.resume_reading(PEER_FULL)
-        self.start_attempt(other, now)
+        if self.routed.retrying is not None and self.routed.retrying.backoff > 0.0:
+            other.close(UNUSED, now)  # There is one; which it is going to be, is chosen when its time has come.
+            self._become(SEARCHING)
+            self._backs_off(now)
+        else:
+            self.start_attempt(other, now)
         return True
+
+    def _another_lease(self, failed: Endpoint, now: float) -> Lease | None:
+        """A lease at an endpoint that has not failed this request; where its route asks for retries, at any."""
+        pool = self.cluster.pool
+        try:
+            return pool.lease(self.info, now, (*self.tried, failed), self.explain)
+        except AllTried:
+            if self.routed.retrying is None:
+                return None
+        except NoEndpoint:
+            return None
+        try:
+            return pool.lease(self.info, now, (), self.explain)
+        except NoEndpoint:
+            return None
+
+    def _backs_off(self, now: float) -> bool:
+        """Wait for the time that the route wants between attempts, if it wants any; `expired` goes on then."""
+        retrying = self.routed.retrying
+        if retrying is None or retrying.backoff <= 0.0:
+            return False
+        self._backing_off = True
+        self.arm(now + retrying.backoff * (1 << min(self.attempts - 1, MOST_DOUBLED)))
+        return True
+
+    def most_retries(self) -> int:
+        retrying = self.routed.retrying
+        return self.cluster.policy.retries if retrying is None or retrying.attempts < 0 else retrying.attempts
+
+    def _retry_statuses(self) -> frozenset[int]:
+        retrying = self.routed.retrying
+        if retrying is None or retrying.statuses is None:
+            return self.cluster.policy.retry_statuses
+        return retrying.statuses
 
     def endpoint_full(self) -> None:
         self.server.pause_reading(PEER_FULL)
@@ -480,6 +520,9 @@ class Exchange(Attempts, Receiver):
         elif self.ticket is not None:
             self.leave_queue(now)
             self._fail(responses.QUEUE_TIMEOUT, now)
+        elif self._backing_off:
+            self._backing_off = False
+            self.acquire(now)
         elif self._connecting is not None:
             self._connecting.cancel()
             self.attempt_failed(Kind.CONNECT_TIMEOUT, NOT_PROCESSED)
@@ -511,11 +554,7 @@ class Exchange(Attempts, Receiver):
         if head.load and self.endpoint is not None:
             self.cluster.pool.reported(self.endpoint, head.load_field, head.load, now)
         status = head.status
-        if (
-            status >= 400
-            and status in self.cluster.policy.retry_statuses
-            and self._answered_elsewhere(head, ended, now)
-        ):
+        if status >= 400 and status in self._retry_statuses() and self._answered_elsewhere(head, ended, now):
             return
         if status < 300 and self.head.fields.upgrade and self.head.version == HTTP_2:
             self._not_switched(status, ended, now)

@@ -124,6 +124,7 @@ class SiteRouter(Router):
         if rule.timeout is not None:
             routed.timeout = rule.timeout
         routed.attempt_timeout = rule.backend_timeout or 0.0
+        routed.retrying = rule.retry
         if rule.cors is not None:
             said = rule.cors.edits(_route_request(head))
             if said is not None:

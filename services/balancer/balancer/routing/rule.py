@@ -178,6 +178,20 @@ class Mirror:
         return self._point < self.share
 
 
+class Retrying:
+    """How often, and why, a rule's requests are sent again, where that is not as for all of their cluster."""
+
+    __slots__ = ("attempts", "backoff", "statuses")
+
+    def __init__(self, statuses: frozenset[int] | None = None, attempts: int = -1, backoff: float = 0.0) -> None:
+        self.statuses = statuses
+        """Statuses on which an idempotent request is sent again; None: as set for all."""
+        self.attempts = attempts
+        """Beyond the first; below 0: as set for all."""
+        self.backoff = backoff
+        """Seconds before the first of them; twice as many before each further one, up to eight times."""
+
+
 class Limits:
     """Whose requests a rule takes, and how large."""
 
@@ -231,6 +245,7 @@ class Rule:
         "redirect",
         "request",
         "response",
+        "retry",
         "timeout",
     )
 
@@ -249,6 +264,7 @@ class Rule:
         limits: Limits | None = None,
         affinity: Affinity | None = None,
         cors: Cors | None = None,
+        retry: Retrying | None = None,
     ) -> None:
         self.name = name
         """The route's, with its namespace: for people, logs and metrics."""
@@ -267,6 +283,7 @@ class Rule:
         self.limits = limits
         self.affinity = affinity
         self.cors = cors
+        self.retry = retry
         self._bounds = list(accumulate(backend.weight for backend in self.backends))
         self._point = 0.0
 

@@ -17,7 +17,7 @@ from balancer.discovery.gateway.patterns import check_pattern
 from balancer.discovery.gateway.policies import Overrides
 from balancer.routing.cors import Cors
 from balancer.routing.match import EXACT, PATTERN, PREFIX, Match, Wanted
-from balancer.routing.rule import Backend, Edits, Mirror, PathChange, Redirect, Rule
+from balancer.routing.rule import Backend, Edits, Mirror, PathChange, Redirect, Retrying, Rule
 
 KINDS_OF_PATH: Final = {"Exact": EXACT, "PathPrefix": PREFIX, "RegularExpression": PATTERN}
 UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -72,9 +72,8 @@ def _rule(resolver: Resolver, route: HttpRoute, item: Json, matches: Sequence[Ma
             raise Unsupported("a backend's own filters can only change header fields")
         weight = each.get("weight", 1)
         backends.append(Backend(_cluster(resolver, route, each, result), weight, own.request, own.response))
-    for name in ("sessionPersistence", "retry"):
-        if item.get(name):
-            raise Unsupported(f"{name} is not supported")
+    if item.get("sessionPersistence"):
+        raise Unsupported("sessionPersistence is not supported")
     timeouts = item.get("timeouts") or {}
     return Rule(
         name=f"{route.meta}/{item['name']}" if item.get("name") else str(route.meta),
@@ -86,6 +85,7 @@ def _rule(resolver: Resolver, route: HttpRoute, item: Json, matches: Sequence[Ma
         path=filters.path,
         mirrors=filters.mirrors,
         cors=filters.cors,
+        retry=_retrying(item.get("retry")),
         timeout=seconds(timeouts.get("request")),
         backend_timeout=seconds(timeouts.get("backendRequest")),
     )
@@ -175,6 +175,17 @@ class _Filters:
         if item["type"] == "ReplacePrefixMatch":
             return PathChange(_bytes(item.get("replacePrefixMatch") or "", "path"), self._prefix)
         raise Unsupported(f"path modifier {item['type']} is not supported")
+
+
+def _retrying(item: Json | None) -> Retrying | None:
+    if item is None:
+        return None
+    codes, attempts = item.get("codes"), item.get("attempts")
+    return Retrying(
+        statuses=frozenset(codes) if codes else None,
+        attempts=-1 if attempts is None else attempts,
+        backoff=seconds(item.get("backoff")) or 0.0,
+    )
 
 
 def _cors(item: Json) -> Cors:
