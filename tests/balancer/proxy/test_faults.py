@@ -112,7 +112,7 @@ CASES = [
     *[("tcp", "http1", f"tunnel:Side.{each}") for each in CALLBACKS[1:]],
     *[("tcp", "http1", f"tunnel:Tunnel.{each}") for each in ("expired", "touched", "count")],
     *[("tcp-tls", "http1", f"tunnel:Side.{each}") for each in CALLBACKS[1:]],
-    *[("proxied", "http1", f"opening:Preface.{each}") for each in ("connection_made", "data_received", "expired")],
+    *[("proxied", "http1", f"opening:ProxyHeader.{each}") for each in ("connection_made", "data_received", "expired")],
     *[("proxied", "http1", f"door:Door.{each}") for each in ("named", "_go_on")],
 ]
 

@@ -14,6 +14,9 @@ from tests.balancer.discovery.gateway.cluster import backend, route, service
 from tests.balancer.discovery.gateway.test_control import ROUTES, SERVICES, SLICES, until
 from tests.balancer.discovery.gateway.test_traffic import Here, running
 
+from balancer.balancing.endpoint import Endpoint
+from balancer.proxy.interfaces import ClientStream, Receiver, Upstreams
+
 MODIFY = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-Set", "value": "1"}]}}
 
 
@@ -156,3 +159,22 @@ async def test_the_balancer_stops_with_a_mirror_that_hangs(here: Here, copy: Cop
     assert here.balancer.gateways is not None
     here.balancer.gateways.cut()
     assert came(here) == {"failed": 1}
+
+
+class Broken(Upstreams):
+    """A fault of our own."""
+
+    def take(self, endpoint: Endpoint, receiver: Receiver, idle_since: float) -> ClientStream | None:
+        raise RuntimeError("injected")
+
+
+async def test_a_fault_of_ours_in_a_mirror_costs_the_client_nothing(here: Here) -> None:
+    assert here.balancer.gateways is not None
+    cluster = here.balancer.gateways.fleets["shop/copy:8080"].cluster
+    sound, cluster.upstreams = cluster.upstreams, Broken()
+    assert await ask(here) == 200
+    cluster.upstreams = sound
+    assert here.balancer._counters.faults == 1
+    assert came(here) == {"failed": 1}
+    assert cluster.mirroring == 0
+    assert all(endpoint.in_flight == 0 for endpoint in cluster.pool.endpoints)
