@@ -93,7 +93,9 @@ async def test_it_says_which_replica_this_is_and_that_a_switch_is_its_alone(page
     await expect(page.locator("#about")).to_contain_text(replica)
     note = page.locator("#strategy-note")
     await expect(note).to_contain_text(replica)
-    await expect(note).to_contain_text("helm upgrade switches all")
+    await expect(note).to_contain_text(
+        "A switch is this replica's alone, until it restarts; LB_STRATEGY sets it for good."
+    )
 
 
 async def test_the_strategy_can_be_switched_with_the_keyboard_alone(page: Page) -> None:
