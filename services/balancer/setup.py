@@ -23,6 +23,7 @@ COMPILED = (
     "balancer/proxy",
     "balancer/counters.py",
     "balancer/log/access.py",
+    "balancer/log/output.py",
 )
 """Modules, and folders of modules, that are compiled: those that every request runs through."""
 

@@ -291,6 +291,18 @@ def test_lines_keep_their_order_and_none_is_lost_at_the_end(tmp_path: Path) -> N
     assert output.dropped == 0
 
 
+def test_a_batch_does_not_wait_for_the_delay(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as file:
+        output = Output(file.fileno(), delay=60.0)
+        for _ in range(100):
+            output.write("x" * 999 + "\n")
+        deadline = time.monotonic() + 10
+        while not (tmp_path / "out").stat().st_size and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (tmp_path / "out").stat().st_size > 50_000
+        output.close()
+
+
 def test_closing_waits_only_so_long_for_a_reader(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     output = Output(writing)

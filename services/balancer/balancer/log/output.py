@@ -11,64 +11,80 @@ import os
 import select
 import threading
 from collections import deque
+from typing import Final
 
-MAX_PENDING = 8 << 20
+MAX_PENDING: Final = 8 << 20
 """Bytes that may wait to be written; what comes on top is dropped."""
+BATCH: Final = 1 << 16
+"""Bytes that are written without waiting for more: lines that the processor's cache still holds cost less to write."""
 
 
 class Output:
-    """Lines for one file descriptor, written by a thread so that a full pipe holds up nobody.
-
-    `delay` (s) is for how long lines are collected before they are written together.
-    """
+    """Lines for one file descriptor, written by a thread so that a full pipe holds up nobody."""
 
     def __init__(self, fd: int, delay: float = 0.0, max_pending: int = MAX_PENDING) -> None:
+        """`delay` (s): for how long lines are collected to be written together, unless a BATCH waits before."""
         self.dropped = 0
         """Lines lost because nobody read, or because writing failed."""
         self._fd = fd
         self._delay = delay
         self._max_pending = max_pending
         self._lines: deque[str] = deque()
-        # Each of these two is written by one thread only, so that neither needs a lock.
+        # Each of these two is changed by one thread only, so that neither needs a lock.
         self._accepted = 0
         self._written = 0
         self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._awake = False
+        """Whether the thread has been woken, and has not begun to take lines since."""
+        self._enough = threading.Event()
+        """Set when a BATCH waits, and at the end."""
+        self._hurried = False
+        """Whether it has been set since the thread last began to take lines."""
+        self._closing = False
+        self._writer: threading.Thread | None = None
 
     def write(self, line: str) -> None:
         """Take one line, with its newline. Never blocks."""
         size = len(line)
-        if self._accepted - self._written + size > self._max_pending:
+        pending = self._accepted - self._written + size
+        if pending > self._max_pending:
             self.dropped += 1
             return
         self._accepted += size
         self._lines.append(line)
-        if not self._wake.is_set():
+        if not self._awake:
+            self._awake = True
             self._wake.set()
-            if self._thread is None:
+            if self._writer is None:
                 self._start()
+        elif pending >= BATCH and not self._hurried:
+            self._hurried = True
+            self._enough.set()
 
     def close(self, timeout: float = 2.0) -> None:
         """Write what is left, for at most `timeout` seconds. Twice does nothing."""
-        self._closing.set()
+        self._closing = True
+        self._enough.set()
         self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout)
-            self._thread = None
+        if self._writer is not None:
+            self._writer.join(timeout)
+            self._writer = None
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=f"log writer {self._fd}", daemon=True)
-        self._thread.start()
+        self._writer = threading.Thread(target=self._run, name=f"log writer {self._fd}", daemon=True)
+        self._writer.start()
 
     def _run(self) -> None:
         while True:
             self._wake.wait()
             if self._delay:
-                self._closing.wait(self._delay)
-            self._wake.clear()  # before the lines are taken: a line that comes later sets it again
+                self._enough.wait(self._delay)
+            # Before the lines are taken: a line that comes later sets them again.
+            self._enough.clear()
+            self._wake.clear()
+            self._awake = self._hurried = False
             self._write_pending()
-            if self._closing.is_set():
+            if self._closing:
                 self._write_pending()
                 return
 
@@ -76,7 +92,7 @@ class Output:
         while self._lines:
             batch: list[str] = []
             size = 0
-            while self._lines and size < 1 << 16:
+            while self._lines and size < BATCH:
                 batch.append(self._lines.popleft())
                 size += len(batch[-1])
             data = "".join(batch).encode("utf-8", "backslashreplace")
