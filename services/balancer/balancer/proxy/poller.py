@@ -108,6 +108,11 @@ class Poller:
         if not any(each.make_room() for each in self.idlers):
             raise OSError(errno.EMFILE, "too many open files")
 
+    def leave(self, idler: Idler) -> None:
+        """`idler` keeps connections no more."""
+        if idler in self.idlers:
+            self.idlers.remove(idler)
+
     def add(self, watched: Watched, fd: int, events: int) -> None:
         """Watch `fd` for `watched` from now on."""
         watched.fd = fd

@@ -369,6 +369,29 @@ async def test_a_burst_on_a_cold_start_opens_as_many_connections_as_it_needs(
         assert len(endpoint.connections) <= connections
 
 
+async def test_idle_connections_to_endpoints_make_room_for_others(start: Start) -> None:
+    """Where descriptors run short, an endpoint that is not in use keeps none from the one that is."""
+    together = asyncio.Barrier(30)
+
+    async def script(asked: Asked) -> None:
+        if asked.field(":path") == "/full":
+            await asked.respond(503, extra=[("retry-after", "60")])
+            return
+        await together.wait()
+        await asked.respond()
+
+    balancer = start(2, open_files=114, strategy="n-to-one", retries=0, **H2C)
+    async with (
+        H2Endpoint(balancer.endpoints[0], script, max_streams=1),
+        H2Endpoint(balancer.endpoints[1], script, max_streams=1),
+        await H2Client.connect(balancer.port) as client,
+    ):
+        for _ in range(2):
+            streams = [await client.begin(asking()) for _ in range(30)]
+            assert [(await client.answer(stream)).status for stream in streams] == [200] * 30
+            assert (await client.get("/full")).status == 503
+
+
 async def test_calls_now_and_then_share_one_connection(start: Start) -> None:
     """POSTs too, though they cannot be sent twice: one connection for each would pile up as long as they are kept."""
     balancer = start(1, **H2C)

@@ -178,6 +178,7 @@ class Http1Upstreams(Upstreams, Idler):
         self.owner.close_idle(endpoint)
 
     def close(self) -> None:
+        self.connector.poller.leave(self)
         self.owner.close()
 
     def idle_to(self, endpoint: Endpoint) -> int:

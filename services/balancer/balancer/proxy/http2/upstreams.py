@@ -11,6 +11,7 @@ from balancer.balancing.outcome import Kind
 from balancer.proxy.connector import Connector, Opener, failure_of
 from balancer.proxy.http2.client import MOST_STREAMS, ClientConnection, Owner, Starter
 from balancer.proxy.interfaces import NOT_PROCESSED, ClientStream, Connecting, Receiver
+from balancer.proxy.poller import Idler
 from balancer.proxy.tls import TlsTransport
 from balancer.proxy.transport import Transport
 
@@ -135,7 +136,7 @@ class Waiting(Connecting):
             receiver.crashed()
 
 
-class Http2Upstreams(Owner):
+class Http2Upstreams(Owner, Idler):
     """Hands out streams; opens a connection where those that there are have no room."""
 
     __slots__ = ("_closed", "_connections", "_opening", "connector", "counters")
@@ -148,6 +149,20 @@ class Http2Upstreams(Owner):
         self._connections: dict[Endpoint, list[ClientConnection]] = {}
         self._opening: dict[Endpoint, list[Opening]] = {}
         self._closed = False
+        connector.poller.idlers.append(self)
+
+    def make_room(self) -> bool:
+        """Close the connection that has carried nothing for longest; False when each carries something."""
+        idle = [each for connections in self._connections.values() for each in connections if not each.streams]
+        if not idle:
+            return False
+        longest = idle[0]
+        for each in idle:
+            if each.idle_since < longest.idle_since:
+                longest = each
+        self.leaves(longest)
+        longest.close_when_done()
+        return True
 
     def take(self, endpoint: Endpoint, receiver: Receiver, idle_since: float) -> ClientStream | None:
         # However long it has idled: an endpoint that closes an HTTP/2 connection says by GOAWAY what it has not begun.
@@ -213,6 +228,7 @@ class Http2Upstreams(Owner):
 
     def close(self) -> None:
         self._closed = True
+        self.connector.poller.leave(self)
         for endpoint in list(self._connections):
             self.close_idle(endpoint)
 
