@@ -21,7 +21,7 @@ QUICK := tests/balancer tests/pi tests/tools
 .DEFAULT_GOAL := help
 .SILENT:
 .PHONY: help setup run demo stress test test-quick test-newest test-compiled e2e helm4 soak check format lint words types imports generated \
-	generate lock compiled images image-sizes bench bench-quick bench-pi profile clean
+	generate lock compiled images image-sizes bench bench-quick newest-peers bench-pi profile clean
 
 ##@ Use it
 
@@ -107,6 +107,10 @@ bench: .venv-compiled/.ready  ## The balancer beside nginx, HAProxy, Envoy, Trae
 
 bench-quick: .venv-compiled/.ready  ## The same in under two minutes
 	$(VENV)/python -m benchmarks.run --quick
+
+newest-peers:  ## Fetch the newest nginx and HAProxy for `make bench`, of Debian's unstable packages (40 MB, beside yours)
+	PROGRAMS="usr/sbin/nginx usr/sbin/haproxy" tools/unstable.sh $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lb-bench/unstable \
+	    nginx libnginx-mod-stream haproxy
 
 bench-pi: .venv/.ready  ## The Pi service's arithmetic beside python-flint's
 	$(VENV)/python benchmarks/pi.py

@@ -11,6 +11,8 @@ COLOURS = {
     "nginx": "#15803d",
     "haproxy": "#d97706",
     "haproxy-new": "#b91c1c",
+    "nginx-new": "#65a30d",
+    "haproxy-3": "#7f1d1d",
     "envoy": "#9333ea",
     "traefik": "#0891b2",
     "caddy": "#64748b",

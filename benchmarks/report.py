@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import plot, unequal_report
 from benchmarks.results import OURS, Report, Result, load, number, slow_interpreter
-from benchmarks.workloads import BEST, HAPROXY, HTTP2, NGINX
+from benchmarks.workloads import BEST
 from rich.console import Console
 from rich.table import Table
 
@@ -24,10 +24,15 @@ JSON = DOCS / "performance.json"
 PAGE = DOCS / "performance.md"
 UNEQUAL = ("fleets", "pi")
 """Groups whose measurements are fleets at loads."""
-PEERS = (OURS, "nginx", "haproxy", "haproxy-new", "envoy", "traefik", "caddy")
+PEERS = (OURS, "nginx", "nginx-new", "haproxy", "haproxy-new", "haproxy-3", "envoy", "traefik", "caddy")
 
 
-_WHOM = {("haproxy",): "HAProxy", HAPROXY: "HAProxy", NGINX: "nginx", HTTP2: "the best, Envoy too"}
+_WHOM = {
+    frozenset({"nginx"}): "nginx",
+    frozenset({"haproxy"}): "HAProxy",
+    frozenset({"nginx", "haproxy", "envoy"}): "the best, Envoy too",
+}
+"""By the programs of a bar, whatever their versions; others: the best."""
 NOISE = 1.0
 """A median whose rounds lie further from it than this share of itself says nothing: the page leaves it out."""
 
@@ -62,7 +67,7 @@ def verdict(result: Result) -> tuple[str, str, str]:
         return shown, "", ""
     sign = "≥" if result.better == "higher" else "≤"
     if bar.against:
-        whom = _WHOM.get(tuple(bar.against), "the best")
+        whom = _WHOM.get(frozenset(peer.partition("-")[0] for peer in bar.against), "the best")
         wanted = f"{sign} {bar.limit:g} of {whom}"
     else:
         wanted = f"{sign} {bar.limit:g} {result.unit}"

@@ -70,9 +70,9 @@ class Workload:
         return "http2" if self.mode.startswith("h2") else "tls" if self.mode == "tls" else "throughput"
 
 
-NGINX = ("nginx",)
-HAPROXY = ("haproxy", "haproxy-new")
-BEST = ("nginx", *HAPROXY)
+NGINX = ("nginx", "nginx-new")
+HAPROXY = ("haproxy", "haproxy-new", "haproxy-3")
+BEST = (*NGINX, *HAPROXY)
 HTTP2 = (*BEST, "envoy")
 
 HTTP = (

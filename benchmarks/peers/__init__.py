@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from benchmarks.peers.caddy import Caddy
 from benchmarks.peers.envoy import Envoy
-from benchmarks.peers.haproxy import Haproxy, HaproxyNew
+from benchmarks.peers.haproxy import Haproxy, HaproxyNew, HaproxyUnstable
 from benchmarks.peers.lb import Lb
-from benchmarks.peers.nginx import Nginx
+from benchmarks.peers.nginx import Nginx, NginxNew
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.traefik import Traefik
 
-PEERS: tuple[type[Peer], ...] = (Lb, Nginx, Haproxy, HaproxyNew, Envoy, Traefik, Caddy)
+PEERS: tuple[type[Peer], ...] = (Lb, Nginx, NginxNew, Haproxy, HaproxyNew, HaproxyUnstable, Envoy, Traefik, Caddy)

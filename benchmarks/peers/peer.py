@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -17,6 +18,10 @@ from typing import ClassVar, Literal, Self, get_args
 from benchmarks import processes
 from benchmarks.ports import AGREED, agreed, free_port, speaks_http2, status_of
 
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+UNSTABLE = CACHE / "lb-bench/unstable/root"
+"""Where `make newest-peers` puts Debian's unstable packages of nginx and HAProxy."""
+FETCH = "make newest-peers"
 Mode = Literal["http", "tcp", "tls", "h2", "h2-tls", "h2-to-http1"]
 """What clients and endpoints speak: HTTP/1.1, or bytes; HTTP/1.1 by TLS; HTTP/2 on both sides, in plain text, or by TLS
 from clients; HTTP/2 from clients only."""
