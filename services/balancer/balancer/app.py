@@ -357,8 +357,8 @@ class Balancer(Subscriber):
     def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
         """Something happened to an endpoint, or to the pool."""
         level = log.warning if event in {"ejected", "unhealthy", "panic", "strategy_failed"} else log.info
-        told = {"endpoint": endpoint.address if endpoint else "", "detail": detail}
-        level(event, **{name: value for name, value in told.items() if value})
+        fields = {"endpoint": endpoint.address if endpoint else "", "detail": detail}
+        level(event, **{name: value for name, value in fields.items() if value})
         if endpoint is not None:
             self._turned(endpoint, event)
 

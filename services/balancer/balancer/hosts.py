@@ -15,10 +15,10 @@ EVERY = "::"
 
 def to_listen_at(hosts: Iterable[str]) -> list[str]:
     """The hosts, each once, with what `::` stands for here in its place; beside an IPv4 host it is IPv6 alone."""
-    asked = list(dict.fromkeys(hosts))
-    if EVERY not in asked:
-        return asked
-    others = [host for host in asked if host != EVERY]
+    wanted = list(dict.fromkeys(hosts))
+    if EVERY not in wanted:
+        return wanted
+    others = [host for host in wanted if host != EVERY]
     ipv4 = [] if any(":" not in host for host in others) else [EVERY_IPV4]
     return ([EVERY] if has_ipv6() else []) + ipv4 + others
 

@@ -42,7 +42,7 @@ def replicas_view(running: Running, meter: Meter) -> View:
     ejected = sorted(endpoint.address for endpoint in running.pool.endpoints if endpoint.health.ejected_until)
     replicas = [_replica(name, True, "", "live", "", 0.0, in_flight, ejected, own)]
     for member in members:
-        told = heard.get(member.name)
+        reported = heard.get(member.name)
         replicas.append(
             _replica(
                 member.name,
@@ -51,8 +51,8 @@ def replicas_view(running: Running, meter: Meter) -> View:
                 member.state,
                 member.problem,
                 None if member.age is None else round(member.age, 3),
-                sum(told.in_flight.values()) if told is not None else None,
-                sorted(told.ejected) if told is not None else [],
+                sum(reported.in_flight.values()) if reported is not None else None,
+                sorted(reported.ejected) if reported is not None else [],
                 member.status,
             )
         )

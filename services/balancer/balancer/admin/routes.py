@@ -85,10 +85,10 @@ def _redirect(rule: Rule) -> int | None:
 def _text(host: bytes, name: str, entry: Entry) -> str:
     """What a text is looked for in: all that names it, and where it leads."""
     rule, match = entry.rule, entry.match
-    asked = (host, match.path, match.method, *(wanted.name for wanted in (*match.headers, *match.parameters)))
+    texts = (host, match.path, match.method, *(wanted.name for wanted in (*match.headers, *match.parameters)))
     led_to = [*(backend.cluster for backend in rule.backends), *(mirror.cluster for mirror in rule.mirrors)]
     redirect = "redirect" if rule.redirect is not None else ""
-    return " ".join([name, *(part.decode("latin-1") for part in asked), rule.name, *led_to, redirect]).lower()
+    return " ".join([name, *(part.decode("latin-1") for part in texts), rule.name, *led_to, redirect]).lower()
 
 
 def _cluster(pool: Pool) -> View:

@@ -82,11 +82,11 @@ def _of_text(text: bytes) -> dict[str, float]:
 
 
 def _of_json(text: bytes) -> dict[str, float]:
-    told = json.loads(text)
-    if not isinstance(told, dict):
+    report = json.loads(text)
+    if not isinstance(report, dict):
         raise ValueError("no object")  # noqa: TRY004 (of what came, not of our own types)
     said: dict[str, float] = {}
-    for key, value in told.items():
+    for key, value in report.items():
         name = str(_CAMEL.get(key, key))
         if name in _NUMBERS.values():
             if isinstance(value, bool) or not isinstance(value, int | float | str):

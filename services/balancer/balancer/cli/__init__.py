@@ -41,26 +41,26 @@ that LB_STRATEGY names, and explains every choice. All settings are environment 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; returns the exit status: 0, 1 for a failure, 2 for wrong settings or usage."""
     given = sys.argv[1:] if arguments is None else arguments
-    asked = _parser(lab=given[:1] == ["lab"]).parse_args(given)
-    if asked.help:
+    parsed = _parser(lab=given[:1] == ["lab"]).parse_args(given)
+    if parsed.help:
         return _help()
-    if asked.version:
+    if parsed.version:
         from balancer import __version__
 
         return _print(f"lb {__version__}")
-    if asked.command in ("top", "explain"):
+    if parsed.command in ("top", "explain"):
         from balancer.cli import terminal
 
-        return terminal.main(asked)
-    if asked.command == "lab":
+        return terminal.main(parsed)
+    if parsed.command == "lab":
         from balancer.cli import lab
 
-        return lab.main(asked)
-    if asked.command == "ingress-check":
+        return lab.main(parsed)
+    if parsed.command == "ingress-check":
         from balancer.cli import ingress_check
 
-        return ingress_check.main(asked)
-    return _check() if asked.check else _run()
+        return ingress_check.main(parsed)
+    return _check() if parsed.check else _run()
 
 
 def _parser(lab: bool = False) -> argparse.ArgumentParser:

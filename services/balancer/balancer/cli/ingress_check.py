@@ -19,10 +19,10 @@ NOT_ALL = 1
 UNREADABLE = 2
 
 
-def main(asked: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Read the files, `-` for the standard input; say line by line what there is to know."""
     refused = count = 0
-    for name in asked.files:
+    for name in arguments.files:
         try:
             items = list(_ingresses(_documents(name)))
         except (OSError, UnicodeError, yaml.YAMLError) as error:

@@ -82,28 +82,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
 
 
-def main(asked: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Run the study that the flags ask for; the exit status."""
-    if asked.claims:
-        return _claims(asked.json)
+    if arguments.claims:
+        return _claims(arguments.json)
     try:
-        names = _strategies(asked.strategies)
-        setting, recording = _setting(asked)
+        names = _strategies(arguments.strategies)
+        setting, recording = _setting(arguments)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"lab: {error}\n")
         return WRONG
-    if recording is not None and not asked.json:
+    if recording is not None and not arguments.json:
         sys.stdout.write(recording.summary() + "\n\n")
     began = time.monotonic()
     requests = len(setting.replayed) or setting.requests
-    with _few_collections(), _Progress(requests * len(names) * asked.seeds, asked.json) as progress:
-        found = study(setting, names, range(1, asked.seeds + 1), progress.add)
-    if asked.svg:
-        asked.svg.write_text(plot.svg(found.summaries(), _title(asked, setting)), encoding="utf-8")
-    write = _as_json if asked.json else _as_text
+    with _few_collections(), _Progress(requests * len(names) * arguments.seeds, arguments.json) as progress:
+        found = study(setting, names, range(1, arguments.seeds + 1), progress.add)
+    if arguments.svg:
+        arguments.svg.write_text(plot.svg(found.summaries(), _title(arguments, setting)), encoding="utf-8")
+    write = _as_json if arguments.json else _as_text
     sys.stdout.write(write(found, recording) + "\n")
-    if not asked.json:
-        sys.stdout.write(f"{requests * len(names) * asked.seeds:,} requests in {time.monotonic() - began:.1f} s\n")
+    if not arguments.json:
+        sys.stdout.write(f"{requests * len(names) * arguments.seeds:,} requests in {time.monotonic() - began:.1f} s\n")
     return 0
 
 
@@ -156,24 +156,24 @@ class Beliefs:
         belief.take(Report(name, in_flight, delay=age, whole=True), replica.clock.now)
 
 
-def _setting(asked: argparse.Namespace) -> tuple[Setting, Recording | None]:
+def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
     """What to simulate, and the recording that it is from, if it is. Raises ValueError or OSError."""
     policy = Policy(
-        endpoint_max_requests=asked.limit,
-        eject_after=asked.eject_after,
-        eject_time=asked.eject_time,
-        slow_start=asked.slow_start,
+        endpoint_max_requests=arguments.limit,
+        eject_after=arguments.eject_after,
+        eject_time=arguments.eject_time,
+        slow_start=arguments.slow_start,
     )
-    rules = Rules(policy, asked.retries, response_timeout=asked.timeout)
-    news = News(asked.news_every, asked.news_late, None if asked.naive else Beliefs().hear)
-    if asked.replay:
-        recording = replay.read(_lines(asked.replay), asked.cluster)
-        setting = Setting(recording.fleet, replicas=asked.replicas, news=news, rules=rules, replayed=recording.asks)
+    rules = Rules(policy, arguments.retries, response_timeout=arguments.timeout)
+    news = News(arguments.news_every, arguments.news_late, None if arguments.naive else Beliefs().hear)
+    if arguments.replay:
+        recording = replay.read(_lines(arguments.replay), arguments.cluster)
+        setting = Setting(recording.fleet, replicas=arguments.replicas, news=news, rules=rules, replayed=recording.asks)
         return setting, recording
-    scripts = [each for spec in asked.endpoint or () for each in _scripts(spec, asked.workers)]
-    fleet = tuple(scripts or named(asked.fleet, asked.endpoints, asked.workers))
-    traffic = Traffic(asked.costs, asked.mean, asked.arrivals, asked.burst, asked.users)
-    return Setting(fleet, traffic, asked.load, asked.requests, asked.replicas, news, rules), None
+    scripts = [each for spec in arguments.endpoint or () for each in _scripts(spec, arguments.workers)]
+    fleet = tuple(scripts or named(arguments.fleet, arguments.endpoints, arguments.workers))
+    traffic = Traffic(arguments.costs, arguments.mean, arguments.arrivals, arguments.burst, arguments.users)
+    return Setting(fleet, traffic, arguments.load, arguments.requests, arguments.replicas, news, rules), None
 
 
 def _scripts(spec: str, workers: int) -> list[Script]:
@@ -220,11 +220,11 @@ def _default() -> list[str]:
     return [name for name in STRATEGIES if name not in ("n-to-one", "primary-backup", "consistent-hash")]
 
 
-def _title(asked: argparse.Namespace, setting: Setting) -> str:
-    if asked.replay:
+def _title(arguments: argparse.Namespace, setting: Setting) -> str:
+    if arguments.replay:
         return f"{len(setting.replayed):,} recorded requests, {len(setting.fleet)} endpoints"
-    fleet = "of one's own" if asked.endpoint else asked.fleet
-    return f"{len(setting.fleet)} endpoints ({fleet}), {asked.costs} costs, load {asked.load:g}"
+    fleet = "of one's own" if arguments.endpoint else arguments.fleet
+    return f"{len(setting.fleet)} endpoints ({fleet}), {arguments.costs} costs, load {arguments.load:g}"
 
 
 def _as_text(found: Study, recording: Recording | None) -> str:
@@ -249,11 +249,11 @@ def _cell(row: tuple[str, ...], i: int, widths: list[int]) -> str:
 def _figures(summary: Summary) -> tuple[str, ...]:
     shares = sorted(summary.shares)
     if len(shares) > 8:
-        told = f"{shares[0]:.1%} … {shares[len(shares) // 2]:.1%} … {shares[-1]:.1%}"
+        shown = f"{shares[0]:.1%} … {shares[len(shares) // 2]:.1%} … {shares[-1]:.1%}"
     else:
-        told = " ".join(f"{share:.0%}" for share in shares)
+        shown = " ".join(f"{share:.0%}" for share in shares)
     times = (summary.p50, summary.p99, summary.p999)
-    return (*(f"{each * 1000:,.1f}" for each in times), f"{summary.slowdown:,.1f}", f"{summary.failures:,}", told)
+    return (*(f"{each * 1000:,.1f}" for each in times), f"{summary.slowdown:,.1f}", f"{summary.failures:,}", shown)
 
 
 def _as_json(found: Study, recording: Recording | None) -> str:

@@ -69,14 +69,14 @@ class Admin:
             raise Unreachable(f"no balancer's admin port at {self.url} ({reason}); --admin URL names another") from None
 
 
-def main(asked: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Run `top` or `explain` until it is done or Ctrl-C; returns the exit status."""
     try:
-        admin = Admin(asked.admin or admin_url(os.environ))
-        if asked.command == "top":
-            top(admin, terminal(), asked.interval, asked.once)
+        admin = Admin(arguments.admin or admin_url(os.environ))
+        if arguments.command == "top":
+            top(admin, terminal(), arguments.interval, arguments.once)
         else:
-            explain(admin, terminal(), asked.number, asked.follow)
+            explain(admin, terminal(), arguments.number, arguments.follow)
     except (Unreachable, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -89,10 +89,10 @@ class Recording:
     def compared(self, simulated: Summary) -> str:
         """How far `simulated`, a run of the requests as recorded by what chose then, is from what was recorded."""
         ratio = simulated.p99 / self.p99 if self.p99 > 0 else 1.0
-        told = f"For {self.strategy} the lab gives a p99 {ratio:.2f} times the recorded one"
+        verdict = f"For {self.strategy} the lab gives a p99 {ratio:.2f} times the recorded one"
         if 1 / CLOSE <= ratio <= CLOSE:
-            return f"{told}."
-        return f"{told}: rely on the order of the strategies more than on their figures."
+            return f"{verdict}."
+        return f"{verdict}: rely on the order of the strategies more than on their figures."
 
 
 def read(lines: Iterable[str], cluster: str = "") -> Recording:

@@ -47,7 +47,7 @@ class Ask:
         """Why the endpoint is not healthy, or None if it is. Raises OSError for what is no fault of the endpoint."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._asked(endpoint)
+                return await self._check(endpoint)
         except TimeoutError:
             return f"no answer within {self._timeout:g} s"
         except ssl.SSLError as error:
@@ -65,7 +65,7 @@ class Ask:
                 raise
             return _words(error)
 
-    async def _asked(self, endpoint: Endpoint) -> str | None:
+    async def _check(self, endpoint: Endpoint) -> str | None:
         host = endpoint.spec.host
         by_http2 = self._by_http2(endpoint)
         context, name = None, None
@@ -139,5 +139,5 @@ class Ask:
 def _words(error: OSError) -> str:
     """`connection refused`, however it was phrased; a failed look-up's number is none of errno's."""
     number = error.errno or 0
-    told = os.strerror(number) if number in errno.errorcode else error.strerror or str(error)
-    return told.lower()
+    reason = os.strerror(number) if number in errno.errorcode else error.strerror or str(error)
+    return reason.lower()

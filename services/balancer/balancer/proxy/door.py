@@ -61,7 +61,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         "_http2",
         "_listening",
         "_max_connections",
-        "_max_connections_asked",
+        "_max_connections_set",
         "_paused",
         "_places",
         "_poller",
@@ -87,7 +87,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         self._counters = counters
         self._http2 = http2
         self._max_connections: int = settings.max_connections
-        self._max_connections_asked: bool = "max_connections" in settings.model_fields_set
+        self._max_connections_set: bool = "max_connections" in settings.model_fields_set
         limit: int | None = settings.max_connections_per_client
         self.clients = Clients(limit) if limit is not None else None
         """Connections by client; None: they are not limited."""
@@ -108,7 +108,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
     def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Listen. Raises OSError, with a message that names the address, when one is taken or not ours."""
         self._tls = tls
-        self._max_connections = descriptors.allowed_connections(self._max_connections, self._max_connections_asked)
+        self._max_connections = descriptors.allowed_connections(self._max_connections, self._max_connections_set)
         try:
             for host in to_listen_at(self._hosts):
                 sock = listen(host, self.port)

@@ -112,12 +112,12 @@ class HttpService(Service):
             self._date = formatdate(time.time(), usegmt=True).encode()
         return self._date
 
-    def may_explain(self, peer: Peer, asked: bytes) -> bool:
+    def may_explain(self, peer: Peer, wanted: bytes) -> bool:
         """Whether X-LB-Explain has this value from somebody who may see the answer."""
-        if asked == b"1":
+        if wanted == b"1":
             return peer.trusted
         token = self._admin_token
-        return bool(token) and hmac.compare_digest(asked, b"Bearer " + token)
+        return bool(token) and hmac.compare_digest(wanted, b"Bearer " + token)
 
     def log(self, entry: AccessEntry) -> None:
         """Pass a request that has ended to the access log."""

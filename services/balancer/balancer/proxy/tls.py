@@ -111,7 +111,7 @@ class TlsTransport(Transport):
         """Shake hands on the socket of `plain`, which is used no more; `rest` has been read of it already."""
         self._out, self._unsent = plain._out, plain._unsent
         plain._out, plain._unsent = [], 0
-        self._asked, self._at_rest = plain._asked, plain._at_rest
+        self._events, self._at_rest = plain._events, plain._at_rest
         self.place, plain.place = plain.place, None
         plain.gone = plain.closing = True
         plain.protocol = NOBODY

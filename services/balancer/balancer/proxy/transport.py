@@ -99,9 +99,9 @@ class Transport(Watched):
     """A plain connection; tls.py makes a secured one of it. `protocol` may change at any time."""
 
     __slots__ = (
-        "_asked",
         "_at_rest",
         "_error",
+        "_events",
         "_full",
         "_out",
         "_paused",
@@ -134,8 +134,8 @@ class Transport(Watched):
         """Whether no more is read or accepted to be written."""
         self.gone = False
         """Whether it is over: `connection_lost` is about to be called, or has been."""
-        self._asked = READ
-        """Events asked for."""
+        self._events = READ
+        """What the poller watches for."""
         self._at_rest = False
         """Whether the poller reports nothing at all."""
         self._out: list[bytes] = []
@@ -156,7 +156,7 @@ class Transport(Watched):
 
     def take_over(self, waiting: Watched) -> None:
         """Begin with a socket that `waiting` has watched until it could be written to."""
-        self._asked = WRITE
+        self._events = WRITE
         self._poller.replace(waiting, self)
         self._ask(READ)
 
@@ -215,7 +215,7 @@ class Transport(Watched):
         if self._paused:
             self._paused = False
             if not self.closing and not self._read_all:
-                self._ask(self._asked & ~SAID_ALL | READ)
+                self._ask(self._events & ~SAID_ALL | READ)
 
     def is_reading(self) -> bool:
         """Whether what comes is read and passed on."""
@@ -329,14 +329,14 @@ class Transport(Watched):
         elif self._shut:
             self._lose(None)
         else:
-            self._ask(self._asked & ~READ)
+            self._ask(self._events & ~READ)
 
     def _unwanted(self, events: int) -> None:
         """Something has come while nobody reads."""
         if events & ~(READ | WRITE) == 0:
-            self._ask(self._asked & ~READ | SAID_ALL)
+            self._ask(self._events & ~READ | SAID_ALL)
         elif events & ~(READ | WRITE) == SAID_ALL:
-            self._ask(self._asked & ~(READ | SAID_ALL))
+            self._ask(self._events & ~(READ | SAID_ALL))
             if not self._read_all and not self.closing:
                 self.protocol.said_all_unread()
         elif self.patient and not self._read_all and not self.closing:
@@ -362,7 +362,7 @@ class Transport(Watched):
             if sent == len(data):
                 return
             data = data[sent:]
-            self._ask(self._asked | WRITE)
+            self._ask(self._events | WRITE)
         self._out.append(data)
         self._account(len(data))
         buffers = self._poller.buffers
@@ -386,7 +386,7 @@ class Transport(Watched):
             if out and sent and self.closing:
                 self._poller.wheel.arm(self, self._poller.clock() + self.patience)
         if not out and not self.gone:
-            self._ask(self._asked & ~WRITE)
+            self._ask(self._events & ~WRITE)
             if self.closing:
                 self._lose(None)
                 return
@@ -402,7 +402,7 @@ class Transport(Watched):
         self._out = []
         if self.patient and not self._read_all and not self.closing:
             self._error = error
-            self._ask(self._asked & ~WRITE)
+            self._ask(self._events & ~WRITE)
         else:
             self._lose(error)
 
@@ -448,8 +448,8 @@ class Transport(Watched):
             return
         if self._at_rest:
             self._at_rest = False
-            self._asked = events
+            self._events = events
             self._poller.wake(self, events)
-        elif events != self._asked:
-            self._asked = events
+        elif events != self._events:
+            self._events = events
             self._poller.change(self, events)

@@ -75,8 +75,8 @@ def as_text(rows: Iterable[Row], width: int = 100) -> str:
         lines += ["", f"{title}:"]
         for row in group:
             lines.append(f"  {row.variable}={row.default}")
-            told = f"{row.meaning} Allowed: {row.allowed}."
-            lines += textwrap.wrap(told, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            text = f"{row.meaning} Allowed: {row.allowed}."
+            lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines[1:])
 
 

@@ -116,9 +116,9 @@ function drawAbout() {
 }
 
 // Why nothing can be changed, and the command that mends it.
-function showReadOnly(place, told) {
-  place.hidden = !told;
-  if (told) place.replaceChildren(el("b", { text: told.reason }), ` ${told.remedy} `, el("code", { text: told.command }));
+function showReadOnly(place, data) {
+  place.hidden = !data;
+  if (data) place.replaceChildren(el("b", { text: data.reason }), ` ${data.remedy} `, el("code", { text: data.command }));
 }
 
 function happened(at, what, detail, kind = "") {
@@ -151,61 +151,61 @@ function transition({ at, endpoint, event, detail }) {
 }
 
 const handlers = {
-  hello(told) {
-    if (about.version && about.version !== told.version) return location.reload();
-    const again = about.started !== undefined && Math.abs(about.started - told.started) > 2;
+  hello(data) {
+    if (about.version && about.version !== data.version) return location.reload();
+    const again = about.started !== undefined && Math.abs(about.started - data.started) > 2;
     if (again) {
-      restarts.push({ at: told.started, text: "restarted" });
-      happened(told.started, "The balancer was restarted", `${told.replica}`);
+      restarts.push({ at: data.started, text: "restarted" });
+      happened(data.started, "The balancer was restarted", `${data.replica}`);
       decisions.forget();
-      history = history.filter((second) => second.at < told.started);
+      history = history.filter((second) => second.at < data.started);
     }
-    if (again || about.started === undefined) told.happened.forEach(transition);
-    Object.assign(about, told);
-    const from = told.history[0]?.at ?? Infinity;
-    history = [...history.filter((second) => second.at < from), ...told.history].slice(-KEPT);
+    if (again || about.started === undefined) data.happened.forEach(transition);
+    Object.assign(about, data);
+    const from = data.history[0]?.at ?? Infinity;
+    history = [...history.filter((second) => second.at < from), ...data.history].slice(-KEPT);
     if (!plots.length) {
-      plots = plotsOf(told.mode === "tcp");
+      plots = plotsOf(data.mode === "tcp");
       document.getElementById("plots").replaceChildren(...plots.map((plot) => plot.node));
     }
-    fleet.begin(told.fleet, told.fleet_history, told.mode === "tcp");
-    for (const id of ["endpoints-read-only", "strategy-read-only"]) showReadOnly(document.getElementById(id), told.read_only);
-    endpoints.readOnly = told.read_only;
-    routes.begin(told.routes);
-    strategy.show(told.strategies, told.changeable);
-    decisions.order(told.strategies.strategies.map((each) => each.name));
+    fleet.begin(data.fleet, data.fleet_history, data.mode === "tcp");
+    for (const id of ["endpoints-read-only", "strategy-read-only"]) showReadOnly(document.getElementById(id), data.read_only);
+    endpoints.readOnly = data.read_only;
+    routes.begin(data.routes);
+    strategy.show(data.strategies, data.changeable);
+    decisions.order(data.strategies.strategies.map((each) => each.name));
     drawAbout();
     drawFigures();
     drawPlots();
     plots.forEach((plot) => plot.describe());
   },
-  second(told) {
-    history.push(told);
+  second(data) {
+    history.push(data);
     if (history.length > KEPT) history.shift();
-    restarts = restarts.filter((mark) => mark.at > told.at - KEPT);
+    restarts = restarts.filter((mark) => mark.at > data.at - KEPT);
     drawFigures();
     drawPlots();
     if (history.length % 10 === 1) plots.forEach((plot) => plot.describe());
     drawAbout();
   },
-  endpoints(told) {
-    about.total = told.total;
-    about.eligible = told.shown.filter((e) => e.eligible).length;
-    endpoints.show(told);
+  endpoints(data) {
+    about.total = data.total;
+    about.eligible = data.shown.filter((e) => e.eligible).length;
+    endpoints.show(data);
     drawFigures();
   },
-  fleet: (told) => fleet.show(told),
-  decisions: (told) => decisions.show(told.decisions),
-  strategy(told) {
-    strategy.show(told);
-    happened(told.at, `Strategy: ${told.strategy}`, `instead of ${told.before}`);
+  fleet: (data) => fleet.show(data),
+  decisions: (data) => decisions.show(data.decisions),
+  strategy(data) {
+    strategy.show(data);
+    happened(data.at, `Strategy: ${data.strategy}`, `instead of ${data.before}`);
   },
   // When a whole fleet comes or fails there are hundreds of these at once: shown together, a few times a second.
-  transition(told) {
-    fresh.push(told);
+  transition(data) {
+    fresh.push(data);
     if (fresh.length === 1) setTimeout(() => fresh.splice(0).forEach(transition), 250);
   },
-  missed: (told) => happened(Date.now() / 1000, "This page was too slow", `${told.count} events were left out`),
+  missed: (data) => happened(Date.now() / 1000, "This page was too slow", `${data.count} events were left out`),
 };
 
 // --- the connection

@@ -122,8 +122,8 @@ class Others {
     this.empty.hidden = known.length > 0;
     this.more.hidden = this.bars.hidden = !known.length;
     if (!known.length) return;
-    const told = new Set(known.flatMap((d) => [d.strategy, ...Object.keys(d.others)]));
-    const names = [...new Set([...this.names, ...told])].filter((name) => told.has(name));
+    const seen = new Set(known.flatMap((d) => [d.strategy, ...Object.keys(d.others)]));
+    const names = [...new Set([...this.names, ...seen])].filter((name) => seen.has(name));
     const choice = (d, name) => (name === d.strategy ? d.chosen : d.others[name]);
     for (const name of names) this.bar(name, known, choice);
     for (const [name, row] of this.rows) if (!names.includes(name)) row.node.remove(), this.rows.delete(name);

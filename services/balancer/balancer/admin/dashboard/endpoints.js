@@ -25,19 +25,19 @@ export class Endpoints {
     this.shareBar = document.getElementById("share-bar");
     this.items = new Map();
     this.longest = new Map();
-    this.told = { total: 0, shown: [] };
+    this.data = { total: 0, shown: [] };
     this.readOnly = null;
     for (const control of [this.filter, this.order, this.view]) control.addEventListener("input", () => this.draw());
   }
 
-  show(told) {
-    this.told = told;
-    nameEndpoints(told.shown);
+  show(data) {
+    this.data = data;
+    nameEndpoints(data.shown);
     this.draw();
   }
 
   draw() {
-    const { total, shown } = this.told;
+    const { total, shown } = this.data;
     const kind = this.view.value || (shown.length > CARDS_UP_TO ? "table" : "cards");
     if (kind !== this.kind) this.begin(kind);
     const wanted = this.filter.value.trim().toLowerCase();

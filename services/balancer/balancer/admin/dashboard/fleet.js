@@ -39,13 +39,13 @@ export class Fleet {
       el("table", { class: "replicas" }, el("thead", {}, el("tr", {}, ...heads)), this.list, el("tfoot", {}, this.sum)));
   }
 
-  // The balancer says hello: `told` is null where it has no peers.
-  begin(told, history, tcp) {
-    this.on = told !== null;
+  // The balancer says hello: `data` is null where it has no peers.
+  begin(data, history, tcp) {
+    this.on = data !== null;
     this.tcp = tcp;
     this.bar.hidden = this.section.hidden = !this.on;
     this.histories.set("", history ?? []);
-    if (told) this.show(told);
+    if (data) this.show(data);
   }
 
   // The seconds of whatever is picked; `own` is this replica's.

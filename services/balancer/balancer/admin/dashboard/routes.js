@@ -32,27 +32,27 @@ export class Routes {
     const asked = this.filter.value;
     try {
       const response = await fetch(`/api/routes?limit=${SHOWN}&filter=${encodeURIComponent(asked)}`);
-      const told = await response.json();
-      if (!response.ok) throw new Error(told.error);
-      if (asked === this.filter.value) this.show(told);
+      const data = await response.json();
+      if (!response.ok) throw new Error(data.error);
+      if (asked === this.filter.value) this.show(data);
     } catch (error) {
       setText(this.count, `The routes could not be read: ${error.message}`);
     }
   }
 
-  show(told) {
-    const cut = told.matched > told.routes.length ? `, the first ${told.routes.length} shown` : "";
-    setText(this.count, this.filter.value ? `${count(told.matched)} of ${count(told.total)} match${cut}` : `${count(told.total)}${cut}`);
-    const text = JSON.stringify(told);
+  show(data) {
+    const cut = data.matched > data.routes.length ? `, the first ${data.routes.length} shown` : "";
+    setText(this.count, this.filter.value ? `${count(data.matched)} of ${count(data.total)} match${cut}` : `${count(data.total)}${cut}`);
+    const text = JSON.stringify(data);
     if (text === this.last) return;
     this.last = text;
-    setText(this.listeners, told.listeners.length
-      ? `Listeners: ${told.listeners.map((l) => `${l.gateway}:${l.port}${l.tls ? " (TLS)" : ""}, ${count(l.routes)} route${l.routes === 1 ? "" : "s"}`).join("; ")}`
+    setText(this.listeners, data.listeners.length
+      ? `Listeners: ${data.listeners.map((l) => `${l.gateway}:${l.port}${l.tls ? " (TLS)" : ""}, ${count(l.routes)} route${l.routes === 1 ? "" : "s"}`).join("; ")}`
       : "No Gateway or Ingress of this class is served yet.");
-    table(this.routes, ["Listener", "Host", "Match", "Route", "To"], told.routes.map((r) => [r.listener, r.host, match(r), r.route, target(r)]),
+    table(this.routes, ["Listener", "Host", "Match", "Route", "To"], data.routes.map((r) => [r.listener, r.host, match(r), r.route, target(r)]),
       this.filter.value ? "No route contains that." : "No route is attached.");
     table(this.clusters, ["Cluster", "Can be chosen", "In flight", "Strategy", "Endpoints"],
-      told.clusters.map((c) => [c.name, `${c.eligible} of ${c.endpoints}`, String(c.in_flight), c.strategy,
+      data.clusters.map((c) => [c.name, `${c.eligible} of ${c.endpoints}`, String(c.in_flight), c.strategy,
         c.addresses.join(", ") + (c.endpoints > c.addresses.length ? ", …" : "") || "none: 503"]),
       this.filter.value ? "No cluster's name contains that." : "No route leads to a cluster.");
   }

@@ -68,20 +68,20 @@ class ClusterApi:
 
     async def pages(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[Json, None]:
         """Every page of a list. Raises ApiError."""
-        asked = {**query, "limit": str(PAGE)}
+        parameters = {**query, "limit": str(PAGE)}
         while True:
-            page = await self.call("GET", path, asked)
+            page = await self.call("GET", path, parameters)
             yield page
             following = (page.get("metadata") or {}).get("continue")
             if not following:
                 return
-            asked["continue"] = following
+            parameters["continue"] = following
 
     async def watch(
         self, path: str, query: Mapping[str, str], version: str, seconds: float
     ) -> AsyncGenerator[list[dict[str, Any]], None]:
         """What happens from `version` on, in batches that arrive together, for about `seconds`. Raises ApiError."""
-        asked = {
+        parameters = {
             **query,
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -89,7 +89,7 @@ class ClusterApi:
             "timeoutSeconds": str(max(1, round(seconds))),
         }
         api = await self.connected()
-        response = await self._request(api, "GET", path, asked, None, seconds + GRACE)
+        response = await self._request(api, "GET", path, parameters, None, seconds + GRACE)
         try:
             if response.status != 200:
                 raise await _refused(response, path)
