@@ -40,9 +40,9 @@ class Admission:
             self.capacity += step * (self.limit - endpoint.in_flight)
 
     def admit(self) -> None:
-        """Refuse a new request while `dispatch` gives capacity to those that wait. Raises AllAtLimit.
+        """Refuse a new request while `dispatch` serves the queue, which it must not overtake. Raises AllAtLimit.
 
-        At any other time it may go on: those that wait could not use what is free.
+        At any other time it may go on: a queued request would have taken whatever is free, if it could use it.
         """
         if self._dispatching and self.in_rotation and self.queue.waiting:
             raise AllAtLimit
@@ -58,7 +58,7 @@ class Admission:
         """Serve the requests that wait as far as there is capacity; refuse all of them when no endpoint is left.
 
         A served request may lease, close, leave or join the queue at once, and the loop goes on with the outcome. It
-        ends: another round needs new capacity, and so a lease that ended.
+        ends: each further round needs a lease that has ended meanwhile.
         """
         if self._dispatching:
             return

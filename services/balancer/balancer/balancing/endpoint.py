@@ -61,7 +61,7 @@ class Pending:
         self.job: Job | None = None
         """The request as work, where the strategy follows that."""
         self.older: Pending | None = None
-        """Its neighbours among those of the endpoint; a list in place of a dict: 100 ns."""
+        """Its neighbours in the endpoint's linked list, which is 100 ns faster than a dict (compiled)."""
         self.newer: Pending | None = None
 
 
@@ -88,9 +88,9 @@ class Statistics:
         self.failed: dict[str, int] = {}
         """Leases that ended without a whole response, by the outcome's reason."""
         self.malformed_in_row = 0
-        """Responses that were none of HTTP's, one after the other: these make a failure (`outcome.py`)."""
+        """Malformed responses in a row: enough of them make a failure (`outcome.py`)."""
         self.malformed_at = 0
-        """How many others it had answered when the last of them came."""
+        """How many other responses it had sent when the last malformed one arrived."""
         self.connections_opened = 0
         self.connections_open = 0
         self.connections_reused = 0
@@ -108,13 +108,13 @@ class Statistics:
 
     def count_answer(self, status: int) -> None:
         """Count one response."""
-        if 200 <= status < 300:  # By far the most: 80 ns of 400 less than an item of the list.
+        if 200 <= status < 300:  # By far the most: a slot of its own saves 80 of 400 ns.
             self.answered_2xx += 1
         else:
             self.answered_other[min(status // 100, 5)] += 1
 
     def count_malformed(self, counted: int) -> int:
-        """Count a response that was none of HTTP's; how many in a row that makes. `counted`: 1 if it was an answer."""
+        """Count a malformed response; the length of the run. `counted`: 1 if it is among `answered` already, else 0."""
         answered = sum(self.answered_other) + self.answered_2xx - counted
         self.malformed_in_row = self.malformed_in_row + 1 if answered == self.malformed_at else 1
         self.malformed_at = answered + counted
@@ -125,7 +125,7 @@ class Statistics:
         self.failed[reason] = self.failed.get(reason, 0) + 1
 
 
-@mypyc_attr(acyclic=True)  # Left to reference counting, without the collector's header: a line of the cache each.
+@mypyc_attr(acyclic=True)  # Without the garbage collector's header each takes one cache line less.
 class Endpoint:
     """One endpoint as a strategy sees it: its load and its weight; beside that its spec, health and statistics.
 
@@ -206,7 +206,7 @@ class Endpoint:
         return waiting
 
     def age(self, now: float) -> float:
-        """How long (s) the oldest of those has waited; 0 when none waits."""
+        """How long (s) the oldest request without a response has waited; 0 when none waits."""
         oldest = self.oldest
         if oldest is None or oldest.sent_at is None:
             return 0.0
@@ -223,7 +223,7 @@ class Endpoint:
             pending.older = newest
 
     def remove(self, pending: Pending) -> None:
-        """Take one out whose response has begun, or never will."""
+        """Remove a request whose response has begun, or never will."""
         older = pending.older
         newer = pending.newer
         if older is None:

@@ -1,6 +1,6 @@
 """The living set of endpoints: where discovery, health and selection meet, and nowhere else.
 
-What happens to endpoints is here; how one is chosen is in rotation.py, on which the pool stands.
+What happens to endpoints is here; how one is chosen is in rotation.py, which `Pool` extends.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class Pool(Rotation):
 
     def _join(self, endpoint: Endpoint, slowly: bool, now: float) -> None:
         endpoint.cluster = self.cluster
+        # What it was before it left, without the events and the slow start of a change: nothing happens to it now.
         for transition in self._outliers.recall(endpoint, now):
             endpoint.health.apply(transition.change)
         if endpoint.work is NOTHING_KNOWN:
@@ -125,7 +126,7 @@ class Pool(Rotation):
             self._subscribers.report(endpoint, "draining")
         self._align(endpoint)
 
-    # Health: each of these decides transitions, `_apply` is the one place where they happen
+    # Health: each of these decides transitions, and `_apply` makes them
 
     def _apply(self, transitions: list[Transition], now: float) -> None:
         """Change the health of endpoints, and what follows from it."""

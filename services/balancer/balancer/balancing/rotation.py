@@ -1,6 +1,6 @@
 """The endpoints in rotation: which ones the rules admit, the strategy that chooses among them, and who waits for one.
 
-`Pool` stands on it, and says what discovery, health and time do to the endpoints.
+`Pool` extends it, and says what discovery, health and time do to the endpoints.
 
 Above 300 lines because leases, queue and strategy keep the same counts, which one call of the hot path changes.
 """
@@ -154,7 +154,7 @@ class Rotation(Owner):
     def _refusal(self, excluded: Collection[Endpoint], view: View | None) -> NoEndpoint:
         """What to raise where no endpoint is left, recorded.
 
-        The caller raises it: an exception that its own frame names is a cycle of references.
+        Returned, not raised here: an exception raised from a local variable and its traceback refer to each other.
         """
         error = self._why_none(excluded)
         if view is not None:
@@ -214,7 +214,7 @@ class Rotation(Owner):
             try:
                 lease = self._lease(ticket.request, now, ticket.excluded, ticket.explain)
             except AllTried:
-                # Another endpoint is better than the same again, which is better than none.
+                # Every endpoint was tried: one of them again is better than none.
                 ticket.excluded = ()
             except AllAtLimit:
                 return False

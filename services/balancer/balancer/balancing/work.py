@@ -1,14 +1,14 @@
 """What each endpoint has to do, in expected seconds; how fast it is; and how much it works on at once.
 
 **How much at once** shows when an answer overtakes requests sent before it: one that leaves k older ones behind says
-that the endpoint works on k + 1 at least. The estimate is the 98th percentile of that, so that a few odd answers (a
-cache in front of one worker) do not count. An endpoint that gets too little to show it follows the others, unless it
-answers one by one. Long polls take no worker: a kind of which more than a few wait at once,
-fifty times longer than usual, while others are answered, is parked, and counts as no work.
+that the endpoint works on k + 1 at least (its concurrency). The estimate is the 98th percentile of that, so that a few
+odd answers (a cache in front of one worker) do not count. An endpoint that gets too few requests to show it follows the
+others, unless it answers one by one. Long polls take no worker: when more than a few requests wait fifty times longer
+than usual while others are answered, their kinds are parked, and count as no work.
 
-**Pace** is the time that an endpoint takes over what was expected, waiting in its own queue taken off; the mean of
-its logarithm, so that a heavy tail weighs little. Only the comparison of endpoints counts. So an expensive request
-makes no endpoint look slow.
+**Pace** is the time that an endpoint takes over what was expected, as in minutes per kilometre: above 1 is slow. The
+wait in its own queue is taken off. It is the mean of the logarithm, so that a heavy tail weighs little, and only the
+comparison of endpoints counts. So an expensive request makes no endpoint look slow.
 
 Above 300 lines because a job, an endpoint's work and the costs of all are one model: each keeps sums of the others.
 """
@@ -26,14 +26,14 @@ from balancer.balancing.request import RequestInfo
 
 PACE_MEMORY: Final = 0.01
 """Least weight of a sample in the pace: about the last two hundred count."""
-DOUBT: Final = 4
+PRIOR_SAMPLES: Final = 4
 """A pace begins as if so many samples of the typical one had been taken."""
 MOST_WORKERS: Final = 1024.0
 RISE: Final = 0.5
 FALL: Final = 0.01
-"""How the number of workers follows: by their ratio it settles where 2 % of the answers overtake more."""
+"""Steps of a stochastic quantile estimator: FALL / RISE of 2 % makes it settle at the 98th percentile."""
 MARGIN: Final = 0.25
-"""It rises from so far below what was seen: less than half, so that it does not stay where it is rounded down."""
+"""The estimate rises when a sample exceeds it by more than this; below 0.5, or rounding would hold it one too low."""
 ONE_BY_ONE: Final = 20
 """So many answers in the order of their requests, with others waiting: one worker."""
 AS_OTHERS: Final = 0.1
@@ -120,9 +120,9 @@ class Job:
         work.drop(self, now)
 
     def fair(self, seconds: float) -> float:
-        """A time that it took, as an average request would have taken it: so that none makes its endpoint look slow.
+        """`seconds` scaled to a request of average cost, so that an expensive request makes no endpoint look slow.
 
-        What is not known to be expensive is believed to be, and counts as the average at most.
+        A request of a kind with too few samples counts as the average at most: it may have been an expensive one.
         """
         mean = self.work.costs.mean
         if mean <= 0.0:
@@ -191,7 +191,7 @@ class Work:
         self.unsent_cost = 0.0
         self.workers = costs.workers
         self.servers = max(int(self.workers + 0.5), 1)
-        """How many it works on at once."""
+        """How many requests it works on at once: `workers`, rounded."""
         self.pace_log = costs.typical
         self._samples = 0
         self._epoch = costs.epoch
@@ -213,7 +213,7 @@ class Work:
     @property
     def doubt(self) -> float:
         """Standard error of the logarithm of its pace: that of exponential costs is 1.28."""
-        return 1.28 / sqrt(min(self._samples, 200) + DOUBT)
+        return 1.28 / sqrt(min(self._samples, 200) + PRIOR_SAMPLES)
 
     def learn(self, job: Job, service: float) -> None:
         """One request has been answered well: its kind's cost, and the pace."""
@@ -226,7 +226,7 @@ class Work:
         costs.usual += MIN_WEIGHT * (log(service) - self.pace_log + costs.typical - costs.usual)
         if job.kind.count >= TRUSTED_KIND:
             self._samples += 1
-            weight = max(1.0 / (self._samples + DOUBT), PACE_MEMORY)
+            weight = max(1.0 / (self._samples + PRIOR_SAMPLES), PACE_MEMORY)
             step = weight * (log(service / max(job.kind.mean, SMALLEST)) - self.pace_log)
             self.pace_log += step
             costs.shift(step)
@@ -234,8 +234,8 @@ class Work:
         job.kind.sample(service / self.pace)
 
     def count_overtaken(self, job: Job) -> None:
-        """An answer leaves older requests behind: that many and one more are worked on at once, at least."""
-        if self._epoch != self.costs.epoch:  # What was learned of workers counted requests that take none.
+        """Learn from an answer: the endpoint works at once on it and on the older requests that it overtook."""
+        if self._epoch != self.costs.epoch:  # A kind was parked since: the estimate had counted its requests.
             self._epoch = self.costs.epoch
             self.workers = 1.0
             self._samples = 0
@@ -277,7 +277,7 @@ class Work:
         self.servers = max(int(self.workers + 0.5), 1)
 
     def drop(self, job: Job, now: float) -> None:
-        """One waits no more; the endpoint goes on with the next."""
+        """Remove a request that has its answer; the endpoint goes on with the next."""
         older = job.older
         newer = job.newer
         if older is None:
@@ -403,11 +403,14 @@ class Costs:
         """An endpoint is gone."""
         self._endpoints -= 1
         self._total -= work.pace_log
-        self.shift(0.0)
+        self._update_typical()
 
     def shift(self, step: float) -> None:
         """The pace of one endpoint has changed."""
         self._total += step
+        self._update_typical()
+
+    def _update_typical(self) -> None:
         if self._endpoints > 0:
             self.typical = self._total / self._endpoints
 

@@ -38,7 +38,7 @@ BURST: Final = 32
 CROWDED: Final = 0.9
 """Share of LB_MAX_CONNECTIONS from which on responses close their connections."""
 EVICTED: Final = 0.02
-"""Share of the idle connections that make room at once: finding them looks at all."""
+"""Share of the idle connections that are closed at once: a search looks at all of them, so it closes many."""
 GRACE: Final = 0.2
 """Seconds in which a connection is not taken for an idle one, though nothing comes."""
 RETRY: Final = 0.1
@@ -69,8 +69,8 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         "_proxy_protocol",
         "_timeout",
         "_tls",
-        "_told_at",
         "_trusted",
+        "_warned_at",
         "clients",
         "port",
     )
@@ -100,7 +100,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         self._places: set[Place] = set()
         self._paused = False
         self._crowded = False
-        self._told_at = float("-inf")
+        self._warned_at = float("-inf")
         self._all_closed = asyncio.Event()
 
     # Coming and leaving.
@@ -119,7 +119,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
             raise
 
     def stop(self) -> None:
-        """Listen no more, once those who wait already are taken: who connects from now on is refused."""
+        """Accept what waits in the backlog, then stop listening: later connections are refused."""
         self._poller.wheel.forget(self)
         for listening in self._listening:
             for _ in range(BACKLOG // BURST):
@@ -155,7 +155,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
             if len(self._places) >= self._max_connections:
                 if not self._make_room():
                     self._pause("every connection allowed is busy", "raise LB_MAX_CONNECTIONS")
-                return False
+                return False  # those that make room are gone when this batch of events is; then it goes on
             try:
                 sock, address = listening.accept()
             except BlockingIOError:
@@ -255,14 +255,14 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
     # Called by a handshake.
 
     def secured(self, transport: TlsTransport) -> None:
-        """The client is as sure of us as it wishes to be."""
+        """The handshake is done: give the connection its protocol."""
         place = transport.place
         if isinstance(place, Place):
             place.alpn = transport.alpn
             self._attach(transport, place, b"")
 
     def not_secured(self, transport: TlsTransport, error: Exception | None) -> None:
-        """It was none of ours, or did not wish to be."""
+        """The handshake has failed, or took too long."""
         count(self._counters.client_faults, "handshake timed out" if _late(error) else "handshake failed")
 
     def not_tls(self, transport: TlsTransport, data: bytes) -> bytes:
@@ -309,9 +309,9 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
             listening.pause()
         now = self._poller.clock()
         self._poller.wheel.arm(self, now + RETRY)
-        if now - self._told_at > 10.0:
+        if now - self._warned_at > 10.0:
+            self._warned_at = now
             log.warning("accepting paused", why=why, connections=len(self._places), remedy=remedy)
-        self._told_at = now
 
     def _resume(self) -> None:
         self._paused = False

@@ -34,6 +34,7 @@ from balancer.proxy.own_answers import OwnAnswer
 if TYPE_CHECKING:
     from balancer.tracing import Span
 
+# In the order in which a request passes through them: `<` compares them.
 SEARCHING: Final = 0
 """No endpoint yet, or none any more: before the first lease, and while the pool's queue is waited in."""
 CONNECTING: Final = 1
@@ -73,7 +74,8 @@ MOST_DOUBLED: Final = 3
 """Times that the wait between attempts doubles."""
 
 MAX_FREE_REPEATS: Final = 3
-"""Streams refused unprocessed that are asked for again at the same endpoint, uncharged."""
+"""Times that a request goes to the same endpoint again, free of the retry budget, because its connection closed before
+the endpoint processed it (GOAWAY, or one that had idled)."""
 
 
 def _retry_after(head: ResponseHead) -> float | None:
@@ -90,9 +92,9 @@ class Exchange(Attempts, Receiver):
         "_counted_as",
         "_forwarded",
         "_free_repeats",
-        "_keeps",
-        "_kept",
-        "_kept_size",
+        "_replay",
+        "_replay_size",
+        "_replayable",
         "_response_over",
         "_retry_after",
         "_total_deadline",
@@ -146,10 +148,10 @@ class Exchange(Attempts, Receiver):
         self._backing_off = False
         """Whether the next attempt waits for its time."""
         self._connecting: Connecting | None = None
-        self._kept: list[bytes] | None = None
-        self._kept_size = 0
+        self._replay: list[bytes] | None = None
+        self._replay_size = 0
         self._free_repeats = 0
-        self._keeps = True
+        self._replayable = True
         """Whether all of the body received so far is kept to be sent again."""
         self._trailers = NO_FIELDS
         self._response_over = False
@@ -174,7 +176,7 @@ class Exchange(Attempts, Receiver):
         if service.tracer is not None:
             head = self.head
             self.span = service.tracer.begin(head.info, head.scheme, head.version, head.fields.trace_context)
-        if service.clients is not None and self.peer.trusted and not self._counts(service.clients):
+        if service.clients is not None and self.peer.trusted and not self._acquire_client_slot(service.clients):
             self._fail(responses.TOO_MANY_CONNECTIONS, now)
             return
         routed = self.routed
@@ -200,7 +202,7 @@ class Exchange(Attempts, Receiver):
         elif pinned is None or not self._go_on(pinned, now):
             self.acquire(now)
 
-    def _counts(self, clients: Clients) -> bool:
+    def _acquire_client_slot(self, clients: Clients) -> bool:
         """Count as a connection of the client that a trusted proxy names; whether it may have one more."""
         if clients.enter(self.info.client):
             self._counted_as = self.info.client
@@ -244,16 +246,16 @@ class Exchange(Attempts, Receiver):
         """More of the request's body: payload, never empty."""
         self.bytes_received += len(data)
         stream = self.stream
-        if self._keeps:
-            if self._kept is None:
-                self._kept = []
-            self._kept.append(data)
-            self._kept_size += len(data)
-            if self._kept_size > self.cluster.policy.retry_buffer:
+        if self._replayable:
+            if self._replay is None:
+                self._replay = []
+            self._replay.append(data)
+            self._replay_size += len(data)
+            if self._replay_size > self.cluster.policy.retry_buffer:
                 if stream is None and self.state < RESPONDING:
                     self.server.pause_reading(NOT_CONNECTED)
                 else:
-                    self._keep_no_more()
+                    self._drop_replay_buffer()
         if stream is not None:
             if self.state == TUNNEL:
                 self._touch(now)
@@ -265,7 +267,7 @@ class Exchange(Attempts, Receiver):
         self._trailers = trailers
         mirrors = self.routed.mirrors
         if mirrors and self.state != ENDED:
-            kept = b"".join(self._kept or ()) if self._keeps else None
+            kept = b"".join(self._replay or ()) if self._replayable else None
             mirror(self.http, mirrors, self.info, self.request_id, kept, trailers, now)
         stream = self.stream
         if stream is None:
@@ -276,25 +278,25 @@ class Exchange(Attempts, Receiver):
         if self.state == TUNNEL and self._response_over:
             self._tunnel_ended(now)
 
-    def client_left(self, abruptly: bool = True) -> None:
+    def client_left(self) -> None:
         """The client's connection is gone: nobody waits for the response any more."""
         if self.state == ENDED:
             return
         now = self.http.clock()
         if self.state == TUNNEL:
-            self._let_go(Outcome.answered(101), now)
+            self._abort_upstream(Outcome.answered(101), now)
         else:
             count(self.http.counters.client_faults, "client left")
             self.reason = self.reason or "client left"
             self.status = self.status or 499
-            self._let_go(CLIENT_LEFT, now)
+            self._abort_upstream(CLIENT_LEFT, now)
         self._end(now)
 
     def broken_off(self, error: responses.Error) -> None:
         """The client's body is bad, too large or too slow: its fault, not the endpoint's."""
         now = self.http.clock()
         count(self.http.counters.client_faults, error.reason)
-        self._let_go(UNUSED, now)
+        self._abort_upstream(UNUSED, now)
         if self.state < RESPONDING:
             self._fail(error, now)
         else:
@@ -332,7 +334,7 @@ class Exchange(Attempts, Receiver):
 
     def _repeatable(self) -> bool:
         """Whether it could be sent again, if a connection should turn out to be closed."""
-        if self.info.method not in IDEMPOTENT or not self._keeps:
+        if self.info.method not in IDEMPOTENT or not self._replayable:
             return False
         return self.request_whole or 0 < self.head.fields.length <= self.cluster.policy.retry_buffer
 
@@ -351,7 +353,7 @@ class Exchange(Attempts, Receiver):
         self._become(SENT)
         self.stream = stream
         whole = self.request_whole
-        kept = self._kept
+        kept = self._replay
         body = b"".join(kept) if kept is not None else b""
         extra = self.span.fields if self.span is not None else NO_FIELDS
         head = self._forwarded or self.routed.head or self.head
@@ -362,17 +364,17 @@ class Exchange(Attempts, Receiver):
             stream.send(head, self.request_id, extra, body, whole, now)
         if whole and self.lease is not None:
             self.lease.sent(now)
-        if self._kept_size:
-            if self._kept_size > self.cluster.policy.retry_buffer:
-                self._keep_no_more()
+        if self._replay_size:
+            if self._replay_size > self.cluster.policy.retry_buffer:
+                self._drop_replay_buffer()
             self.server.resume_reading(NOT_CONNECTED)
         if self.routed.attempt_timeout > 0 and self.state == SENT:
             self.arm(now + self.routed.attempt_timeout)
 
-    def _keep_no_more(self) -> None:
+    def _drop_replay_buffer(self) -> None:
         """The body is longer than what is kept for a retry: from here on there is none once it has been sent."""
-        self._keeps = False
-        self._kept = None
+        self._replayable = False
+        self._replay = None
 
     def attempt_failed(self, kind: Kind, progress: int, fault: str = "") -> None:
         self._connecting = None
@@ -390,7 +392,7 @@ class Exchange(Attempts, Receiver):
         verdict = may_retry(kind, 0, self.info.method in IDEMPOTENT, stale, self._retry_statuses())
         if progress == NOT_PROCESSED:
             verdict = self._unprocessed(kind)
-        resend = self._keeps and self.state < INFORMED and progress != BEGAN
+        resend = self._replayable and self.state < INFORMED and progress != BEGAN
         if verdict is Retry.FRESH and resend and self.lease is not None:
             # The endpoint had only closed a connection that idled: its lease stands.
             self._connect(self.lease.endpoint, now)
@@ -416,19 +418,24 @@ class Exchange(Attempts, Receiver):
             self._fail(responses.failed_attempt(kind), now, fault)
 
     def _unprocessed(self, kind: Kind) -> Retry:
-        """What follows where the endpoint has surely not acted: safe for any method.
+        """What follows where the endpoint has surely not acted on the request: a retry is safe whatever the method.
 
-        A stream that a working endpoint did not take (UNUSED) costs nobody anything, a few times.
+        Where only its connection had closed (UNUSED), the same endpoint is tried again on another one, a few times.
         """
         if kind is Kind.UNUSED and self._free_repeats < MAX_FREE_REPEATS:
             self._free_repeats += 1
             return Retry.FRESH
         return Retry.ELSEWHERE
 
-    def _answered_elsewhere(self, head: ResponseHead, ended: bool, now: float) -> bool:
-        """Whether a status that asks for it is retried, mostly at another endpoint, which then is leased already."""
+    def _retry_on_status(self, head: ResponseHead, ended: bool, now: float) -> bool:
+        """Retry a response whose status says so, at another endpoint where there is one; whether it was retried."""
         statuses = self._retry_statuses()
-        if head.status not in statuses or not self._keeps or self.state != SENT or self.attempts > self.most_retries():
+        if (
+            head.status not in statuses
+            or not self._replayable
+            or self.state != SENT
+            or self.attempts > self.most_retries()
+        ):
             return False
         verdict = may_retry(Kind.ANSWERED, head.status, self.info.method in IDEMPOTENT, False, statuses)
         if verdict is not Retry.ELSEWHERE or self.endpoint is None:
@@ -505,11 +512,13 @@ class Exchange(Attempts, Receiver):
             self.deadline = 0.0
 
     def expired(self, now: float) -> None:
+        # One timer. In this order: a tunnel that idles, the total timeout, the queue's, the end of a back-off, the time
+        # to connect, the route's own timeout for an attempt.
         if self.state == TUNNEL:
             self._tunnel_idle(now)
         elif self._total_deadline and now >= self._total_deadline:
             self.reason = responses.TOTAL_TIMEOUT.reason
-            self._let_go(self._at_total_timeout(), now)
+            self._abort_upstream(self._at_total_timeout(), now)
             if self.state < RESPONDING:
                 self._fail(responses.TOTAL_TIMEOUT, now)
             elif self.head.fields.grpc:
@@ -554,7 +563,7 @@ class Exchange(Attempts, Receiver):
         if head.load and self.endpoint is not None:
             self.cluster.pool.reported(self.endpoint, head.load_field, head.load, now)
         status = head.status
-        if status >= 400 and status in self._retry_statuses() and self._answered_elsewhere(head, ended, now):
+        if status >= 400 and status in self._retry_statuses() and self._retry_on_status(head, ended, now):
             return
         if status < 300 and self.head.fields.upgrade and self.head.version == HTTP_2:
             self._not_switched(status, ended, now)
@@ -660,7 +669,7 @@ class Exchange(Attempts, Receiver):
         self._become(TUNNEL)
         self.status = 101
         self.request_whole = False
-        self._keep_no_more()
+        self._drop_replay_buffer()
         self._total_deadline = 0.0
         self.http.counters.tunnels_open += 1
         self._touch(now)
@@ -693,7 +702,7 @@ class Exchange(Attempts, Receiver):
             return False
         now = self.http.clock()
         self.reason = UNHEALTHY
-        self._let_go(Outcome.answered(101), now)
+        self._abort_upstream(Outcome.answered(101), now)
         self._end(now)
         self.server.reset()
         return True
@@ -735,12 +744,12 @@ class Exchange(Attempts, Receiver):
                 now = self.http.clock()
                 count(self.http.counters.errors, "internal fault")
                 self.reason = "internal fault"
-                self._let_go(UNUSED, now)
+                self._abort_upstream(UNUSED, now)
                 self._end(now, cut=True)
         finally:
             self.server.reset()
 
-    def _let_go(self, outcome: Outcome, now: float) -> None:
+    def _abort_upstream(self, outcome: Outcome, now: float) -> None:
         """Give up whatever is under way upstream."""
         if self._connecting is not None:
             self._connecting.cancel()

@@ -61,7 +61,8 @@ class LeastWork(Strategy):
 
     The minimum without a scan: endpoints of one pace (in steps) and one weight form a class. In a class those with a
     free worker stand in a heap by load, the others in one by the time at which they have one, which can only come later
-    than expected. So a choice looks at the top of each, and on until no better one can be below, at `LOOKS` at most.
+    than expected. So a heap's keys are lower bounds of the score: a choice takes endpoints in their order until the
+    next bound is above the best score, `LOOKS` of a heap at most.
     """
 
     watches_cost: ClassVar[bool] = True
@@ -120,6 +121,7 @@ class LeastWork(Strategy):
                     entry = take_least(edge)
                     endpoint = entry.item.endpoint
                     if heap is owner.free:
+                        # `_score` lets the pace of an idle endpoint fade to 1.
                         bound = cost * min(owner.pace, 1.0)
                     else:
                         bound = owner.pace * cost + (entry.key - now) / owner.weight
@@ -138,7 +140,7 @@ class LeastWork(Strategy):
         return best
 
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
-        """Expected seconds until it has done the request."""
+        """Expected seconds until it has done the request, and what counts against it; the lowest wins."""
         place = self._places.get(endpoint)
         pace = endpoint.work.pace if place is None else place.owner.pace
         return self._score(endpoint, pace, endpoint.work.costs.kinds.of(request).expected, now)

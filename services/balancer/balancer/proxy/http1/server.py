@@ -127,14 +127,14 @@ class ServerConnection(ServerStream, Leaving, Protocol):
             exchange.request_ended(NO_FIELDS, self.service.clock())
             return not self.transport.is_closing()  # which it is where both directions have ended
         if self._state == _RESPONSE or self._state == _LENGTH or self._state == _CHUNKED:
-            self._leave(False)
+            self._leave()
         self.transport.close()
         return False
 
     def said_all_unread(self) -> None:
         if self._state == _LENGTH or self._state == _CHUNKED:
             # It uploads faster than an endpoint takes it, and has left: nobody waits until that takes the rest.
-            self._leave(False)
+            self._leave()
             self.transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -148,7 +148,7 @@ class ServerConnection(ServerStream, Leaving, Protocol):
             pinned.reset()
         exchange = self.exchange
         try:
-            self._leave(error is not None)
+            self._leave()
         except Exception:
             if exchange is not None:
                 exchange.crashed()
@@ -474,10 +474,10 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         if self.exchange is not None:
             self.exchange.broken_off(error)
 
-    def _leave(self, abruptly: bool) -> None:
+    def _leave(self) -> None:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.client_left(abruptly)
+            exchange.client_left()
 
     def _close_after_what_is_unsent(self, now: float) -> None:
         self._state = _LINGER

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 class Opening(Opener, Starter):
     """A connection that is being opened, until it carries streams, and who waits for it."""
 
-    __slots__ = ("_began", "_connection", "_owner", "_way", "endpoint", "waiting")
+    __slots__ = ("_began", "_connecting", "_connection", "_owner", "endpoint", "waiting")
 
     def __init__(self, owner: Http2Upstreams, endpoint: Endpoint) -> None:
         self._owner = owner
@@ -34,22 +34,22 @@ class Opening(Opener, Starter):
         self._connection: ClientConnection | None = None
         """Open, but the endpoint's SETTINGS have not come."""
         self._began = owner.clock()
-        self._way = owner.connector.connect(endpoint.spec.host, endpoint.spec.port, self)
+        self._connecting = owner.connector.connect(endpoint.spec.host, endpoint.spec.port, self)
 
     def left(self, waiting: Waiting) -> None:
         """One waits no more; the last one to leave ends it all."""
         if waiting in self.waiting:
             self.waiting.remove(waiting)
             if not self.waiting:
-                self._owner.opened(self)
-                self._way.cancel()
+                self._owner.no_longer_opening(self)
+                self._connecting.cancel()
                 connection, self._connection = self._connection, None
                 if connection is not None:
                     connection.starter = None
                     connection.close()
 
     def opened(self, transport: Transport) -> None:
-        """It is open; its own limit in time stays that of the one that waits."""
+        """It is open. The time to connect is limited by each request that waits."""
         secured = isinstance(transport, TlsTransport)
         if isinstance(transport, TlsTransport) and transport.alpn != "h2":
             transport.close()
@@ -65,13 +65,13 @@ class Opening(Opener, Starter):
     def ready(self) -> None:
         """Give each that waits a stream, or let it wait for another connection."""
         owner = self._owner
-        owner.opened(self)
+        owner.no_longer_opening(self)
         connection, self._connection = self._connection, None
         if connection is None:
             return
         took = owner.clock() - self._began
         owner.counters.connect_seconds.observe(took)
-        owner.keep(connection)
+        owner.add(connection)
         waiting, self.waiting = self.waiting, []
         for each in waiting:
             try:
@@ -86,7 +86,7 @@ class Opening(Opener, Starter):
 
     def not_ready(self, kind: Kind, fault: str) -> None:
         """It never carried anything: what waits may go to another endpoint."""
-        self._owner.opened(self)
+        self._owner.no_longer_opening(self)
         self._connection = None
         waiting, self.waiting = self.waiting, []
         for each in waiting:
@@ -165,7 +165,7 @@ class Http2Upstreams(Owner, Idler):
         return True
 
     def take(self, endpoint: Endpoint, receiver: Receiver, idle_since: float) -> ClientStream | None:
-        # However long it has idled: an endpoint that closes an HTTP/2 connection says by GOAWAY what it has not begun.
+        # `idle_since` does not matter: by GOAWAY an endpoint that closes says what it has not begun.
         connections = self._connections.get(endpoint)
         if connections is None:
             return None
@@ -192,16 +192,16 @@ class Http2Upstreams(Owner, Idler):
         waiting.opening = opening
         opening.waiting.append(waiting)
 
-    def opened(self, opening: Opening) -> None:
-        """A connection is opened, or will never be."""
+    def no_longer_opening(self, opening: Opening) -> None:
+        """Forget a connection that is open now, or will never be."""
         begun = self._opening.get(opening.endpoint)
         if begun is not None and opening in begun:
             begun.remove(opening)
             if not begun:
                 del self._opening[opening.endpoint]
 
-    def keep(self, connection: ClientConnection) -> None:
-        """Use a new connection for the requests that wait."""
+    def add(self, connection: ClientConnection) -> None:
+        """Add an open connection to those in use; close it after its streams where its endpoint is gone."""
         endpoint = connection.endpoint
         if self._closed or not endpoint.discovered:
             connection.closing = True
