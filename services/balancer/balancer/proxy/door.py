@@ -43,7 +43,7 @@ GRACE: Final = 0.2
 """Seconds in which a connection is not taken for an idle one, though nothing comes."""
 RETRY: Final = 0.1
 """Seconds until accepting is tried again, when nothing else would wake it."""
-OUT_OF_MEANS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 __all__ = ["Door", "Protocols"]
 
@@ -161,7 +161,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
             except BlockingIOError:
                 return False
             except OSError as error:
-                if error.errno in OUT_OF_MEANS:
+                if error.errno in OUT_OF_RESOURCES:
                     self._pause(error.strerror or "out of means", "raise ulimit -n")
                     return False
                 continue  # it has gone again

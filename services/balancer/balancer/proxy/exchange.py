@@ -177,14 +177,14 @@ class Exchange(Attempts, Receiver):
             head = self.head
             self.span = service.tracer.begin(head.info, head.scheme, head.version, head.fields.trace_context)
         if service.clients is not None and self.peer.trusted and not self._acquire_client_slot(service.clients):
-            self._fail(responses.TOO_MANY_CONNECTIONS, now)
+            self._answer_with_error(responses.TOO_MANY_CONNECTIONS, now)
             return
         routed = self.routed
         if routed.error is not None:
-            self._fail(routed.error, now)
+            self._answer_with_error(routed.error, now)
             return
         if routed.redirect is not None:
-            self._answer(own_answers.redirect(routed.edited(routed.redirect), self.http.date(now)), now)
+            self._answer_ourselves(own_answers.redirect(routed.edited(routed.redirect), self.http.date(now)), now)
             return
         self.cluster.budget.earn(now)
         if ended and routed.mirrors:
@@ -214,7 +214,7 @@ class Exchange(Attempts, Receiver):
         """Max-Forwards (RFC 9110 §7.6.2): answer where it has come to 0, else say one less."""
         fields = self.head.fields
         if fields.max_forwards == 0:
-            self._answer(own_answers.options(self.http.date(now)), now)
+            self._answer_ourselves(own_answers.options(self.http.date(now)), now)
             return
         self._forwarded = forwarded_once(self.routed.head or self.head, fields.max_forwards - 1)
         self.acquire(now)
@@ -298,7 +298,7 @@ class Exchange(Attempts, Receiver):
         count(self.http.counters.client_faults, error.reason)
         self._abort_upstream(UNUSED, now)
         if self.state < RESPONDING:
-            self._fail(error, now)
+            self._answer_with_error(error, now)
         else:
             self.reason = error.reason
             self._end(now)
@@ -322,7 +322,9 @@ class Exchange(Attempts, Receiver):
 
     def none_found(self, error: NoEndpoint, now: float) -> None:
         """No endpoint, and none to wait for: 503."""
-        self._fail(responses.no_endpoint(error) if self.cluster.discovered else responses.DISCOVERY_PENDING, now)
+        self._answer_with_error(
+            responses.no_endpoint(error) if self.cluster.discovered else responses.DISCOVERY_PENDING, now
+        )
 
     def leased(self, lease: Lease, now: float) -> None:
         """Send the request on a stream that is open already, or open one."""
@@ -405,7 +407,7 @@ class Exchange(Attempts, Receiver):
             # Part of the response is with the client: only a broken stream says that the rest is missing, or a
             # call's status.
             if self.head.fields.grpc:
-                self._end_call(responses.failed_attempt(kind), now)
+                self._end_call_with_error(responses.failed_attempt(kind), now)
                 return
             self._end(now, cut=True)
             self.server.reset()
@@ -415,7 +417,7 @@ class Exchange(Attempts, Receiver):
             if not self._backs_off(now):
                 self.acquire(now)
         else:
-            self._fail(responses.failed_attempt(kind), now, fault)
+            self._answer_with_error(responses.failed_attempt(kind), now, fault)
 
     def _unprocessed(self, kind: Kind) -> Retry:
         """What follows where the endpoint has surely not acted on the request: a retry is safe whatever the method.
@@ -520,15 +522,15 @@ class Exchange(Attempts, Receiver):
             self.reason = responses.TOTAL_TIMEOUT.reason
             self._abort_upstream(self._at_total_timeout(), now)
             if self.state < RESPONDING:
-                self._fail(responses.TOTAL_TIMEOUT, now)
+                self._answer_with_error(responses.TOTAL_TIMEOUT, now)
             elif self.head.fields.grpc:
-                self._end_call(responses.TOTAL_TIMEOUT, now)
+                self._end_call_with_error(responses.TOTAL_TIMEOUT, now)
             else:
                 self._end(now, cut=True)
                 self.server.reset()
         elif self.ticket is not None:
             self.leave_queue(now)
-            self._fail(responses.QUEUE_TIMEOUT, now)
+            self._answer_with_error(responses.QUEUE_TIMEOUT, now)
         elif self._backing_off:
             self._backing_off = False
             self.acquire(now)
@@ -582,14 +584,14 @@ class Exchange(Attempts, Receiver):
         if body:
             self.bytes_sent += len(body)
         if ended:
-            self._part()
+            self._release_stream()
         if self.routed.response is not None:
             head = self.routed.edited(head)
         self.server.respond(head, extra, body, ended, now)
         if ended and self.head.fields.grpc and status == 200:
             self.grpc_status = grpc.status_of(head.fields)
         if ended:
-            self._answered(now)
+            self._completed(now)
         elif self.server.full and self.stream is not None:
             self.stream.pause_reading()
 
@@ -602,7 +604,7 @@ class Exchange(Attempts, Receiver):
         if stream is not None and not ended:
             stream.reset()
         self.close_lease(Outcome.answered(status), now)
-        self._fail(responses.NOT_SWITCHED, now)
+        self._answer_with_error(responses.NOT_SWITCHED, now)
 
     def response_data(self, data: bytes, now: float) -> None:
         self.bytes_sent += len(data)
@@ -617,13 +619,13 @@ class Exchange(Attempts, Receiver):
             if self.request_whole:
                 self._tunnel_ended(now)
             return
-        self._part()
+        self._release_stream()
         if trailers and self.cluster.policy.reads_load:
             trailers = self._without_load(trailers, now)
         self.server.end(trailers)
         if self.head.fields.grpc:
             self.grpc_status = grpc.status_of(trailers)
-        self._answered(now)
+        self._completed(now)
 
     def _without_load(self, trailers: Headers, now: float) -> Headers:
         """The trailers that go on: what the endpoint says of its load is for us."""
@@ -636,14 +638,14 @@ class Exchange(Attempts, Receiver):
                 self.cluster.pool.reported(self.endpoint, lowered, value, now)
         return kept
 
-    def _part(self) -> None:
+    def _release_stream(self) -> None:
         """The stream is free for anybody's next request; but one that authentication has bound stays this client's."""
         stream, self.stream = self.stream, None
         if stream is not None and stream.bound:
             self.server.pinned = stream
 
-    def _answered(self, now: float) -> None:
-        """The response's last byte has been passed on; its stream has parted."""
+    def _completed(self, now: float) -> None:
+        """The response's last byte has been passed on; its stream has been released."""
         status = self.status
         if self.grpc_status >= 0 and status == 200:
             status = grpc.as_http(self.grpc_status)
@@ -710,17 +712,17 @@ class Exchange(Attempts, Receiver):
     def _tunnel_ended(self, now: float) -> None:
         """Both directions have come to their end."""
         self.stream = None
-        self._answered(now)
+        self._completed(now)
 
     # The end.
 
-    def _fail(self, error: responses.Error, now: float, fault: str = "") -> None:
+    def _answer_with_error(self, error: responses.Error, now: float, fault: str = "") -> None:
         """Answer with an error of our own; `fault` is what the log adds to its reason."""
         self.reason = f"{error.reason}: {fault}" if fault else error.reason
         count(self.http.counters.errors, error.reason)
-        self._answer(own_answers.error(error, self.head, self.request_id, self.http.date(now)), now)
+        self._answer_ourselves(own_answers.error(error, self.head, self.request_id, self.http.date(now)), now)
 
-    def _end_call(self, error: responses.Error, now: float) -> None:
+    def _end_call_with_error(self, error: responses.Error, now: float) -> None:
         """End a gRPC call whose response has begun with an error of our own."""
         self.reason = self.reason or error.reason
         self.grpc_status = grpc_errors.status_for(error)
@@ -728,7 +730,7 @@ class Exchange(Attempts, Receiver):
         self._end(now, cut=True)
         self.server.finished(now)
 
-    def _answer(self, answer: OwnAnswer, now: float) -> None:
+    def _answer_ourselves(self, answer: OwnAnswer, now: float) -> None:
         """Answer without an endpoint."""
         self._become(RESPONDING)
         self.status = answer.head.status
