@@ -40,7 +40,7 @@ class Charges:
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 async def test_an_endpoint_that_never_says_continue_is_tried_elsewhere(method: str, start: Start) -> None:
-    balancer = start(endpoints=2, strategy="n-to-one", response_timeout=0.4, idle_timeout=0.2, retry_budget=1)
+    balancer = start(endpoints=2, strategy="n-to-one", response_timeout=1.5, idle_timeout=1, retry_budget=1)
     charges = Charges(balancer)
 
     async def hangs(connection: Accepted) -> None:
