@@ -106,6 +106,7 @@ class Output:
         view = memoryview(data)
         while view:
             try:
-                view = view[os.write(self._fd, view) :]
+                written = os.write(self._fd, view)  # by itself: mypyc 2.4 evaluates a bound of such a slice twice
+                view = view[written:]
             except BlockingIOError:  # somebody who shares the descriptor has made it non-blocking
                 select.select([], [self._fd], [], 1.0)
