@@ -186,11 +186,10 @@ async def test_a_client_that_leaves_or_cancels_charges_nobody(start: Start) -> N
     balancer = start(1, fresh=True, eject_after=2, **H2C)
     charges = Charges(balancer)
     async with H2Endpoint(balancer.endpoints[0], hangs) as endpoint:
-        for _ in range(3):
+        for turn in (1, 2, 3):
             client = await H2Client.connect(balancer.port)
             streams = [await client.begin(asking()) for _ in range(4)]
-            before = len(endpoint.requests)
-            await endpoint.until(lambda known=before: len(endpoint.requests) >= known)  # type: ignore[misc]
+            await endpoint.until(lambda all_of=4 * turn: len(endpoint.requests) == all_of)  # type: ignore[misc]
             client.h2.reset_stream(streams[0], 8)
             await client.flush()
             await client.close()

@@ -52,6 +52,11 @@ async def let_accepted_begin() -> None:
         await asyncio.sleep(0)
 
 
+def still_open(server: asyncio.Server) -> bool:
+    """Whether asyncio has connections that it accepted for `server`, one amid a TLS handshake too."""
+    return bool(getattr(server, "_active_count", 0))
+
+
 class End:
     """One open connection, seen from either side."""
 

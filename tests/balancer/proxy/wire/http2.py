@@ -23,7 +23,7 @@ from h2.events import (
 )
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import Frame
-from tests.balancer.proxy.wire.ends import LIMIT, Client, End, let_accepted_begin
+from tests.balancer.proxy.wire.ends import LIMIT, Client, End, let_accepted_begin, still_open
 from tests.balancer.proxy.wire.messages import PATIENCE
 
 F = TypeVar("F", bound=Frame)
@@ -266,6 +266,7 @@ class H2Endpoint:
         self.requests: list[Asked] = []
         self.connections: list[H2Served] = []
         self.broken: list[BaseException] = []
+        self._uncut: list[H2Served] = []
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -287,21 +288,30 @@ class H2Endpoint:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        await let_accepted_begin()
-        for task in list(self._tasks):
-            task.cancel()
-        for served in self.connections:
-            served.end.writer.transport.abort()
-            await served.end.close()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=2)
-        await let_accepted_begin()  # and let what was cut end
+        async with asyncio.timeout(PATIENCE):
+            while await self._cut() or still_open(self._server):  # noqa: ASYNC110 (asyncio has no event for it)
+                await asyncio.sleep(0.001)
         if kind is None and self.broken:
             raise self.broken[0]
+
+    async def _cut(self) -> bool:
+        """Cut what is open; whether there was anything."""
+        await let_accepted_begin()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        cut, self._uncut = self._uncut, []
+        for served in cut:
+            served.end.writer.transport.abort()
+            await served.end.close()
+        if tasks:
+            await asyncio.wait(tasks, timeout=2)
+        return bool(cut or tasks)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         served = H2Served(reader, writer, len(self.connections) + 1)
         self.connections.append(served)
+        self._uncut.append(served)
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
