@@ -179,12 +179,14 @@ def test_the_api_server_stopped_for_a_minute(cluster: Any, load: Any) -> None:
         pods = wait_for(lambda: cluster.names("balancer"))
         # It follows again. By a slice of our own, since the controllers that write the others wait longer than we.
         cluster.kubectl("apply", "-f", "-", stdin=json.dumps(EXTRA_SLICE))
+        try:
+            for pod in pods:
+                wait_for(lambda pod=pod: "192.0.2.1:8000" in [e["address"] for e in endpoints(cluster, pod)], 120)
+                wait_for(lambda pod=pod: cluster.admin(pod, "/readyz")["discovery"]["error"] is None)
+        finally:
+            cluster.kubectl("delete", "endpointslice", "lb-pi-extra")
         for pod in pods:
-            wait_for(lambda pod=pod: "192.0.2.1:8000" in [each["address"] for each in endpoints(cluster, pod)])
-            wait_for(lambda pod=pod: cluster.admin(pod, "/readyz")["discovery"]["error"] is None)
-        cluster.kubectl("delete", "endpointslice", "lb-pi-extra")
-        for pod in pods:
-            wait_for(lambda pod=pod: "192.0.2.1:8000" not in [each["address"] for each in endpoints(cluster, pod)])
+            wait_for(lambda pod=pod: "192.0.2.1:8000" not in [e["address"] for e in endpoints(cluster, pod)])
         cluster.settled()
     for pod in cluster.names("balancer"):
         logged = cluster.kubectl("logs", pod)
