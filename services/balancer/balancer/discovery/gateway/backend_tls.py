@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from balancer.discovery.gateway.backends import BackendTls
-from balancer.discovery.gateway.conditions import Condition, merged
+from balancer.discovery.gateway.conditions import Condition, ancestors
 from balancer.discovery.gateway.memory import Known
 from balancer.discovery.gateway.objects import GROUP, Json, Key, Meta, Ref, meta_of, ref
 from balancer.discovery.gateway.result import Context, Plan, note
@@ -19,9 +19,6 @@ from balancer.discovery.gateway.world import World
 
 NAMES: Final = {"Hostname": ("DNS", "hostname"), "URI": ("URI", "uri")}
 """Types of subjectAltNames: as certificates call them, and the field that has the name."""
-
-MOST_ANCESTORS: Final = 16
-"""The API takes no more."""
 
 STEP: Final = 200
 """Routes that are looked at without a pause."""
@@ -153,15 +150,13 @@ def _state(
 ) -> None:
     policy = verdict.policy
     before = policy.status.get("ancestors") or ()
-    ancestors = [each for each in before if each.get("controllerName") != world.controller]
     reached: dict[Key, None] = {}
     for namespace, service, _ in _ports(policy):
         reached.update(gateways.get((namespace, service), {}))
-    for namespace, name in sorted(reached)[: MOST_ANCESTORS - len(ancestors)]:
-        ancestor = {"group": GROUP, "kind": "Gateway", "namespace": namespace, "name": name}
-        mine = (each for each in before if each.get("controllerName") == world.controller)
-        present: Json = next((each for each in mine if each.get("ancestorRef") == ancestor), {})
-        conditions = merged(present.get("conditions") or (), verdict.conditions, policy.meta.generation, context.now)
-        ancestors.append({"ancestorRef": ancestor, "controllerName": world.controller, "conditions": conditions})
-    if ancestors or before:
-        note(result, policy, {"ancestors": ancestors})
+    wanted = [
+        ({"group": GROUP, "kind": "Gateway", "namespace": namespace, "name": name}, verdict.conditions)
+        for namespace, name in sorted(reached)
+    ]
+    written = ancestors(before, world.controller, wanted, policy.meta.generation, context.now)
+    if written or before:
+        note(result, policy, {"ancestors": written})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from balancer.discovery.gateway.objects import Json
 
 MAX_MESSAGE = 1024
 """Characters; the API takes 32768."""
+MOST_ANCESTORS = 16
+"""In a policy's status; the API takes no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +48,20 @@ def merged(present: Sequence[Json], wanted: Sequence[Condition], generation: int
             }
         )
     return sorted(written, key=lambda each: str(each.get("type")))
+
+
+def ancestors(
+    present: Sequence[Json],
+    controller: str,
+    wanted: Iterable[tuple[Json, Sequence[Condition]]],
+    generation: int,
+    now: str,
+) -> list[Json]:
+    """The ancestors to write in the status of a policy: other controllers' as they are, then ours with what we say."""
+    before = [each for each in present if each.get("controllerName") == controller]
+    written = [each for each in present if each.get("controllerName") != controller]
+    for ancestor, conditions in islice(wanted, max(MOST_ANCESTORS - len(written), 0)):
+        known: Json = next((each for each in before if each.get("ancestorRef") == ancestor), {})
+        stated = merged(known.get("conditions") or (), conditions, generation, now)
+        written.append({"ancestorRef": ancestor, "controllerName": controller, "conditions": stated})
+    return written

@@ -69,9 +69,9 @@ def attached(sets: Mapping[Key, SetDraft], gateway: Gateway) -> int:
 
 
 def finish(
-    world: World, context: Context, sets: Mapping[Key, SetDraft], problems: Mapping[Key, str], result: Plan
+    world: World, context: Context, sets: Mapping[Key, SetDraft], problems: Mapping[Key, Condition | None], result: Plan
 ) -> None:
-    """Every set's status; `problems` by Gateway: what keeps it from being taken, empty where nothing does."""
+    """Every set's status; `problems` by Gateway: what keeps it from being taken."""
     for made in sets.values():
         found, gateway = made.found, made.draft.gateway
         service = world.services.get((world.home, addresses.service_name(gateway)))
@@ -85,14 +85,14 @@ def finish(
         note(result, found, status)
 
 
-def _conditions(made: SetDraft, problem: str, ports: Mapping[int, int]) -> list[Condition]:
+def _conditions(made: SetDraft, problem: Condition | None, ports: Mapping[int, int]) -> list[Condition]:
     gateway = made.draft.gateway
     bad = [each.listener.name for each in made.listeners if not (each.accepted.holds and each.resolved.holds)]
     serving = [each for each in made.listeners if each.serves]
     if not made.allowed:
         words = f"Gateway {gateway.meta} takes no listeners of sets in namespace {made.found.meta.namespace}."
         return _refused("NotAllowed", words)
-    if problem:
+    if problem is not None:
         return _refused("ParentNotAccepted", f"Gateway {gateway.meta} is not accepted.")
     if not serving:
         return _refused("ListenersNotValid", f"Not valid: {', '.join(bad)}.")

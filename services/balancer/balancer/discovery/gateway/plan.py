@@ -13,11 +13,11 @@ from typing import Any
 
 from balancer.discovery.gateway import addresses, backend_tls, listener_sets, policies
 from balancer.discovery.gateway.backends import Resolver
-from balancer.discovery.gateway.conditions import Condition, merged
+from balancer.discovery.gateway.conditions import Condition, ancestors, merged
 from balancer.discovery.gateway.ingress_taking import IngressTaking
 from balancer.discovery.gateway.listeners import Checked, check
 from balancer.discovery.gateway.memory import Memory
-from balancer.discovery.gateway.objects import Gateway, Json, Key
+from balancer.discovery.gateway.objects import Gateway, Key
 from balancer.discovery.gateway.result import Context, Draft, Plan, PortPlan, note
 from balancer.discovery.gateway.taking import Taking
 from balancer.discovery.gateway.world import World
@@ -58,19 +58,19 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
         if own:
             result.clusters[name] = replace(spec, overrides=tuple({**dict(own), **dict(spec.overrides)}.items()))
     yield from backend_tls.take(world, context, memory.routes.values(), result)
-    accepted = {each.meta.key: _problem(each)[1] == "" for each in gateways}
+    problems = {each.meta.key: _problem(each) for each in gateways}
     wanted = {
         addresses.service_name(draft.gateway): (draft.gateway, _ports(draft))
         for key, draft in drafts.items()
-        if accepted[key] and _ports(draft)
+        if not problems[key] and _ports(draft)
     }
     if ingresses is not None:
         wanted[addresses.service_name(ingresses.front)] = (ingresses.front, ingresses.ports)
     chosen = addresses.choose_ports(world, wanted)
     _take_services(world, context, chosen, wanted, result)
-    for draft in drafts.values():
-        yield from _take_gateway(world, context, memory, draft, listener_sets.attached(sets, draft.gateway), result)
-    problems = {key: _problem(draft.gateway)[1] for key, draft in drafts.items()}
+    for key, draft in drafts.items():
+        attached = listener_sets.attached(sets, draft.gateway)
+        yield from _take_gateway(world, context, memory, draft, problems[key], attached, result)
     listener_sets.finish(world, context, sets, problems, result)
     if ingresses is not None:
         yield from ingresses.finish()
@@ -96,22 +96,23 @@ def _take_policies(world: World, context: Context, verdicts: list[policies.Verdi
     for targets in by_policy.values():
         policy = targets[0].policy
         before = policy.status.get("ancestors") or ()
-        ancestors = [each for each in before if each.get("controllerName") != world.controller]
-        for each in targets:
-            ancestor = {name: str(each.target.get(name) or "") for name in ("group", "kind", "name")}
-            present: Json = next((one for one in before if one.get("ancestorRef") == ancestor), {})
-            conditions = merged(present.get("conditions") or (), [each.condition], policy.meta.generation, context.now)
-            ancestors.append({"ancestorRef": ancestor, "controllerName": world.controller, "conditions": conditions})
-        note(result, policy, {"ancestors": ancestors})
+        wanted = [
+            ({name: str(each.target.get(name) or "") for name in ("group", "kind", "name")}, [each.condition])
+            for each in targets
+        ]
+        written = ancestors(before, world.controller, wanted, policy.meta.generation, context.now)
+        note(result, policy, {"ancestors": written})
 
 
-def _problem(gateway: Gateway) -> tuple[str, str]:
-    """What keeps a Gateway from being taken at all, as reason and words; empty: nothing."""
+def _problem(gateway: Gateway) -> Condition | None:
+    """What keeps a Gateway from being taken at all; None: nothing."""
     if gateway.has_parameters:
-        return "InvalidParameters", "A Gateway takes no parameters here: a LoadBalancingPolicy has settings."
+        words = "A Gateway takes no parameters here: a LoadBalancingPolicy has settings."
+        return Condition("Accepted", False, "InvalidParameters", words)
     if any(each.get("value") for each in gateway.addresses):
-        return "UnsupportedAddress", "Addresses cannot be chosen: each Gateway gets that of its Service."
-    return "", ""
+        words = "Addresses cannot be chosen: each Gateway gets that of its Service."
+        return Condition("Accepted", False, "UnsupportedAddress", words)
+    return None
 
 
 def _ports(draft: Draft) -> list[int]:
@@ -139,14 +140,19 @@ def _take_services(
 
 
 def _take_gateway(
-    world: World, context: Context, memory: Memory, draft: Draft, sets: int, result: Plan
+    world: World,
+    context: Context,
+    memory: Memory,
+    draft: Draft,
+    problem: Condition | None,
+    sets: int,
+    result: Plan,
 ) -> Generator[None, None, None]:
     gateway = draft.gateway
     service = world.services.get((world.home, addresses.service_name(gateway)))
     found = addresses.status_addresses(service)
-    problem = _problem(gateway)
     own = [each for each in draft.listeners if not each.owner]
-    if not problem[1]:
+    if problem is None:
         recorded = addresses.known_ports(service)
         for port in sorted({each.listener.port for each in draft.listeners if each.serves}):
             if port in recorded:
@@ -185,11 +191,11 @@ def _port_plan(memory: Memory, draft: Draft, port: int, ours: int) -> Generator[
 
 
 def _gateway_conditions(
-    draft: Draft, listeners: list[Checked], problem: tuple[str, str], has_address: bool
+    draft: Draft, listeners: list[Checked], problem: Condition | None, has_address: bool
 ) -> list[Condition]:
     bad = [each.listener.name for each in listeners if not (each.accepted.holds and each.resolved.holds)]
-    if problem[1]:
-        accepts = Condition("Accepted", False, *problem)
+    if problem is not None:
+        accepts = problem
     elif not bad:
         accepts = Condition("Accepted", True, "Accepted")
     else:
