@@ -25,7 +25,16 @@ from balancer.proxy.clients import Clients
 from balancer.proxy.fields import LOAD_FIELDS, forwarded_once
 from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
 from balancer.proxy.http_service import HttpService
-from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, STALE, ClientStream, Connecting, Receiver, ServerStream
+from balancer.proxy.interfaces import (
+    BEGAN,
+    FRESH,
+    NOT_PROCESSED,
+    STALE,
+    ClientStream,
+    Connecting,
+    Receiver,
+    ServerStream,
+)
 from balancer.proxy.interfaces import SENT as WAS_SENT
 from balancer.proxy.messages import HTTP_2, NO_FIELDS, Headers, Peer, RequestHead, ResponseHead
 from balancer.proxy.mirror import mirror
@@ -62,9 +71,6 @@ FOLLOWS: Final = (
     b"\0\0\0\0\0\0\0"  # from ENDED
 )
 """Which state may follow which, a byte each: lists of booleans took 6 % of our own code's time."""
-
-FRESH: Final = 0.5
-"""Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
 
 
 UNHEALTHY: Final = "endpoint turned unhealthy"

@@ -34,6 +34,9 @@ from balancer.balancing.outcome import Kind
 from balancer.proxy.messages import Headers, RequestHead, ResponseHead
 from balancer.proxy.timers import Timed
 
+FRESH: Final = 0.5
+"""Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
+
 # How far an attempt came before it failed: what decides whether it may be made again (balancing/retry.py).
 NOT_PROCESSED: Final = 0
 """The endpoint has surely not acted on it: connecting failed, REFUSED_STREAM, above GOAWAY's last id. Any method."""

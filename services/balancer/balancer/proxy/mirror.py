@@ -17,15 +17,12 @@ from balancer.balancing.request import RequestInfo
 from balancer.counters import count
 from balancer.proxy.cluster import Cluster, Mirrored
 from balancer.proxy.http_service import HttpService
-from balancer.proxy.interfaces import STALE, ClientStream, Connecting, Receiver
+from balancer.proxy.interfaces import FRESH, STALE, ClientStream, Connecting, Receiver
 from balancer.proxy.messages import Headers, RequestHead, ResponseHead
 from balancer.proxy.timers import Timed
 
 MOST: Final = 100
 """Mirrored requests under way to one cluster: with the default LB_RETRY_BUFFER they hold 6.4 MB at most."""
-
-FRESH: Final = 0.5
-"""Seconds unused within which a connection is known fresh: nothing here is sent twice."""
 
 # What becomes of a mirrored request, in the words of the metric.
 ANSWERED: Final = "answered"
@@ -180,20 +177,18 @@ def mirror(
     for each in mirrors:
         if not each.share.due():
             continue
-        cluster, why = each.cluster, ""
         if body is None:
-            why = TOO_LONG
-        elif cluster.mirroring >= MOST:
-            why = TOO_MANY
-        else:
-            try:
-                lease = cluster.pool.lease(info, now)
-            except NoEndpoint:
-                why = NO_ENDPOINT
-        if why or body is None:
-            count(service.counters.mirrored, why)
+            count(service.counters.mirrored, TOO_LONG)
             continue
-        call = MirrorCall(service, cluster, each.head, request_id, lease)
+        if each.cluster.mirroring >= MOST:
+            count(service.counters.mirrored, TOO_MANY)
+            continue
+        try:
+            lease = each.cluster.pool.lease(info, now)
+        except NoEndpoint:
+            count(service.counters.mirrored, NO_ENDPOINT)
+            continue
+        call = MirrorCall(service, each.cluster, each.head, request_id, lease)
         try:
             call.start(body, trailers, now)
         except Exception:  # noqa: BLE001 (`fault` logs and counts it; the client's own request goes on)
