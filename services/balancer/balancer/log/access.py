@@ -97,7 +97,7 @@ class AccessLog:
         self._date = ""
         self._millisecond = -1
         self._prefix = ""
-        self._quoted: dict[str, str] = {}
+        self._recurrent: dict[str, str] = {}
         self._endings: dict[tuple[str, int, str, str, str, str], str] = {}
 
     def record(self, entry: AccessEntry) -> None:
@@ -136,12 +136,12 @@ class AccessLog:
 
     def _recurring(self, text: str) -> str:
         """`text` quoted: a client's address or a method, which come again and again."""
-        quoted_text = self._quoted.get(text)
-        if quoted_text is None:
-            if len(self._quoted) >= MAX_REMEMBERED:
-                self._quoted.clear()
-            quoted_text = self._quoted[text] = _quoted(text)
-        return quoted_text
+        known = self._recurrent.get(text)
+        if known is None:
+            if len(self._recurrent) >= MAX_REMEMBERED:
+                self._recurrent.clear()
+            known = self._recurrent[text] = _quoted(text)
+        return known
 
     def _ending(self, entry: AccessEntry) -> str:
         """Where the request went and how it ended."""

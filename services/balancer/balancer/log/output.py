@@ -34,12 +34,9 @@ class Output:
         self._accepted = 0
         self._written = 0
         self._wake = threading.Event()
-        self._awake = False
-        """Whether the thread has been woken, and has not begun to take lines since."""
+        """Set while lines wait that the thread has not begun to take, and at the end."""
         self._enough = threading.Event()
-        """Set when a BATCH waits, and at the end."""
-        self._hurried = False
-        """Whether it has been set since the thread last began to take lines."""
+        """Set when they make a BATCH, and at the end."""
         self._closing = False
         self._writer: threading.Thread | None = None
 
@@ -52,13 +49,11 @@ class Output:
             return
         self._accepted += size
         self._lines.append(line)
-        if not self._awake:
-            self._awake = True
+        if not self._wake.is_set():
             self._wake.set()
             if self._writer is None:
                 self._start()
-        elif pending >= BATCH and not self._hurried:
-            self._hurried = True
+        elif pending >= BATCH and not self._enough.is_set():
             self._enough.set()
 
     def close(self, timeout: float = 2.0) -> None:
@@ -82,7 +77,6 @@ class Output:
             # Before the lines are taken: a line that comes later sets them again.
             self._enough.clear()
             self._wake.clear()
-            self._awake = self._hurried = False
             self._write_pending()
             if self._closing:
                 self._write_pending()
