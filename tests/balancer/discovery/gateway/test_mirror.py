@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from tests.balancer.discovery.gateway.cluster import backend, route, service
+from tests.balancer.discovery.gateway.pods import Pod
 from tests.balancer.discovery.gateway.test_control import ROUTES, SERVICES, SLICES, until
 from tests.balancer.discovery.gateway.test_traffic import Here, running
 
@@ -20,27 +21,20 @@ from balancer.proxy.interfaces import ClientStream, Receiver, Upstreams
 MODIFY = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-Set", "value": "1"}]}}
 
 
-class Copy:
+class Copy(Pod):
     """A mirror that keeps what it is sent, and answers as it is told."""
 
+    name, host = "copy", "127.0.0.9"
+
     def __init__(self) -> None:
+        super().__init__()
         self.got: list[tuple[str, str, bytes, str]] = []
         """Method, path, body, and X-Set of every request."""
         self.wait = asyncio.Event()
         self.wait.set()
         self.status = 200
-        self._runner: web.AppRunner | None = None
-        self.port = 0
 
-    async def start(self) -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.9", 0).start()
-        self.port = self._runner.addresses[0][1]
-
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.got.append((request.method, request.path, body, request.headers.get("X-Set", "")))
         await self.wait.wait()
@@ -48,16 +42,7 @@ class Copy:
 
     async def stop(self) -> None:
         self.wait.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    def slice(self, *, ready: bool = True) -> dict[str, Any]:
-        return {
-            "metadata": {"name": "copy-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "copy"}},
-            "addressType": "IPv4",
-            "ports": [{"name": "", "port": self.port}],
-            "endpoints": [{"addresses": ["127.0.0.9"], "conditions": {"ready": ready}}],
-        }
+        await super().stop()
 
 
 @pytest.fixture

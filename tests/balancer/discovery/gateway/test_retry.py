@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from tests.balancer.discovery.gateway.cluster import backend, planned, route, service, world
+from tests.balancer.discovery.gateway.pods import Pod
 from tests.balancer.discovery.gateway.test_control import ROUTES, SERVICES, SLICES, until
 from tests.balancer.discovery.gateway.test_traffic import Here, running
 
@@ -29,31 +30,20 @@ RULES = [
 ]
 
 
-class Flaky:
-    """Answers each path with a status until it has been asked for it so often."""
+class Flaky(Pod):
+    """Answers each path (/rule/id/status/times) with a status until it has been asked for it so often."""
+
+    name, host = "flaky", "127.0.0.7"
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: Counter[str] = Counter()
-        self.port = 0
-        self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{rule}/{id}/{status}/{times}", self._answer)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.7", 0).start()
-        self.port = self._runner.addresses[0][1]
-
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         await request.read()
         self.asked[request.path] += 1
-        well = self.asked[request.path] > int(request.match_info["times"])
-        return web.Response(status=200 if well else int(request.match_info["status"]))
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        status, times = request.path.split("/")[3:]
+        return web.Response(status=200 if self.asked[request.path] > int(times) else int(status))
 
 
 @pytest.fixture
@@ -68,13 +58,7 @@ async def flaky() -> AsyncIterator[Flaky]:
 async def here(flaky: Flaky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Here]:
     async with running(tmp_path, monkeypatch, {"LB_EJECT_AFTER": "0"}) as here:
         here.api.put(SERVICES, dict(service("flaky")))
-        found = {
-            "metadata": {"name": "flaky-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "flaky"}},
-            "addressType": "IPv4",
-            "ports": [{"name": "", "port": flaky.port}],
-            "endpoints": [{"addresses": ["127.0.0.7"], "conditions": {"ready": True}}],
-        }
-        here.api.put(SLICES, found)
+        here.api.put(SLICES, flaky.slice())
         here.api.put(ROUTES, route(*RULES))
         assert here.balancer.gateways is not None
         fleets = here.balancer.gateways.fleets
