@@ -139,11 +139,11 @@ generated: .venv/.ready
 # Made again when what they are made from has changed.
 
 .venv/.ready: requirements-dev.lock services/balancer/pyproject.toml services/pi/pyproject.toml tools/environment.py
-	echo "setup: .venv, once (a minute)"
+	echo "setup: .venv, once (a minute or two, without a word)"
 	$(PYTHON) tools/environment.py editable
 	touch $@
 
 .venv-compiled/.ready: .venv/.ready $(HOT)
-	echo "compiled: .venv-compiled, for $(COMPILED_PYTHON) (a minute or two)"
+	echo "compiled: .venv-compiled, for $(COMPILED_PYTHON) (two or three minutes)"
 	$(COMPILED_PYTHON) tools/environment.py compiled
 	touch $@
