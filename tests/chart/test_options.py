@@ -372,6 +372,8 @@ def test_gateways_get_a_class_and_the_rights_to_read_what_they_refer_to(render: 
         "configmaps",
         "backendtlspolicies",
         "listenersets",
+        "tlsroutes",
+        "tcproutes",
     ):
         assert wide[resource] == read
     written = (
@@ -381,6 +383,8 @@ def test_gateways_get_a_class_and_the_rights_to_read_what_they_refer_to(render: 
         "gatewayclasses",
         "loadbalancingpolicies",
         "backendtlspolicies",
+        "tlsroutes",
+        "tcproutes",
     )
     for kind in written:
         assert wide[f"{kind}/status"] == {"patch"}

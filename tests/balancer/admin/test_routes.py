@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import ClientSession
@@ -21,6 +21,11 @@ class Port:
     port: int
     tls: bool
     site: Site
+    streams: Site = field(default_factory=lambda: Site({}))
+
+    @property
+    def protocol(self) -> str:
+        return "TLS" if self.tls else "HTTP"
 
 
 def many(count: int) -> Site:
@@ -49,11 +54,22 @@ async def test_a_route_is_shown_with_all_that_it_asks_and_where_it_leads(world: 
     world.ports.append(Port("infra/web", 443, True, Site({b"": Table(entries)})))
     async with client.get("/api/routes") as response:
         body = await response.json()
-    assert body["listeners"] == [{"gateway": "infra/web", "port": 443, "tls": True, "routes": 2}]
+    assert body["listeners"] == [{"gateway": "infra/web", "port": 443, "protocol": "TLS", "tls": True, "routes": 2}]
     first, second = body["routes"]
     assert (first["host"], first["path"], first["kind"], first["method"]) == ("*.example.com", "/v1", "prefix", "GET")
     assert first["backends"] == [{"cluster": "a/blue:80", "weight": 9}, {"cluster": "a/green:80", "weight": 1}]
     assert (second["host"], second["kind"], second["redirect"]) == ("*", "exact", 301)
+
+
+async def test_a_route_of_connections_is_shown_beside_those_of_requests(world: World, client: ClientSession) -> None:
+    streams = Site({b"*.db.test": Table([Entry(b"a.db.test", Match(), Rule("a/db", [Backend("a/db:5432@tcp")]))])})
+    world.ports.append(Port("infra/web", 443, True, many(1), streams))
+    async with client.get("/api/routes", params={"filter": "5432"}) as response:
+        body = await response.json()
+    assert (body["total"], body["matched"], body["listeners"][0]["routes"]) == (2, 1, 2)
+    (found,) = body["routes"]
+    assert (found["host"], found["path"], found["kind"], found["route"]) == ("a.db.test", "", "connection", "a/db")
+    assert found["backends"] == [{"cluster": "a/db:5432@tcp", "weight": 1}]
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ METRICS = (
     Metric(
         "lb_gateway_requests_total",
         "counter",
-        "Requests begun at each port of each Gateway; they count in `lb_requests_total` too.",
+        "Requests begun at each port of each Gateway, and connections carried; they count in `lb_requests_total` too.",
         _listener_requests,
         ("gateway", "port"),
     ),

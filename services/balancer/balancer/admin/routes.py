@@ -26,7 +26,7 @@ async def routes_view(running: Running, text: str, limit: int) -> View:
     counts: dict[str, int] = {}
     for listener in listeners:
         name = f"{listener.gateway}:{listener.port}"
-        for host, entry in _entries(listener):
+        for host, entry, carried in _entries(listener):
             total += 1
             counts[name] = counts.get(name, 0) + 1
             if total % PIECE == 0:
@@ -35,13 +35,14 @@ async def routes_view(running: Running, text: str, limit: int) -> View:
                 continue
             matched += 1
             if len(routes) < limit:
-                routes.append(_route(name, host, entry))
+                routes.append(_route(name, host, entry, carried))
     clusters = [pool for pool in running.others() if wanted in pool.cluster.lower()]
     return {
         "listeners": [
             {
                 "gateway": listener.gateway,
                 "port": listener.port,
+                "protocol": listener.protocol,
                 "tls": listener.tls,
                 "routes": counts.get(f"{listener.gateway}:{listener.port}", 0),
             }
@@ -55,20 +56,22 @@ async def routes_view(running: Running, text: str, limit: int) -> View:
     }
 
 
-def _entries(listener: ListenerStatus) -> Iterator[tuple[bytes, Entry]]:
-    for host, table in listener.site.tables.items():
-        for entry in table.entries():
-            yield entry.host or host, entry
+def _entries(listener: ListenerStatus) -> Iterator[tuple[bytes, Entry, bool]]:
+    """Host, entry, and whether what goes there is connections."""
+    for site, carried in ((listener.site, False), (listener.streams, True)):
+        for host, table in site.tables.items():
+            for entry in table.entries():
+                yield entry.host or host, entry, carried
 
 
-def _route(listener: str, host: bytes, entry: Entry) -> View:
+def _route(listener: str, host: bytes, entry: Entry, carried: bool) -> View:
     match, rule = entry.match, entry.rule
     conditions = [wanted.name.decode("latin-1") for wanted in (*match.headers, *match.parameters)]
     return {
         "listener": listener,
         "host": host.decode("latin-1") or "*",
-        "path": match.path.decode("latin-1") or "/",
-        "kind": KINDS.get(match.kind, "prefix"),
+        "path": "" if carried else match.path.decode("latin-1") or "/",
+        "kind": "connection" if carried else KINDS.get(match.kind, "prefix"),
         "method": match.method.decode("latin-1"),
         "conditions": conditions,
         "route": rule.name,

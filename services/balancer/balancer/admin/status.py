@@ -162,8 +162,16 @@ class ListenerStatus(Protocol):
         """Whether clients speak TLS there."""
 
     @property
+    def protocol(self) -> str:
+        """What a connection begins with: HTTP, TLS or TCP."""
+
+    @property
     def site(self) -> Site:
-        """Its routes."""
+        """Its routes of requests."""
+
+    @property
+    def streams(self) -> Site:
+        """Its routes of connections whose bytes are carried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +194,7 @@ class Running:
     others: Callable[[], Iterable[Pool]] = tuple
     """The pools of the clusters that routes lead to, beside the one of LB_DISCOVERY."""
     listeners: Callable[[], Iterable[tuple[str, int, int, list[int]]]] = tuple
-    """Of each Gateway's port: the Gateway, the port, requests begun, responses by the first digit of their status."""
+    """Of each Gateway's port: Gateway, port, requests (or connections) begun, responses by the status's first digit."""
     open_ports: Callable[[], Iterable[ListenerStatus]] = tuple
     """The ports of Gateways that are open."""
     planned: Callable[[], bool] = lambda: True

@@ -23,10 +23,11 @@ from balancer.hosts import to_listen_at
 from balancer.proxy import descriptors
 from balancer.proxy.clients import Clients
 from balancer.proxy.listening import BACKLOG, Acceptor, Listening, listen
-from balancer.proxy.opening import Namer, Opening, Protocols, ProxyHeader
-from balancer.proxy.place import Addresses, Keeper, Place
+from balancer.proxy.opening import Greeted, Greeting, Namer, Opening, Protocols, ProxyHeader
+from balancer.proxy.place import ENDED, PASSED, REQUESTS, Addresses, Keeper, Place
 from balancer.proxy.poller import Poller
-from balancer.proxy.timers import Timed
+from balancer.proxy.sorting import Sorter
+from balancer.proxy.timers import TICK, Timed
 from balancer.proxy.tls import Secured, TlsTransport
 from balancer.proxy.transport import NOT_BEGUN, Transport
 
@@ -50,7 +51,7 @@ __all__ = ["Door", "Protocols"]
 log = structlog.get_logger()
 
 
-class Door(Timed, Secured, Acceptor, Keeper, Namer):
+class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
     """Listens at every host of LB_HOST, and gives each connection to the protocol that `protocols` makes."""
 
     __slots__ = (
@@ -73,6 +74,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         "_warned_at",
         "clients",
         "port",
+        "sorter",
     )
 
     def __init__(
@@ -97,6 +99,8 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         """Seconds for a TLS client to shake hands, and for an HTTP/2 client to send its preface."""
         self._listening: list[Listening] = []
         self._tls: ssl.SSLContext | None = None
+        self.sorter: Sorter | None = None
+        """Says what TLS clients want; None: all want requests. Once there is one, there always is."""
         self._places: set[Place] = set()
         self._paused = False
         self._crowded = False
@@ -205,7 +209,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
         try:
             place.trusted = self.is_trusted(address)
             self._count(place)
-            if self._tls is None or (self._proxy_protocol and place.trusted):
+            if self._tls is None or self.sorter is not None or (self._proxy_protocol and place.trusted):
                 transport = Transport(self._poller, sock)
             else:
                 transport = TlsTransport(self._poller, sock, self._tls, self)
@@ -233,17 +237,27 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
             transport.abort()  # an answer that says why would take a handshake
         elif isinstance(transport, TlsTransport):
             transport.begin(self._timeout)
+        elif self.sorter is not None:
+            transport.attach(Greeting(self, self._poller, self._timeout))
+            if rest:
+                transport.protocol.data_received(rest)
         else:
-            secured = TlsTransport(self._poller, transport.sock, self._tls, self)
-            place.transport = secured
-            try:
-                secured.go_on_from(transport, self._timeout, rest)
-            except Exception:
-                secured.abort()  # the plain one is gone, and cannot be ended any more
-                raise
+            self._secure(transport, place, self._tls, rest, self._timeout)
+
+    def _secure(self, transport: Transport, place: Place, context: ssl.SSLContext, rest: bytes, timeout: float) -> None:
+        """Shake hands on a connection that is plain as yet; `rest` has been read of it already."""
+        secured = TlsTransport(self._poller, transport.sock, context, self)
+        place.transport = secured
+        try:
+            secured.go_on_from(transport, timeout, rest)
+        except Exception:
+            secured.abort()  # the plain one is gone, and cannot be ended any more
+            raise
 
     def _attach(self, transport: Transport, place: Place, rest: bytes) -> None:
-        if self._http2 and self._tls is None and place.allowed:
+        if place.carries != REQUESTS and self.sorter is not None:
+            transport.attach(self.sorter.streams.make(place))
+        elif self._http2 and self._tls is None and place.allowed:
             transport.attach(Opening(self._protocols, place, self._poller, self._timeout))
         elif self._http2 and place.alpn == "h2":
             transport.attach(self._protocols.make_http2(place))
@@ -251,6 +265,35 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer):
             transport.attach(self._protocols.make(place))
         if rest and not transport.closing:
             transport.protocol.data_received(rest)
+
+    # Called by a greeting.
+
+    def greeted(self, transport: Transport, name: str, held: bytes) -> None:
+        """A TLS client has said what it asks for."""
+        place, sorter = transport.place, self.sorter
+        if not isinstance(place, Place) or sorter is None or self._tls is None:
+            return
+        place.name = name
+        place.carries = sorter.sort(name)
+        if place.carries == PASSED:
+            self._attach(transport, place, held)
+        else:
+            context = sorter.context if place.carries == ENDED else self._tls
+            self._secure(transport, place, context, held, self._left(place))
+
+    def not_greeted(self, transport: Transport, why: str, held: bytes) -> None:
+        """It does not speak TLS, or not in time, or not as it should: whoever takes requests can say so."""
+        place, sorter = transport.place, self.sorter
+        if isinstance(place, Place) and why == "not TLS" and sorter is not None and sorter.takes_requests:
+            if self._tls is not None:
+                self._secure(transport, place, self._tls, held, self._left(place))
+            return
+        count(self._counters.client_faults, "handshake timed out" if why == "too late" else "handshake failed")
+        transport.abort()
+
+    def _left(self, place: Place) -> float:
+        """Seconds that are left for a handshake whose first message has taken some."""
+        return max(self._timeout - (self._poller.clock() - place.began), TICK)
 
     # Called by a handshake.
 

@@ -17,6 +17,7 @@ from balancer.proxy.http2.server import ServerConnection as Http2Connection
 from balancer.proxy.http_service import HttpService
 from balancer.proxy.place import Place
 from balancer.proxy.service import Context
+from balancer.proxy.sorting import Sorter
 from balancer.proxy.transport import Protocol
 from balancer.proxy.upstreams import upstreams
 
@@ -54,6 +55,10 @@ class HttpProxy(Protocols):
     def responses(self) -> list[int]:
         """Final responses sent here, by the first digit of the status."""
         return self._service.responses
+
+    def sort(self, sorter: Sorter) -> None:
+        """Not all TLS clients here want requests, from now on: `sorter` says which."""
+        self._door.sorter = sorter
 
     def trace(self, tracer: Tracer) -> None:
         """Make spans of requests from now on; to be called before the start."""

@@ -1,4 +1,4 @@
-"""The first bytes of a connection, where they decide what it is: a PROXY header, or the preface of HTTP/2."""
+"""The first bytes of a connection, where they decide what it is: a PROXY header, TLS's, or HTTP/2's preface."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr, trait
 
+from balancer.proxy.client_hello import BadHello, ClientHello
 from balancer.proxy.place import Addresses, Place
 from balancer.proxy.poller import Poller
 from balancer.proxy.proxy_protocol import BadProxyHeader, parse
@@ -88,6 +89,62 @@ class ProxyHeader(Timed, Protocol):
 
     def expired(self, now: float) -> None:
         self._transport.abort()
+
+
+@trait
+class Greeted:
+    """Learns what a TLS client's first message says."""
+
+    def greeted(self, transport: Transport, name: str, held: bytes) -> None:
+        """It is whole, and asks for `name`; empty: for none. `held` is all that has come."""
+        raise NotImplementedError
+
+    def not_greeted(self, transport: Transport, why: str, held: bytes) -> None:
+        """What has come is no such message."""
+        raise NotImplementedError
+
+
+class Greeting(Timed, Protocol):
+    """A connection whose first TLS message is read, and stays as it is; in bounded time and of bounded length."""
+
+    __slots__ = ("_greeted", "_held", "_hello", "_poller", "_timeout", "_transport")
+
+    def __init__(self, greeted: Greeted, poller: Poller, timeout: float) -> None:
+        """`timeout`: seconds for the whole message to come."""
+        super().__init__()
+        self._greeted = greeted
+        self._poller = poller
+        self._timeout = timeout
+        self._hello = ClientHello()
+        self._held: list[bytes] = []
+
+    def connection_made(self, transport: Transport) -> None:
+        self._transport = transport
+        self._poller.wheel.arm(self, self._poller.clock() + self._timeout)
+
+    def data_received(self, data: bytes) -> None:
+        self._held.append(data)
+        why = ""
+        try:
+            if not self._hello.feed(data):
+                return
+        except BadHello as error:
+            why = str(error)
+        self._poller.wheel.forget(self)
+        held, self._held = b"".join(self._held), []
+        if why:
+            self._greeted.not_greeted(self._transport, why, held)
+        else:
+            self._greeted.greeted(self._transport, self._hello.name, held)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._poller.wheel.forget(self)
+
+    def unused_since(self) -> float:
+        return NOT_BEGUN
+
+    def expired(self, now: float) -> None:
+        self._greeted.not_greeted(self._transport, "too late", b"")
 
 
 class Opening(Timed, Protocol):

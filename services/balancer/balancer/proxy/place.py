@@ -6,12 +6,21 @@ descriptor leaks.
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import trait
 
 from balancer.proxy.transport import Guard, Transport
 
 Addresses = tuple[str, int, str, int]
 """Source address and port, destination address and port."""
+
+REQUESTS: Final = 0
+"""Whoever is behind a port takes requests, by TLS or without."""
+PASSED: Final = 1
+"""A TLS connection whose bytes go to an endpoint as they are."""
+ENDED: Final = 2
+"""A TLS connection that ends here, and whose bytes go to an endpoint."""
 
 
 @trait
@@ -34,7 +43,9 @@ class Place(Guard):
         "allowed",
         "alpn",
         "began",
+        "carries",
         "counted",
+        "name",
         "scheme",
         "transport",
         "trusted",
@@ -51,6 +62,10 @@ class Place(Guard):
         """`http` or `https`."""
         self.alpn = ""
         """The protocol agreed on in the TLS handshake; empty: none."""
+        self.carries = REQUESTS
+        """What is made of its bytes: REQUESTS, or a tunnel (PASSED, ENDED)."""
+        self.name = ""
+        """The name that the client's first TLS message asks for, where that is read before anything else."""
         self.began = began
         """When (s) it was taken."""
         self.transport: Transport | None = None

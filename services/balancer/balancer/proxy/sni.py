@@ -8,10 +8,23 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 Pair = tuple[bytes, bytes]
 """A certificate with its chain, and its key, as PEM."""
+
+T = TypeVar("T")
+
+
+def most_specific(by_host: Mapping[str, T], name: str) -> T | None:
+    """What there is for a name in lower case: by itself, by its longest wildcard (`*.example.com`), or for all."""
+    found = by_host.get(name)
+    dot = name.find(".", 1)
+    while found is None and dot > 0:
+        found = by_host.get("*" + name[dot:])
+        dot = name.find(".", dot + 1)
+    return found if found is not None else by_host.get("")
 
 
 def fault_of(certificate: bytes, key: bytes) -> str:
@@ -60,13 +73,7 @@ class Certificates:
         by_host = self._by_host
         if not name:
             return by_host.get("") or next(iter(by_host.values()), None)
-        name = name.lower()
-        found = by_host.get(name)
-        dot = name.find(".", 1)
-        while found is None and dot > 0:
-            found = by_host.get("*" + name[dot:])
-            dot = name.find(".", dot + 1)
-        return found or by_host.get("")
+        return most_specific(by_host, name.lower())
 
     def _filled(self, pairs: Sequence[Pair]) -> ssl.SSLContext:
         context = self._fresh()
@@ -77,7 +84,8 @@ class Certificates:
     def _fresh(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(self._alpn)
+        if self._alpn:
+            context.set_alpn_protocols(self._alpn)
         return context
 
 

@@ -9,24 +9,22 @@ Above 300 lines because a connection of TCP mode is one state machine, both side
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import NoEndpoint
 from balancer.balancing.outcome import CLIENT_LEFT, CONNECT_TIMEOUT, RESET, Kind, Outcome
-from balancer.balancing.pool import Lease
+from balancer.balancing.pool import DEFAULT_CLUSTER, Lease
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.retry import RetryBudget
 from balancer.counters import count
 from balancer.log import AccessEntry, AccessLog
 from balancer.proxy import proxy_protocol
 from balancer.proxy.attempts import Attempts
-from balancer.proxy.cluster import Cluster, Policy
-from balancer.proxy.connector import Connecting, Connector, Opener, failure_of
+from balancer.proxy.connector import Connecting, Opener, failure_of
 from balancer.proxy.door import Door, Protocols
-from balancer.proxy.interfaces import Upstreams
 from balancer.proxy.place import Addresses, Place
 from balancer.proxy.service import Context, Service
+from balancer.proxy.tcp_routes import TcpCluster, TcpRouter
 from balancer.proxy.transport import Protocol, Transport
 from balancer.proxy.tunnel import Early, Tunnel
 
@@ -40,16 +38,15 @@ UNKNOWN: Final = "0.0.0.0"  # noqa: S104 (not bound, written into a header)
 class TcpService(Service):
     """The TCP proxy as its connections see it."""
 
-    __slots__ = ("cluster", "connections", "connector", "idle_timeout", "proxy_version")
+    __slots__ = ("connections", "idle_timeout", "requests", "router")
 
-    def __init__(self, settings: Settings, context: Context) -> None:
+    def __init__(self, settings: Settings, context: Context, router: TcpRouter) -> None:
         super().__init__(settings, context)
+        self.router = router
         self.connections: set[TcpConnection] = set()
-        budget = RetryBudget(settings.retry_budget)
-        self.cluster = Cluster("default", context.pool, Policy(settings), budget, Upstreams())
+        self.requests = 0
+        """Connections begun at this listener alone."""
         self.idle_timeout: float = settings.idle_timeout
-        self.proxy_version = "" if settings.upstream_proxy_protocol == "off" else settings.upstream_proxy_protocol
-        self.connector = Connector(settings, context, settings.tls_alpn)
 
 
 class TcpConnection(Attempts, Protocol, Opener):
@@ -65,10 +62,13 @@ class TcpConnection(Attempts, Protocol, Opener):
         "_service",
         "_transport",
         "_tunnel",
+        "_way",
     )
 
     def __init__(self, service: TcpService, place: Place) -> None:
-        super().__init__(service, service.cluster, RequestInfo(place.address), service.clock())
+        way = service.router.way(place)
+        super().__init__(service, way.cluster, RequestInfo(place.address), service.clock())
+        self._way = way
         self._service = service
         self._place = place
         self._tunnel: Tunnel | None = None
@@ -89,9 +89,13 @@ class TcpConnection(Attempts, Protocol, Opener):
             transport.abort()
             return
         self._counted = True
+        service.requests += 1
         service.counters.requests += 1
         service.counters.requests_in_flight += 1
-        service.cluster.budget.earn(self.began_at)
+        if self._way.nowhere:
+            self._fail(self._way.nowhere)
+            return
+        self.cluster.budget.earn(self.began_at)
         self.acquire(self.began_at)
 
     def data_received(self, data: bytes) -> None:
@@ -117,14 +121,15 @@ class TcpConnection(Attempts, Protocol, Opener):
     def leased(self, lease: Lease, now: float) -> None:
         """Connect to the endpoint; its latency is the time that takes."""
         lease.sent(now)
-        service = self._service
+        cluster = cast("TcpCluster", self.cluster)
         proxy_header = b""
-        if service.proxy_version:
-            proxy_header = proxy_protocol.render(service.proxy_version, self._addresses())
+        if cluster.proxy_version:
+            proxy_header = proxy_protocol.render(cluster.proxy_version, self._addresses())
         self._connect_began = now
         spec = lease.endpoint.spec
-        self._connecting = service.connector.connect(spec.host, spec.port, self, proxy_header, self._place.alpn)
-        self.arm(now + service.connector.timeout)
+        connector = cluster.connector(self._place)
+        self._connecting = connector.connect(spec.host, spec.port, self, proxy_header, self._place.alpn)
+        self.arm(now + connector.timeout)
 
     def none_found(self, error: NoEndpoint, now: float) -> None:
         """No endpoint, and none to wait for."""
@@ -253,6 +258,9 @@ class TcpConnection(Attempts, Protocol, Opener):
     def _log(self, access_log: AccessLog, took: float) -> None:
         entry = AccessEntry()
         self.describe(entry)
+        entry.route = self._way.route
+        if self._way.nowhere:
+            entry.cluster = ""
         entry.total = took
         if self._tunnel is not None:
             entry.bytes_received = self._tunnel.client_bytes
@@ -263,14 +271,23 @@ class TcpConnection(Attempts, Protocol, Opener):
 class TcpProxy(Protocols):
     """The TCP proxy as the composition root sees it."""
 
-    def __init__(self, settings: Settings, context: Context) -> None:
-        self._service = TcpService(settings, context)
+    def __init__(self, settings: Settings, context: Context, router: TcpRouter | None = None) -> None:
+        """`router` None: every connection goes to the one cluster of the settings."""
+        if router is None:
+            cluster = TcpCluster(DEFAULT_CLUSTER, context.pool, settings, context, settings.tls_alpn)
+            router = TcpRouter(cluster)
+        self._service = TcpService(settings, context, router)
         self._door = Door(settings, self, context.poller, context.counters)
 
     @property
     def port(self) -> int:
         """Where it listens, once started."""
         return self._door.port
+
+    @property
+    def requests(self) -> int:
+        """Connections begun here."""
+        return self._service.requests
 
     def make(self, place: Place) -> Protocol:
         """The protocol of a client's connection."""
@@ -313,7 +330,7 @@ class TcpProxy(Protocols):
 
     def retry_budget(self, now: float) -> float:
         """Retries that could be paid for now."""
-        return self._service.cluster.budget.left(now)
+        return self._service.router.only.budget.left(now)
 
     def idle_connections(self, endpoint: Endpoint) -> int:
         """Unused connections kept open to `endpoint`: none in TCP mode."""

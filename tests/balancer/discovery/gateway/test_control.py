@@ -207,7 +207,7 @@ async def test_a_version_that_is_forgotten_is_listed_again(api: ClusterApiServer
     await until(lambda: not plane.clusters)
 
 
-def watcher(changed: Callable[[list[objects.Key]], None]) -> tuple[Watcher[objects.HttpRoute], ClusterApi]:
+def watcher(changed: Callable[[list[objects.Key]], None]) -> tuple[Watcher[objects.Route], ClusterApi]:
     connection = ClusterApi()
     return Watcher(connection, ROUTES, objects.http_route, changed, Random(1)), connection
 

@@ -157,7 +157,7 @@ def test_of_two_that_cannot_both_be_the_gateways_goes_first_then_the_older() -> 
                 listener_set(
                     listener("d", protocol="HTTPS"),
                     listener("e", protocol="TCP"),
-                    listener("f", 91, protocol="TCP"),
+                    listener("f", 91, protocol="UDP"),
                     name="youngest",
                     created="2026-01-03T00:00:00Z",
                 ),

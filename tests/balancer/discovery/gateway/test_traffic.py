@@ -121,8 +121,9 @@ async def running(
     monkeypatch: pytest.MonkeyPatch,
     more: Mapping[str, str] | None = None,
     kinds: Mapping[str, list[Any]] | None = None,
+    ports: int = 2,
 ) -> AsyncIterator[Here]:
-    """A balancer with a Gateway and an Ingress, once both are served; `more` settings, and `kinds` of objects."""
+    """A balancer with a Gateway and an Ingress, once all `ports` are served; `more`: settings; `kinds`: objects."""
     endpoints = Endpoints(4)
     await endpoints.start()
     listed: dict[str, list[Any]] = {path: [dict(each) for each in items] for path, items in KINDS.items()}
@@ -152,8 +153,8 @@ async def running(
     assert balancer.gateways is not None
     gateways = balancer.gateways
     async with aiohttp.ClientSession() as client:
-        await until(lambda: len(gateways.ports) == 2)
-        await until(lambda: all(len(list(pool.endpoints)) == 4 for pool in gateways.pools()))
+        await until(lambda: len(gateways.ports) == ports)
+        await until(lambda: all(list(pool.endpoints) for pool in gateways.pools()))
         yield Here(api, balancer, client, endpoints)
     gateways.stop_listening()
     gateways.cut()

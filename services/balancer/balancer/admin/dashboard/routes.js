@@ -47,7 +47,7 @@ export class Routes {
     if (text === this.last) return;
     this.last = text;
     setText(this.listeners, data.listeners.length
-      ? `Listeners: ${data.listeners.map((l) => `${l.gateway}:${l.port}${l.tls ? " (TLS)" : ""}, ${count(l.routes)} route${l.routes === 1 ? "" : "s"}`).join("; ")}`
+      ? `Listeners: ${data.listeners.map((l) => `${l.gateway}:${l.port}${l.protocol === "HTTP" ? "" : ` (${l.protocol})`}, ${count(l.routes)} route${l.routes === 1 ? "" : "s"}`).join("; ")}`
       : "No Gateway or Ingress of this class is served yet.");
     table(this.routes, ["Listener", "Host", "Match", "Route", "To"], data.routes.map((r) => [r.listener, r.host, match(r), r.route, target(r)]),
       this.filter.value ? "No route contains that." : "No route is attached.");
@@ -58,14 +58,15 @@ export class Routes {
   }
 }
 
-const match = (r) => [r.method, `${r.path}${{ exact: " (exact)", pattern: " (pattern)", prefix: r.path === "/" ? "" : "…" }[r.kind]}`,
+const match = (r) => r.kind === "connection" ? "connections" : [r.method, `${r.path}${{ exact: " (exact)", pattern: " (pattern)", prefix: r.path === "/" ? "" : "…" }[r.kind]}`,
   r.conditions.length ? `if ${r.conditions.join(", ")}` : ""].filter(Boolean).join(" ");
 
 function target(r) {
   if (r.redirect !== null) return `redirect ${r.redirect}`;
   const sum = r.backends.reduce((total, b) => total + b.weight, 0);
-  const parts = r.backends.map((b) => `${b.cluster || "not resolved: 500"}${r.backends.length > 1 && sum ? ` ${Math.round((100 * b.weight) / sum)} %` : ""}`);
-  return (parts.join(", ") || "nothing: 500") + (r.mirrors.length ? `, mirrored to ${r.mirrors.join(", ")}` : "");
+  const refused = r.kind === "connection" ? "reset" : "500";
+  const parts = r.backends.map((b) => `${b.cluster || `not resolved: ${refused}`}${r.backends.length > 1 && sum ? ` ${Math.round((100 * b.weight) / sum)} %` : ""}`);
+  return (parts.join(", ") || `nothing: ${refused}`) + (r.mirrors.length ? `, mirrored to ${r.mirrors.join(", ")}` : "");
 }
 
 function table(place, heads, rows, empty) {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from balancer.discovery.gateway.conditions import Condition
 from balancer.discovery.gateway.listener_sets import SetDraft
 from balancer.discovery.gateway.listeners import Checked
-from balancer.discovery.gateway.objects import GROUP, HttpRoute, Key, Meta, Ref
+from balancer.discovery.gateway.objects import GROUP, Key, Meta, Ref, Route
 from balancer.discovery.gateway.result import Draft
 from balancer.discovery.gateway.world import World
 
@@ -25,7 +25,7 @@ class Parent:
     listeners: list[Checked]
 
 
-def parents(route: HttpRoute, drafts: Mapping[Key, Draft], sets: Mapping[Key, SetDraft]) -> Iterator[Parent]:
+def parents(route: Route, drafts: Mapping[Key, Draft], sets: Mapping[Key, SetDraft]) -> Iterator[Parent]:
     """The Gateways and ListenerSets of ours that a route names."""
     for place, parent in enumerate(route.parents):
         if parent.group != GROUP:
@@ -39,7 +39,7 @@ def parents(route: HttpRoute, drafts: Mapping[Key, Draft], sets: Mapping[Key, Se
             yield Parent(place, parent, made.found.meta, made.draft.gateway.meta.key, made.listeners)
 
 
-def attach(world: World, route: HttpRoute, found: Parent) -> tuple[list[Checked], Condition]:
+def attach(world: World, route: Route, found: Parent) -> tuple[list[Checked], Condition]:
     """The listeners of a parent that take a route, and the condition that says so."""
     parent, what = found.ref, f"{found.meta.kind} {found.meta}"
     named = [
@@ -63,7 +63,7 @@ def attach(world: World, route: HttpRoute, found: Parent) -> tuple[list[Checked]
     return meeting, Condition("Accepted", True, "Accepted")
 
 
-def _allows(world: World, route: HttpRoute, home: str, checked: Checked) -> bool:
+def _allows(world: World, route: Route, home: str, checked: Checked) -> bool:
     if (GROUP, route.meta.kind) not in checked.kinds:
         return False
     listener, namespace = checked.listener, route.meta.namespace

@@ -11,6 +11,10 @@ from balancer.discovery.gateway.world import World
 
 HTTP1: Final = "http1"
 H2C: Final = "h2c"
+TCP: Final = "tcp"
+"""Bytes of any kind, carried as they are."""
+CARRIED: Final = frozenset({"TLSRoute", "TCPRoute"})
+"""Routes of connections whose bytes are carried: whatever the Service's port speaks."""
 PROTOCOLS: Final = {"": HTTP1, "http": HTTP1, "kubernetes.io/ws": HTTP1, "kubernetes.io/h2c": H2C}
 """What a Service's appProtocol means for the connection to its pods."""
 
@@ -40,7 +44,7 @@ class ClusterSpec:
     overrides: tuple[tuple[str, object], ...] = ()
     """Settings of its own, by a LoadBalancingPolicy or an Ingress: fields and values."""
     variant: str = ""
-    """The Ingress or route that has settings of its own for it, or `grpc` for GRPCRoutes; empty: everybody's."""
+    """What keeps it apart from others to that port: `grpc`, `tcp`, the Ingress or route with settings of its own."""
     tls: BackendTls | None = None
     """By a BackendTLSPolicy; None: in plain text."""
 
@@ -115,6 +119,9 @@ def resolve(world: World, kind: str, namespace: str, ref: Ref, protocols: frozen
     port = next((each for each in service.ports if each.port == ref.port and each.protocol == "TCP"), None)
     if port is None:
         raise Unresolved("BackendNotFound", f"{name} has no TCP port {ref.port}.")
+    if kind in CARRIED:
+        # Apart from the requests to that port: their latency is another, and so is what counts as a failure.
+        return ClusterSpec(ref.namespace, ref.name, port.port, port.name, TCP, variant=TCP)
     protocol = PROTOCOLS.get(port.app_protocol, HTTP1 if "/" not in port.app_protocol else "")
     if protocol not in protocols:
         raise Unresolved("UnsupportedProtocol", f"Port {port.port} of {name} speaks {port.app_protocol}: we do not.")

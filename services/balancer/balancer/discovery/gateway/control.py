@@ -98,6 +98,8 @@ class GatewayControl:
         self._listener_sets = self._watcher(f"{gateway_api}/listenersets", objects.listener_set)
         self._routes = self._watcher(f"{gateway_api}/httproutes", objects.http_route)
         self._grpc_routes = self._watcher(f"{gateway_api}/grpcroutes", objects.grpc_route)
+        self._tls_routes = self._watcher(f"{gateway_api}/tlsroutes", objects.tls_route)
+        self._tcp_routes = self._watcher(f"{gateway_api}/tcproutes", objects.tcp_route)
         self._grants = self._watcher(f"/apis/{GROUP}/v1beta1/referencegrants", objects.reference_grant)
         self._services = self._watcher("/api/v1/services", objects.service)
         self._namespaces = self._watcher("/api/v1/namespaces", objects.namespace)
@@ -132,7 +134,7 @@ class GatewayControl:
         watchers: list[Watcher[Any]] = [self._services, self._namespaces, self._policies, self._slices]
         if self._config.gateway_class:
             watchers += [self._classes, self._gateways, self._routes, self._grpc_routes, self._grants]
-            watchers += [self._tls_policies, self._listener_sets]
+            watchers += [self._tls_policies, self._listener_sets, self._tls_routes, self._tcp_routes]
         if self._config.ingress_class:
             watchers.append(self._ingresses)
         try:
@@ -181,6 +183,8 @@ class GatewayControl:
             listener_sets=dict(self._listener_sets.objects),
             routes=dict(self._routes.objects),
             grpc_routes=dict(self._grpc_routes.objects),
+            tls_routes=dict(self._tls_routes.objects),
+            tcp_routes=dict(self._tcp_routes.objects),
             grants=dict(self._grants.objects),
             services=dict(self._services.objects),
             secrets=self._secrets.objects(),

@@ -83,7 +83,7 @@ class IngressTaking:
                     gateway=name,
                     port=port,
                     ours=recorded[port],
-                    tls=port == SECURE,
+                    protocol="TLS" if port == SECURE else "HTTP",
                     certificates=list(self._certificates.items()) if port == SECURE else [],
                     site=self._memory.site((name, port), {b"": table}),
                 )

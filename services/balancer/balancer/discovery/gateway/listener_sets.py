@@ -6,12 +6,12 @@ the status of the later says that it conflicts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from balancer.discovery.gateway import addresses
 from balancer.discovery.gateway.conditions import Condition, merged
-from balancer.discovery.gateway.listeners import Checked, check_one
+from balancer.discovery.gateway.listeners import Checked, check_one, statuses
 from balancer.discovery.gateway.objects import GROUP, Gateway, Json, Key, ListenerSet
 from balancer.discovery.gateway.result import Context, Draft, Plan, note
 from balancer.discovery.gateway.world import World
@@ -110,29 +110,4 @@ def _refused(reason: str, words: str) -> list[Condition]:
 
 def _listeners(made: SetDraft, ports: Mapping[int, int], now: str) -> list[Json]:
     present: dict[str, Json] = {str(each.get("name")): each for each in made.found.status.get("listeners") or ()}
-    return listener_statuses(made.listeners, made.draft, present, ports, made.found.meta.generation, now)
-
-
-def listener_statuses(
-    listeners: Sequence[Checked],
-    draft: Draft,
-    present: Mapping[str, Json],
-    ports: Mapping[int, int],
-    generation: int,
-    now: str,
-) -> list[Json]:
-    """What the status of a Gateway or a set says of each listener; `ports`: those that can be reached."""
-    stated: list[Json] = []
-    for checked in listeners:
-        name = checked.listener.name
-        before = present.get(name) or {}
-        conditions = checked.conditions(checked.listener.port in ports)
-        stated.append(
-            {
-                "name": name,
-                "supportedKinds": [{"group": group, "kind": kind} for group, kind in checked.kinds],
-                "attachedRoutes": len(draft.attached.get(checked.id, ())),
-                "conditions": merged(before.get("conditions") or (), conditions, generation, now),
-            }
-        )
-    return stated
+    return statuses(made.listeners, made.draft.attached, present, ports, made.found.meta.generation, now)

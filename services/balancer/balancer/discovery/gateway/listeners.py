@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from balancer.discovery.gateway.conditions import Condition
-from balancer.discovery.gateway.objects import GROUP, Gateway, Listener, Meta, Ref, Secret
+from balancer.discovery.gateway.conditions import Condition, merged
+from balancer.discovery.gateway.objects import GROUP, Gateway, Json, Listener, Meta, Ref, Secret
 from balancer.discovery.gateway.world import World
 
 HTTP_KINDS: Final = ((GROUP, "HTTPRoute"), (GROUP, "GRPCRoute"))
-KINDS: Final = {"HTTP": HTTP_KINDS, "HTTPS": HTTP_KINDS}
+KINDS: Final = {
+    "HTTP": HTTP_KINDS,
+    "HTTPS": HTTP_KINDS,
+    "TLS": ((GROUP, "TLSRoute"),),
+    "TCP": ((GROUP, "TCPRoute"),),
+}
 """What may attach, by the protocols that we speak."""
+TOGETHER: Final = {"HTTPS": "TLS"}
+"""Protocols that stand for others where one port is asked for twice: TLS clients say by name whom they want."""
 
 ACCEPTED: Final = Condition("Accepted", True, "Accepted")
 NO_CONFLICTS: Final = Condition("Conflicted", False, "NoConflicts")
@@ -44,8 +51,8 @@ class Checked:
     @property
     def serves(self) -> bool:
         """Whether it can be opened."""
-        needs_certificate = self.listener.protocol == "HTTPS"
-        return self.accepted.holds and bool(self.kinds) and (bool(self.certificates) or not needs_certificate)
+        has_certificate = bool(self.certificates) or not ends_tls(self.listener)
+        return self.accepted.holds and bool(self.kinds) and has_certificate
 
     def conditions(self, has_address: bool) -> list[Condition]:
         """What its status says; `has_address`: the Gateway has one, so that what serves can be reached."""
@@ -58,6 +65,11 @@ class Checked:
             reason = self.conflicted.reason if self.conflicted.holds else "Invalid"
             programmed = Condition("Programmed", False, reason, why.message)
         return [self.accepted, self.conflicted, self.resolved, programmed]
+
+
+def ends_tls(listener: Listener) -> bool:
+    """Whether TLS ends here, so that it needs a certificate."""
+    return listener.protocol == "HTTPS" or (listener.protocol == "TLS" and listener.tls_mode == "Terminate")
 
 
 def check(world: World, gateway: Gateway, usable: Usable) -> list[Checked]:
@@ -75,7 +87,7 @@ def check_one(world: World, owner: Meta, listener: Listener, others: Sequence[Li
     if served is None and checked.conflicted.holds:
         return checked
     if served is None:
-        words = f"Protocol {listener.protocol} is not served: {' and '.join(KINDS)} are."
+        words = f"Protocol {listener.protocol} is not served: {', '.join(KINDS)} are."
         checked.accepted = Condition("Accepted", False, "UnsupportedProtocol", words)
         return checked
     if listener.protocol == "HTTPS" and listener.tls_mode != "Terminate":
@@ -87,7 +99,7 @@ def check_one(world: World, owner: Meta, listener: Listener, others: Sequence[Li
         kinds = ", ".join(kind for group, kind in listener.kinds if (group, kind) not in served)
         words = f"Routes of these kinds cannot attach here: {kinds}."
         checked.resolved = Condition("ResolvedRefs", False, "InvalidRouteKinds", words)
-    if listener.protocol == "HTTPS":
+    if ends_tls(listener):
         _check_certificates(world, owner, checked, usable)
     return checked
 
@@ -97,7 +109,7 @@ def _check_conflicts(listeners: Sequence[Listener], checked: Checked) -> None:
     for other in listeners:
         if other is ours or other.port != ours.port or other.protocol not in KINDS:
             continue
-        if other.protocol != ours.protocol:
+        if _family(other) != _family(ours):
             reason, what = "ProtocolConflict", "with another protocol"
         elif other.hostname == ours.hostname:
             reason, what = "HostnameConflict", "with the same host name"
@@ -107,6 +119,10 @@ def _check_conflicts(listeners: Sequence[Listener], checked: Checked) -> None:
         checked.conflicted = Condition("Conflicted", True, reason, words)
         checked.accepted = Condition("Accepted", False, reason, words)
         return
+
+
+def _family(listener: Listener) -> str:
+    return TOGETHER.get(listener.protocol, listener.protocol)
 
 
 def _check_certificates(world: World, owner: Meta, checked: Checked, usable: Usable) -> None:
@@ -137,3 +153,31 @@ def _certificate(world: World, owner: Meta, ref: Ref, usable: Usable) -> tuple[s
         return invalid, f"{name} is not of type kubernetes.io/tls with tls.crt and tls.key in PEM.", None
     problem = usable(secret)
     return (invalid, f"{name} cannot be used: {problem}.", None) if problem else ("", "", secret)
+
+
+def statuses(
+    listeners: Sequence[Checked],
+    attached: Mapping[str, Collection[str]],
+    present: Mapping[str, Json],
+    ports: Mapping[int, int],
+    generation: int,
+    now: str,
+) -> list[Json]:
+    """What the status of a Gateway or a set says of each listener.
+
+    `attached`: the routes of each, by its id; `present`: what is stated now; `ports`: those that can be reached.
+    """
+    stated: list[Json] = []
+    for checked in listeners:
+        name = checked.listener.name
+        before = present.get(name) or {}
+        conditions = checked.conditions(checked.listener.port in ports)
+        stated.append(
+            {
+                "name": name,
+                "supportedKinds": [{"group": group, "kind": kind} for group, kind in checked.kinds],
+                "attachedRoutes": len(attached.get(checked.id, ())),
+                "conditions": merged(before.get("conditions") or (), conditions, generation, now),
+            }
+        )
+    return stated

@@ -65,7 +65,8 @@ class Memory:
     ingresses: dict[Key, KnownIngress] = field(default_factory=dict)
     tables: dict[tuple[str, int, str], tuple[Parts, Table]] = field(default_factory=dict)
     """By Gateway, port and listener's host: a table, and what it was made of."""
-    sites: dict[tuple[str, int], Site] = field(default_factory=dict)
+    sites: dict[tuple[str, int, str], Site] = field(default_factory=dict)
+    """By Gateway, port, and what goes there: requests or connections."""
     epoch: object = None
     """All that attaching depends on, beside the route: the same object for as long as it is the same."""
 
@@ -76,7 +77,7 @@ class Memory:
         """A plan is done: what it did not ask for goes."""
         for key in [each for each in self.tables if each[:2] not in self._used]:
             del self.tables[key]
-        for port in [each for each in self.sites if each not in self._used]:
+        for port in [each for each in self.sites if each[:2] not in self._used]:
             del self.sites[port]
         self._used = set()
 
@@ -107,8 +108,9 @@ class Memory:
         self.tables[key] = (parts, table)
         return table
 
-    def site(self, key: tuple[str, int], tables: Mapping[bytes, Table]) -> Site:
+    def site(self, place: tuple[str, int], tables: Mapping[bytes, Table], what: str = "requests") -> Site:
         """The site of these tables: the last one if they are all the same, for what requests remember of it."""
+        key = (*place, what)
         before = self.sites.get(key)
         if before is not None and before.tables.keys() == tables.keys():
             same = all(before.tables[host] is table for host, table in tables.items())

@@ -115,14 +115,15 @@ class ListenerSet:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpRoute:
-    """An HTTPRoute or a GRPCRoute: `meta.kind` says which."""
+class Route:
+    """An HTTPRoute, GRPCRoute, TLSRoute or TCPRoute: `meta.kind` says which."""
 
     meta: Meta
     parents: tuple[Ref, ...]
     parent_json: tuple[Json, ...]
     """The same as written: a status must repeat them."""
     hostnames: tuple[str, ...]
+    """None, for a TCPRoute: it has no such field."""
     rules: tuple[Json, ...]
     """As written: rules.py reads them."""
     status: Json
@@ -245,18 +246,26 @@ def _listener(item: Json, namespace: str) -> Listener:
     )
 
 
-def http_route(item: Json) -> HttpRoute:
+def http_route(item: Json) -> Route:
     return _route("HTTPRoute", item)
 
 
-def grpc_route(item: Json) -> HttpRoute:
+def grpc_route(item: Json) -> Route:
     return _route("GRPCRoute", item)
 
 
-def _route(kind: str, item: Json) -> HttpRoute:
+def tls_route(item: Json) -> Route:
+    return _route("TLSRoute", item)
+
+
+def tcp_route(item: Json) -> Route:
+    return _route("TCPRoute", item)
+
+
+def _route(kind: str, item: Json) -> Route:
     meta, spec = meta_of(kind, item), item["spec"]
     parents: Sequence[Json] = spec.get("parentRefs") or ()
-    return HttpRoute(
+    return Route(
         meta=meta,
         parents=tuple(ref(each, meta.namespace, GROUP, "Gateway") for each in parents),
         parent_json=tuple(parents),

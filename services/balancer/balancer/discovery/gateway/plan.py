@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 from balancer.discovery.gateway import addresses, backend_tls, listener_sets, policies
 from balancer.discovery.gateway.backends import Resolver
 from balancer.discovery.gateway.conditions import Condition, ancestors, merged
 from balancer.discovery.gateway.ingress_taking import IngressTaking
-from balancer.discovery.gateway.listeners import Checked, check
+from balancer.discovery.gateway.listeners import Checked, check, statuses
 from balancer.discovery.gateway.memory import Memory
-from balancer.discovery.gateway.objects import Gateway, Key
-from balancer.discovery.gateway.result import Context, Draft, Plan, PortPlan, note
+from balancer.discovery.gateway.objects import Gateway, Key, Listener, Secret
+from balancer.discovery.gateway.result import NOTHING, Context, Draft, Plan, PortPlan, note
 from balancer.discovery.gateway.taking import Taking
 from balancer.discovery.gateway.world import World
 from balancer.routing.table import Table
@@ -46,7 +45,7 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     yield
     resolver = Resolver(world, context.protocols)
     taking = Taking(world, context, memory, resolver, overrides, drafts, sets, result)
-    for route in chain(world.routes.values(), world.grpc_routes.values()):
+    for route in world.all_routes():
         taking.take(route)
         yield
     taking.forget()
@@ -160,7 +159,7 @@ def _take_gateway(
     present = {str(each.get("name")): each for each in gateway.status.get("listeners") or ()}
     ports = addresses.known_ports(service) if found else {}
     generation = gateway.meta.generation
-    listeners = listener_sets.listener_statuses(own, draft, present, ports, generation, context.now)
+    listeners = statuses(own, draft.attached, present, ports, generation, context.now)
     conditions = _gateway_conditions(draft, own, problem, bool(found))
     status: dict[str, Any] = {
         "addresses": found,
@@ -175,19 +174,33 @@ def _take_gateway(
 def _port_plan(memory: Memory, draft: Draft, port: int, ours: int) -> Generator[None, None, PortPlan]:
     serving = [each for each in draft.listeners if each.serves and each.listener.port == port]
     gateway = str(draft.gateway.meta)
-    tables: dict[bytes, Table] = {}
+    requests: dict[bytes, Table] = {}
+    streams: dict[bytes, Table] = {}
     for each in serving:
         host = each.listener.hostname
         parts = draft.parts.get(each.id, {})
+        tables = requests if each.listener.protocol in {"HTTP", "HTTPS"} else streams
         tables[host.encode()] = yield from memory.table((gateway, port, host), parts)
+    protocol = serving[0].listener.protocol
     return PortPlan(
         gateway=gateway,
         port=port,
         ours=ours,
-        tls=serving[0].listener.protocol == "HTTPS",
-        certificates=[(each.listener.hostname, each.certificates) for each in serving if each.certificates],
-        site=memory.site((gateway, port), tables),
+        protocol="TLS" if protocol == "HTTPS" else protocol,
+        certificates=_certificates(serving, "HTTPS"),
+        site=memory.site((gateway, port), requests),
+        streams=memory.site((gateway, port), streams, "connections") if streams else NOTHING,
+        modes={each.listener.hostname: _mode(each.listener) for each in serving},
+        stream_certificates=_certificates(serving, "Terminate"),
     )
+
+
+def _mode(listener: Listener) -> str:
+    return listener.tls_mode if listener.protocol == "TLS" else listener.protocol
+
+
+def _certificates(serving: list[Checked], mode: str) -> list[tuple[str, list[Secret]]]:
+    return [(each.listener.hostname, each.certificates) for each in serving if _mode(each.listener) == mode]
 
 
 def _gateway_conditions(

@@ -43,6 +43,7 @@ FIELDS: Final = (
     "health_timeout",
     "health_rise",
     "health_fall",
+    "upstream_proxy_protocol",
 )
 """The settings that one cluster may have for itself."""
 
@@ -102,7 +103,7 @@ class Verdict:
 Target = tuple[str, str, str]
 """Kind, namespace and name."""
 
-TARGETS: Final = {"Service": "", "HTTPRoute": ROUTES_GROUP, "GRPCRoute": ROUTES_GROUP}
+TARGETS: Final = {"Service": ""} | dict.fromkeys(("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"), ROUTES_GROUP)
 """Kinds that a policy may be for, with their groups."""
 
 
@@ -123,7 +124,7 @@ def _evaluate(
     kind, namespace, name = key
     if TARGETS.get(kind) != (target.get("group") or ""):
         return Condition("Accepted", False, "Invalid", f"Only these can be targets: {', '.join(TARGETS)}.")
-    there: Mapping[Key, object] = {"Service": world.services, "HTTPRoute": world.routes}.get(kind, world.grpc_routes)
+    there: Mapping[Key, object] = world.services if kind == "Service" else world.routes_of(kind)
     if (namespace, name) not in there:
         return Condition("Accepted", False, "TargetNotFound", f"There is no {kind} {namespace}/{name}.")
     if key in effective:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from balancer.discovery.gateway.addresses import ServiceWrite
 from balancer.discovery.gateway.backends import ClusterSpec
@@ -11,6 +12,9 @@ from balancer.discovery.gateway.listeners import Checked, Usable
 from balancer.discovery.gateway.objects import Gateway, Json, Key, Secret, Stated
 from balancer.routing.candidates import Entry
 from balancer.routing.site import Site
+
+Certificates = Sequence[tuple[str, Sequence[Secret]]]
+NOTHING: Final = Site({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,23 @@ class PortPlan:
     """The Gateway's."""
     ours: int
     """Where we listen for it."""
-    tls: bool
-    certificates: Sequence[tuple[str, Sequence[Secret]]]
-    """By a listener's host name (empty: every one), the first listener first."""
-    site: Site
+    protocol: str
+    """HTTP, TLS or TCP: what a connection begins with."""
+    certificates: Certificates = ()
+    """Those of HTTPS, by a listener's host name (empty: every one), the first listener first."""
+    site: Site = NOTHING
+    """Where requests go."""
+    streams: Site = NOTHING
+    """Where connections go whose bytes are carried, by the name that TLS says, if any."""
+    modes: Mapping[str, str] = field(default_factory=dict)
+    """By host name, what a listener of TLS does: HTTPS, or with bytes that are carried Passthrough or Terminate."""
+    stream_certificates: Certificates = ()
+    """Those of Terminate."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether clients speak TLS there."""
+        return self.protocol == "TLS"
 
 
 @dataclass(frozen=True, slots=True)

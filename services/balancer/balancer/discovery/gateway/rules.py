@@ -1,4 +1,4 @@
-"""An HTTPRoute's rules as the router's: matches, filters, backends, timeouts.
+"""A route's rules as the router's: matches, filters, backends, timeouts.
 
 What we do not know is never passed over in silence: a filter may be what keeps somebody out. Such a rule is dropped,
 and the route's status says so.
@@ -11,8 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from balancer.discovery.gateway.backends import HTTP1, ClusterSpec, Outcome, Reference, Resolver, Unresolved
-from balancer.discovery.gateway.objects import HttpRoute, Json, ref
+from balancer.discovery.gateway.backends import (
+    CARRIED,
+    HTTP1,
+    TCP,
+    ClusterSpec,
+    Outcome,
+    Reference,
+    Resolver,
+    Unresolved,
+)
+from balancer.discovery.gateway.objects import Json, Route, ref
 from balancer.discovery.gateway.patterns import check_pattern
 from balancer.discovery.gateway.policies import Overrides
 from balancer.routing.cors import Cors
@@ -46,9 +55,12 @@ class Translated:
     """Every reference that was followed: while they lead there, this is what the route means."""
 
 
-def translate(resolver: Resolver, route: HttpRoute, overrides: Overrides = ()) -> Translated:
+def translate(resolver: Resolver, route: Route, overrides: Overrides = ()) -> Translated:
     """All rules of a route; `overrides` are settings by a policy for it."""
     result = Translated(overrides)
+    if route.meta.kind in CARRIED:
+        _carry(resolver, route, result)
+        return result
     nothing: Json = {}
     read = _grpc_match if route.meta.kind == "GRPCRoute" else _match
     for place, item in enumerate(route.rules):
@@ -62,7 +74,21 @@ def translate(resolver: Resolver, route: HttpRoute, overrides: Overrides = ()) -
     return result
 
 
-def _rule(resolver: Resolver, route: HttpRoute, item: Json, matches: Sequence[Match], result: Translated) -> Rule:
+def _carry(resolver: Resolver, route: Route, result: Translated) -> None:
+    """The rules of a route of connections: where to, and nothing else."""
+    for place, item in enumerate(route.rules):
+        backends = [
+            Backend(_cluster(resolver, route, each, result), each.get("weight", 1))
+            for each in item.get("backendRefs") or ()
+        ]
+        result.rules.append((place, [Match()], Rule(_name(route, item), backends)))
+
+
+def _name(route: Route, item: Json) -> str:
+    return f"{route.meta}/{item['name']}" if item.get("name") else str(route.meta)
+
+
+def _rule(resolver: Resolver, route: Route, item: Json, matches: Sequence[Match], result: Translated) -> Rule:
     prefix = matches[0].path
     filters = _Filters(resolver, route, result, prefix).take(item.get("filters") or ())
     backends = []
@@ -76,7 +102,7 @@ def _rule(resolver: Resolver, route: HttpRoute, item: Json, matches: Sequence[Ma
         raise Unsupported("sessionPersistence is not supported")
     timeouts = item.get("timeouts") or {}
     return Rule(
-        name=f"{route.meta}/{item['name']}" if item.get("name") else str(route.meta),
+        name=_name(route, item),
         backends=backends,
         request=filters.request,
         response=filters.response,
@@ -91,7 +117,7 @@ def _rule(resolver: Resolver, route: HttpRoute, item: Json, matches: Sequence[Ma
     )
 
 
-def _cluster(resolver: Resolver, route: HttpRoute, item: Json, result: Translated) -> str:
+def _cluster(resolver: Resolver, route: Route, item: Json, result: Translated) -> str:
     reference = route.meta.kind, route.meta.namespace, ref(item, route.meta.namespace, "", "Service")
     spec, reason, words = result.outcomes[reference] = resolver.outcome(*reference)
     if spec is None:
@@ -102,7 +128,9 @@ def _cluster(resolver: Resolver, route: HttpRoute, item: Json, result: Translate
         spec = replace(spec, overrides=(("upstream_protocol", "h2c"),), variant="grpc")
     if result.overrides:
         own = {**dict(spec.overrides), **dict(result.overrides)}
-        spec = replace(spec, overrides=tuple(own.items()), variant=str(route.meta))
+        # Routes of two kinds may have one name.
+        variant = f"{TCP}:{route.meta.kind}:{route.meta}" if spec.protocol == TCP else str(route.meta)
+        spec = replace(spec, overrides=tuple(own.items()), variant=variant)
     result.clusters.add(spec)
     return spec.name
 
@@ -110,7 +138,7 @@ def _cluster(resolver: Resolver, route: HttpRoute, item: Json, result: Translate
 class _Filters:
     """The filters of one rule, or of one backend, one after the other."""
 
-    def __init__(self, resolver: Resolver, route: HttpRoute, result: Translated, prefix: bytes) -> None:
+    def __init__(self, resolver: Resolver, route: Route, result: Translated, prefix: bytes) -> None:
         self._context = resolver, route, result
         self._prefix = prefix
         self.request: Edits | None = None

@@ -13,7 +13,7 @@ from balancer.discovery.gateway.backends import Resolver
 from balancer.discovery.gateway.conditions import Condition, merged
 from balancer.discovery.gateway.listener_sets import SetDraft
 from balancer.discovery.gateway.memory import Known, Memory, RouteId
-from balancer.discovery.gateway.objects import HttpRoute, Json, Key
+from balancer.discovery.gateway.objects import Json, Key, Route
 from balancer.discovery.gateway.policies import Overrides, Target
 from balancer.discovery.gateway.result import Context, Draft, Plan, status_write
 from balancer.discovery.gateway.rules import Translated, translate
@@ -55,7 +55,7 @@ class Taking:
         """All routes have been taken: what there is of others goes."""
         self._memory.forget(self._seen)
 
-    def take(self, route: HttpRoute) -> None:
+    def take(self, route: Route) -> None:
         """One route: its rules to the listeners that take it, its clusters to the plan, its status to be written."""
         if not route.parents and not route.status:
             return
@@ -76,7 +76,7 @@ class Taking:
         if known.write is not None:
             result.statuses.append(known.write)
 
-    def _evaluate(self, route: HttpRoute, known: Known) -> None:
+    def _evaluate(self, route: Route, known: Known) -> None:
         """Which listeners take a route, and what its status says of it."""
         controller, translated = self._world.controller, known.translated
         named = list(parents(route, self._drafts, self._sets))
@@ -98,7 +98,7 @@ class Taking:
         if named or before:
             known.write = status_write(route, {"parents": entries})
 
-    def _known(self, route: HttpRoute) -> Known:
+    def _known(self, route: Route) -> Known:
         meta = route.meta
         key: RouteId = (meta.kind, meta.uid, meta.key)
         self._seen.add(key)
@@ -117,7 +117,7 @@ class Taking:
         return known
 
 
-def _entries(route: HttpRoute, translated: Translated) -> tuple[Entry, ...]:
+def _entries(route: Route, translated: Translated) -> tuple[Entry, ...]:
     return tuple(
         Entry(host.encode(), match, rule, route.meta.created, str(route.meta), place)
         for place, matches, rule in translated.rules

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,13 @@ from balancer.discovery.gateway.objects import (
     ConfigMap,
     Gateway,
     GatewayClass,
-    HttpRoute,
     Json,
     Key,
     ListenerSet,
     Namespace,
     Ref,
     ReferenceGrant,
+    Route,
     Secret,
     Service,
 )
@@ -38,8 +38,10 @@ class World:
     classes: Mapping[Key, GatewayClass] = field(default_factory=dict)
     gateways: Mapping[Key, Gateway] = field(default_factory=dict)
     listener_sets: Mapping[Key, ListenerSet] = field(default_factory=dict)
-    routes: Mapping[Key, HttpRoute] = field(default_factory=dict)
-    grpc_routes: Mapping[Key, HttpRoute] = field(default_factory=dict)
+    routes: Mapping[Key, Route] = field(default_factory=dict)
+    grpc_routes: Mapping[Key, Route] = field(default_factory=dict)
+    tls_routes: Mapping[Key, Route] = field(default_factory=dict)
+    tcp_routes: Mapping[Key, Route] = field(default_factory=dict)
     grants: Mapping[Key, ReferenceGrant] = field(default_factory=dict)
     services: Mapping[Key, Service] = field(default_factory=dict)
     secrets: Mapping[Key, Secret] = field(default_factory=dict)
@@ -49,6 +51,16 @@ class World:
     tls_policies: Mapping[Key, BackendTlsPolicy] = field(default_factory=dict)
     config_maps: Mapping[Key, ConfigMap] = field(default_factory=dict)
     """Those that a BackendTLSPolicy names."""
+
+    def routes_of(self, kind: str) -> Mapping[Key, Route]:
+        """The routes of one kind."""
+        kinds = {"HTTPRoute": self.routes, "GRPCRoute": self.grpc_routes, "TLSRoute": self.tls_routes}
+        return kinds.get(kind, self.tcp_routes)
+
+    def all_routes(self) -> Iterator[Route]:
+        """The routes of every kind."""
+        for kind in (self.routes, self.grpc_routes, self.tls_routes, self.tcp_routes):
+            yield from kind.values()
 
     def our_gateways(self) -> list[Gateway]:
         """The Gateways of our classes, the oldest first."""

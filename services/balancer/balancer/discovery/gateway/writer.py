@@ -34,6 +34,8 @@ PATHS: Final = {
     "GRPCRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/grpcroutes",
     "Ingress": "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",
     "HTTPRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/httproutes",
+    "TLSRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/tlsroutes",
+    "TCPRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/tcproutes",
 }
 
 log = structlog.get_logger()

@@ -3,7 +3,9 @@
 The second half of the composition root, used only where LB_GATEWAY_CLASS is set. It takes nothing down that still
 serves: a port that is asked for no more drains, a cluster goes when no rule leads to it.
 
-Above 300 lines because it is where plan and data plane meet: what a plan asks for is one list of steps.
+    features  what is claimed
+    fleets    a cluster with its pool and its health checks
+    ports     a port: which proxies it has, and how what its clients want changes
 """
 
 from __future__ import annotations
@@ -18,62 +20,25 @@ from typing import Final, Protocol
 import structlog
 
 from balancer.balancing.endpoint import Endpoint, Snapshot
-from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
 from balancer.balancing.retry import RetryBudget
 from balancer.balancing.strategies import load
-from balancer.discovery.gateway.backends import H2C, HTTP1, ClusterSpec
+from balancer.discovery.gateway.backends import H2C, HTTP1, TCP, ClusterSpec
 from balancer.discovery.gateway.control import Config, GatewayControl
 from balancer.discovery.gateway.objects import Secret
 from balancer.discovery.gateway.result import PortPlan
+from balancer.gateways.features import FEATURES
+from balancer.gateways.fleets import Fleet
+from balancer.gateways.ports import HttpPort, OpenPort, TcpPort
 from balancer.probes import Probes
 from balancer.proxy.cluster import Cluster, Policy
 from balancer.proxy.endpoint_tls import Trust, fault_of_authorities
-from balancer.proxy.http import HttpProxy
-from balancer.proxy.routes import SiteRouter
 from balancer.proxy.service import Context
-from balancer.proxy.sni import Certificates, fault_of
+from balancer.proxy.sni import fault_of
+from balancer.proxy.tcp_routes import TcpCluster
 from balancer.proxy.upstreams import upstreams
 from balancer.settings import Settings
 from balancer.tracing import Tracer
-
-FEATURES: Final = (
-    "BackendTLSPolicy",
-    "BackendTLSPolicySANValidation",
-    "GRPCRoute",
-    "GRPCRouteNamedRouteRule",
-    "Gateway",
-    "GatewayAddressEmpty",
-    "GatewayHTTPListenerIsolation",
-    "GatewayPort8080",
-    "HTTPRoute",
-    "HTTPRoute303RedirectStatusCode",
-    "HTTPRoute307RedirectStatusCode",
-    "HTTPRoute308RedirectStatusCode",
-    "HTTPRouteBackendProtocolH2C",
-    "HTTPRouteBackendProtocolWebSocket",
-    "HTTPRouteBackendRequestHeaderModification",
-    "HTTPRouteBackendTimeout",
-    "HTTPRouteCORS",
-    "HTTPRouteDestinationPortMatching",
-    "HTTPRouteHostRewrite",
-    "HTTPRouteMethodMatching",
-    "HTTPRouteNamedRouteRule",
-    "HTTPRouteParentRefPort",
-    "HTTPRoutePathRedirect",
-    "HTTPRoutePathRewrite",
-    "HTTPRoutePortRedirect",
-    "HTTPRouteQueryParamMatching",
-    "HTTPRouteRequestMirror",
-    "HTTPRouteRequestMultipleMirrors",
-    "HTTPRouteRequestPercentageMirror",
-    "HTTPRouteRequestTimeout",
-    "HTTPRouteResponseHeaderModification",
-    "HTTPRouteSchemeRedirect",
-    "ListenerSet",
-    "ReferenceGrant",
-)
-"""What of the Gateway API is served, by the names that its conformance tests know."""
 
 log = structlog.get_logger()
 
@@ -89,61 +54,6 @@ class NewPool(Protocol):
 
 ListenerCounts = tuple[str, int, int, list[int]]
 """A Gateway, its port, the requests begun there, and the responses by the first digit of their status."""
-
-
-class Fleet(Subscriber):
-    """A cluster and its pool; hears from the pool what happens to endpoints."""
-
-    def __init__(
-        self, cluster: Cluster, settings: Settings, own_strategy: bool, turned: Callable[[Endpoint, str], None]
-    ) -> None:
-        """`turned` is called with each event of an endpoint."""
-        self.cluster = cluster
-        self._turned = turned
-        self.settings = settings
-        self.own_strategy = own_strategy
-        self._checking: asyncio.Task[None] | None = None
-
-    def check(self, probes: Probes) -> None:
-        """Have the endpoints checked from now on."""
-        self._checking = asyncio.get_running_loop().create_task(probes.run())
-        self._checking.add_done_callback(self._checked)
-
-    def close(self) -> None:
-        """Check no more, and close what idles."""
-        if self._checking is not None:
-            self._checking.cancel()
-        self.cluster.upstreams.close()
-
-    def _checked(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            log.error("health checks have ended", cluster=self.cluster.name, exc_info=fault)
-
-    def left(self, endpoint: Endpoint) -> None:
-        """An endpoint is gone: so are the connections that idle there."""
-        self.cluster.upstreams.close_idle(endpoint)
-
-    def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
-        """Something happened to an endpoint, or to the pool."""
-        level = log.warning if event in {"ejected", "unhealthy", "panic", "strategy_failed"} else log.info
-        fields = {"endpoint": endpoint.address if endpoint else "", "detail": detail}
-        level(event, cluster=self.cluster.name, **{name: value for name, value in fields.items() if value})
-        if endpoint is not None:
-            self._turned(endpoint, event)
-
-
-class OpenPort:
-    """One port of a Gateway, listening."""
-
-    def __init__(self, plan: PortPlan, proxy: HttpProxy, router: SiteRouter, certificates: Certificates | None) -> None:
-        self.plan = plan
-        self.proxy = proxy
-        self.router = router
-        self.certificates = certificates
-
-    def serves(self, plan: PortPlan) -> bool:
-        """Whether it can go on for another plan without being opened again."""
-        return (plan.gateway, plan.port, plan.tls) == (self.plan.gateway, self.plan.port, self.plan.tls)
 
 
 class Gateways:
@@ -186,11 +96,15 @@ class Gateways:
             settings = self.settings.model_copy(update={**_TO_SERVICES, **dict(spec.overrides)})
             own_strategy = any(field == "strategy" for field, _ in spec.overrides)
             pool, context = self._new_pool(spec.name, settings, own_strategy), self.context
-            budget = RetryBudget(settings.retry_budget)
             trust = None
             if spec.tls is not None:
                 trust = Trust(spec.tls.hostname, spec.tls.authorities, spec.tls.names)
-            cluster = Cluster(spec.name, pool, Policy(settings), budget, upstreams(settings, context, trust))
+            cluster: Cluster
+            if spec.protocol == TCP:
+                cluster = TcpCluster(spec.name, pool, settings, context, trust=trust)
+            else:
+                budget = RetryBudget(settings.retry_budget)
+                cluster = Cluster(spec.name, pool, Policy(settings), budget, upstreams(settings, context, trust))
             fleet = Fleet(cluster, settings, own_strategy, self._turned)
             pool.subscribe(fleet)
             if any(field == "health_path" for field, _ in spec.overrides) and settings.health_path:
@@ -223,17 +137,11 @@ class Gateways:
         for ours in [ours for ours, port in self.ports.items() if ours not in ports or not port.serves(ports[ours])]:
             self._close(ours)
         for ours, plan in ports.items():
-            port = self.ports.get(ours)
             try:
-                if port is None:
-                    port = self._open(plan)
-                if port.certificates is not None:
-                    port.certificates.use([(host, _pairs(secrets)) for host, secrets in plan.certificates])
+                port = self.ports.get(ours) or self._open(plan)
+                port.use(plan, self._clusters)
             except OSError as error:
                 log.warning("gateway port not served", gateway=plan.gateway, port=plan.port, error=str(error))
-                continue
-            port.plan = plan
-            port.router.use(plan.site, self._clusters)
         # Only now does no rule lead to them any more.
         for fleet in self._replaced:
             self._retire(fleet)
@@ -241,31 +149,31 @@ class Gateways:
 
     def _open(self, plan: PortPlan) -> OpenPort:
         settings = self.settings.model_copy(update={"port": plan.ours, "upstream_tls": False})
-        router = SiteRouter(self._nowhere, plan.port)
-        proxy = HttpProxy(settings, self.context, router)
-        if self._tracer is not None:
-            proxy.trace(self._tracer)
-        certificates = Certificates(["h2", "http/1.1"] if settings.http2 else ["http/1.1"]) if plan.tls else None
-        proxy.start(certificates.context if certificates else None)
-        port = self.ports[plan.ours] = OpenPort(plan, proxy, router, certificates)
-        log.info("gateway port opened", gateway=plan.gateway, port=plan.port, ours=plan.ours, tls=plan.tls)
-        return port
+        opened: OpenPort
+        if plan.protocol == "TCP":
+            opened = TcpPort(plan, settings, self.context, self._nowhere)
+        else:
+            opened = HttpPort(plan, settings, self.context, self._nowhere, self._tracer)
+        self.ports[plan.ours] = opened
+        names = {"protocol": plan.protocol, "gateway": plan.gateway, "port": plan.port, "ours": plan.ours}
+        log.info("gateway port opened", **names)
+        return opened
 
     def _close(self, ours: int) -> None:
         """Accept no more at a port, and let what is in flight end."""
         port = self.ports.pop(ours)
-        port.proxy.drain()
-        port.proxy.stop_listening()
+        port.drain()
+        port.stop_listening()
         log.info("gateway port closed", gateway=port.plan.gateway, port=port.plan.port)
-        task = asyncio.get_running_loop().create_task(self._ended(port.proxy))
+        task = asyncio.get_running_loop().create_task(self._ended(port))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    async def _ended(self, proxy: HttpProxy) -> None:
+    async def _ended(self, port: OpenPort) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_timeout):
-                await proxy.all_closed()
-        proxy.cut()
+                await port.all_closed()
+        port.cut()
 
     def _retire(self, fleet: Fleet) -> None:
         """What is in flight there ends; nothing new comes."""
@@ -286,7 +194,7 @@ class Gateways:
     def listeners(self) -> Iterator[ListenerCounts]:
         """What each port of each Gateway has counted."""
         for port in self.ports.values():
-            yield port.plan.gateway, port.plan.port, port.proxy.requests, port.proxy.responses
+            yield port.plan.gateway, port.plan.port, port.requests, port.responses
 
     def use(self, strategy: str, random: Random) -> None:
         """Choose by another strategy from now on, where a cluster has none of its own."""
@@ -302,27 +210,27 @@ class Gateways:
 
     def cut_tunnels(self, endpoint: Endpoint) -> int:
         """Reset what is tunnelled to `endpoint`; how many tunnels those were."""
-        return sum(port.proxy.cut_tunnels(endpoint) for port in self.ports.values())
+        return sum(port.cut_tunnels(endpoint) for port in self.ports.values())
 
     def drain(self) -> None:
         """From now on every response says that its connection closes."""
         self._draining = True
         for port in self.ports.values():
-            port.proxy.drain()
+            port.drain()
 
     def stop_listening(self) -> None:
         """Accept no more, and close what idles."""
         for port in self.ports.values():
-            port.proxy.stop_listening()
+            port.stop_listening()
 
     async def all_closed(self) -> None:
         """Wait, once stopped, until no connection is open any more."""
         for port in self.ports.values():
-            await port.proxy.all_closed()
+            await port.all_closed()
 
     def cut(self) -> int:
         """Cut whatever is still open; how many requests that were."""
-        return sum(port.proxy.cut() for port in self.ports.values())
+        return sum(port.cut() for port in self.ports.values())
 
     def close(self) -> None:
         """Close the connections to endpoints."""
@@ -353,7 +261,3 @@ def usable(secret: Secret) -> str:
     if secret.certificate is None or secret.key is None:
         return "there is none"
     return fault_of(secret.certificate, secret.key)
-
-
-def _pairs(secrets: Sequence[Secret]) -> list[tuple[bytes, bytes]]:
-    return [(each.certificate, each.key) for each in secrets if each.certificate is not None and each.key is not None]
