@@ -282,7 +282,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
             self._secure(transport, place, context, held, self._left(place))
 
     def not_greeted(self, transport: Transport, why: str, held: bytes) -> None:
-        """It does not speak TLS, or not in time, or not as it should: whoever takes requests can say so."""
+        """It does not speak TLS, or not in time, or not as it should. Where requests are taken, an answer says so."""
         place, sorter = transport.place, self.sorter
         if isinstance(place, Place) and why == "not TLS" and sorter is not None and sorter.takes_requests:
             if self._tls is not None:

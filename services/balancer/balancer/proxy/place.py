@@ -16,7 +16,7 @@ Addresses = tuple[str, int, str, int]
 """Source address and port, destination address and port."""
 
 REQUESTS: Final = 0
-"""Whoever is behind a port takes requests, by TLS or without."""
+"""Requests, by TLS or without."""
 PASSED: Final = 1
 """A TLS connection whose bytes go to an endpoint as they are."""
 ENDED: Final = 2

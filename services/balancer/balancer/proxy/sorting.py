@@ -26,8 +26,8 @@ class Sorter:
     def use(self, by_host: Mapping[str, int]) -> None:
         """From now on go by these host names and wildcards (empty: every name): REQUESTS, PASSED or ENDED.
 
-        A name that none of them covers goes to whoever can say that best: by an alert, where TLS ends here for
-        requests, and by a reset, where all that is known is that bytes are passed on.
+        A name that none of them covers ends by an alert where TLS ends here for requests, and by a reset where bytes
+        are passed on.
         """
         self._by_host = dict(by_host)
         kinds = set(self._by_host.values())

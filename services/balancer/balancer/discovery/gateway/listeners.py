@@ -19,7 +19,7 @@ KINDS: Final = {
 }
 """What may attach, by the protocols that we speak."""
 TOGETHER: Final = {"HTTPS": "TLS"}
-"""Protocols that stand for others where one port is asked for twice: TLS clients say by name whom they want."""
+"""Protocols that stand for others where one port is asked for twice: TLS clients say by name which they want."""
 
 ACCEPTED: Final = Condition("Accepted", True, "Accepted")
 NO_CONFLICTS: Final = Condition("Conflicted", False, "NoConflicts")
