@@ -72,11 +72,11 @@ def spare_the_collector() -> None:
     """Have the garbage collector look seldom, at little at a time, and never at what is there already.
 
     Nothing made so far is garbage. Of what follows, a young collection looks at COLLECTED_AT objects, and a middle one
-    at five times as many: a burst of 5,000 endpoints leaves 60,000, and must not hold the event loop.
+    at twice as many, some 10 ms: a burst of 5,000 endpoints leaves 60,000, and must not hold the event loop.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECTED_AT, 5, 500)
+    gc.set_threshold(COLLECTED_AT, 2, 1250)
     gc.enable()
 
 

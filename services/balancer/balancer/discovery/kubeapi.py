@@ -76,7 +76,8 @@ class SliceApi:
                     file, client_configuration=configuration, persist_config=False
                 )
                 namespace = kube.current_context["context"].get("namespace") or "default"
-            return cls(ApiClient(configuration), namespace)
+            # Aside: it may read the authorities that the system trusts, which takes some 60 ms.
+            return cls(await asyncio.to_thread(ApiClient, configuration), namespace)
         except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             # The loaders check little: a malformed kubeconfig fails wherever it is first used.
             reason = " ".join(str(error).split())
