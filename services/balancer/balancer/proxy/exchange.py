@@ -227,7 +227,7 @@ class Exchange(Attempts, Receiver):
 
     def _go_on(self, pinned: ClientStream, now: float) -> bool:
         """Use the connection that is bound to this client, if that can be had."""
-        self.server.pinned = None
+        self.server.pin(None)
         pool = self.cluster.pool
         lease = pool.lease_at(pinned.endpoint, self.info, now) if pinned.endpoint.cluster == pool.cluster else None
         if lease is None or not pinned.reuse(self):
@@ -648,7 +648,7 @@ class Exchange(Attempts, Receiver):
         """The stream is free for anybody's next request; but one that authentication has bound stays this client's."""
         stream, self.stream = self.stream, None
         if stream is not None and stream.bound:
-            self.server.pinned = stream
+            self.server.pin(stream)
 
     def _completed(self, now: float) -> None:
         """The response's last byte has been passed on; its stream has been released."""

@@ -20,7 +20,8 @@ A request's life, as these calls:
    which the stream calls nothing more.
 4. The exchange calls `respond`, `data`, `end` on the server stream, or `reset`; at last `finished`, exactly once.
 
-Plain base classes with virtual methods, no `Protocol`s: mypyc calls them through a table, at the price of a C call.
+Base classes and traits with virtual methods, no `Protocol`s: mypyc calls them through a table, at the price of a C
+call. A stream is a trait: so it is one object in HTTP/2, with what its connection knows of it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from mypy_extensions import mypyc_attr, trait
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
 from balancer.proxy.messages import Headers, RequestHead, ResponseHead
-from balancer.proxy.timers import Timed
 
 FRESH: Final = 0.5
 """Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
@@ -48,21 +48,24 @@ BEGAN: Final = 3
 """Part of a response came, an interim one included: never again."""
 
 
-class ServerStream(Timed):
+@trait
+class ServerStream:
     """One request as the client's side offers it: what an exchange calls.
 
     Backpressure: when the client takes its response slower than it comes, the stream calls `exchange.client_full()`,
     and `exchange.client_ready()` when it reads again; `full` says so in between.
     """
 
-    __slots__ = ("full", "pinned")
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.pinned: ClientStream | None = None
-        """What carries this client's requests alone, since authentication bound it (NTLM): closed with the client."""
-        self.full = False
-        """Whether the client takes its response slower than it comes."""
+    pinned: ClientStream | None
+    """What carries this client's requests alone, since authentication bound it (NTLM): closed with the client."""
+    full: bool
+    """Whether the client takes its response slower than it comes."""
+
+    def pin(self, stream: ClientStream | None) -> None:
+        """Set `pinned`."""
+        raise NotImplementedError
 
     def informational(self, head: ResponseHead) -> None:
         """Pass an interim response on (1xx, not 101), if the client's version knows any."""
@@ -111,20 +114,19 @@ class ServerStream(Timed):
         raise NotImplementedError
 
 
-class ClientStream(Timed):
+@trait
+class ClientStream:
     """One request towards an endpoint: what an exchange calls.
 
     Backpressure: when the endpoint takes the body slower than it comes, the stream calls `receiver.endpoint_full()`,
     and `receiver.endpoint_ready()` when it reads again.
     """
 
-    __slots__ = ("bound", "endpoint")
+    __slots__ = ()
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__()
-        self.endpoint = endpoint
-        self.bound = False
-        """Whether its connection has been authenticated for one client: it carries no other's requests any more."""
+    endpoint: Endpoint
+    bound: bool
+    """Whether its connection has been authenticated for one client: it carries no other's requests any more."""
 
     def reuse(self, receiver: Receiver) -> bool:
         """Carry the next request of the client that it is bound to; False where it can't any more."""

@@ -52,6 +52,15 @@ class Watched(Timed):
 
 
 @trait
+class Writer:
+    """Collects what it sends, to be written at once."""
+
+    def write_collected(self) -> None:
+        """What came with this batch has been read: write what has been collected. Raises nothing."""
+        raise NotImplementedError
+
+
+@trait
 class Idler:
     """Keeps connections for later, and can do without some of them."""
 
@@ -72,6 +81,7 @@ class Poller:
         "_later",
         "_loop",
         "_watched",
+        "_writers",
         "buffers",
         "clock",
         "idlers",
@@ -96,6 +106,7 @@ class Poller:
         self._later: list[Watched] = []
         self._last: list[Watched] = []
         self._closing: list[SocketType] = []
+        self._writers: list[Writer] = []
         self._busy = False
         self._due = False
         self._loop.add_reader(self._epoll.fileno(), self._poll)
@@ -154,6 +165,14 @@ class Poller:
     def later(self, watched: Watched) -> None:
         """Call `settle` once the current callback has returned."""
         self._later.append(watched)
+        self._settle_soon()
+
+    def write_later(self, writer: Writer) -> None:
+        """Call `write_collected` at the batch's end, and behind all that `later` has put off."""
+        self._writers.append(writer)
+        self._settle_soon()
+
+    def _settle_soon(self) -> None:
         if not self._busy and not self._due:
             self._due = True
             self._loop.call_soon(self._settle)
@@ -184,11 +203,16 @@ class Poller:
     def _settle(self) -> None:
         self._due = False
         self._busy = True
-        while self._later or self._last:
+        while self._later or self._last or self._writers:
             if self._later:
                 later, self._later = self._later, []
-            else:
+            elif self._last:
                 later, self._last = self._last, []
+            else:
+                writers, self._writers = self._writers, []
+                for writer in writers:
+                    writer.write_collected()
+                continue
             for watched in later:
                 try:
                     watched.settle()

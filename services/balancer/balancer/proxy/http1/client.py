@@ -18,7 +18,7 @@ from balancer.proxy.http1 import framing, lines
 from balancer.proxy.http1.framing import BARE_LF, ChunkedReader
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, SENT, STALE, ClientStream, Receiver
 from balancer.proxy.messages import HTTP_2, NO_FIELDS, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
-from balancer.proxy.timers import TimerWheel
+from balancer.proxy.timers import Timed, TimerWheel
 from balancer.proxy.transport import Protocol, Transport
 
 MAX_INTERIM: Final = 32
@@ -71,7 +71,7 @@ class Head(ResponseHead):
         """Whether the endpoint lets its connection be used again."""
 
 
-class ClientConnection(ClientStream, Protocol):
+class ClientConnection(Timed, ClientStream, Protocol):
     """One connection to one endpoint: carries one request at a time, and waits among the idle ones in between."""
 
     __slots__ = (
@@ -92,7 +92,9 @@ class ClientConnection(ClientStream, Protocol):
         "_untaken",
         "above",
         "below",
+        "bound",
         "carried",
+        "endpoint",
         "idle",
         "idle_since",
         "intake",
@@ -101,7 +103,9 @@ class ClientConnection(ClientStream, Protocol):
     )
 
     def __init__(self, owner: Owner, endpoint: Endpoint) -> None:
-        super().__init__(endpoint)
+        super().__init__()
+        self.endpoint = endpoint
+        self.bound = False
         self._owner = owner
         self.receiver: Receiver | None = None
         """Whose request it carries."""

@@ -19,9 +19,10 @@ from balancer.proxy.http1 import framing, lines
 from balancer.proxy.http1.framing import ChunkedReader
 from balancer.proxy.http1.heads import Block, Heads, KnownBlocks, Refused
 from balancer.proxy.http_service import LINGER, HttpService
-from balancer.proxy.interfaces import Leaving, ServerStream
+from balancer.proxy.interfaces import ClientStream, Leaving, ServerStream
 from balancer.proxy.messages import HTTP_1_0, NO_FIELDS, UNKNOWN_LENGTH, Headers, Peer, RequestHead, ResponseHead
 from balancer.proxy.place import Place
+from balancer.proxy.timers import Timed
 from balancer.proxy.transport import NOT_BEGUN, Protocol, Transport
 
 _HEAD: Final = 0
@@ -47,7 +48,7 @@ _SAID: Final = re.compile(rb"(?i)\n(accept|x-forwarded-for):([^\n]*)")
 """The fields of a refused head that its answer and the log look at."""
 
 
-class ServerConnection(ServerStream, Leaving, Protocol):
+class ServerConnection(Timed, ServerStream, Leaving, Protocol):
     """One client connection; as HTTP/1 has one request at a time on it, it is its own stream."""
 
     __slots__ = (
@@ -64,8 +65,10 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         "_state",
         "_unsent",
         "exchange",
+        "full",
         "intake",
         "peer",
+        "pinned",
         "place",
         "service",
         "transport",
@@ -73,6 +76,8 @@ class ServerConnection(ServerStream, Leaving, Protocol):
 
     def __init__(self, service: HttpService, known: KnownBlocks, place: Place) -> None:
         super().__init__()
+        self.pinned: ClientStream | None = None
+        self.full = False
         self.service = service
         self.place = place
         self.peer = Peer(place.address, place.scheme, place.trusted, service.trusted_proxies)
@@ -343,6 +348,9 @@ class ServerConnection(ServerStream, Leaving, Protocol):
         return position
 
     # What an exchange calls.
+
+    def pin(self, stream: ClientStream | None) -> None:
+        self.pinned = stream
 
     def informational(self, head: ResponseHead) -> None:
         if self._minor:  # HTTP/1.0 knows none (RFC 9110 §15.2).

@@ -20,7 +20,7 @@ from balancer.proxy.http2.frames import ConnectionFault
 from balancer.proxy.http2.hpack import Block, length_of, literal
 from balancer.proxy.http2.sending import CONTROL, Stream
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, SENT, STALE, ClientStream, Receiver, Upstreams
-from balancer.proxy.messages import UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
+from balancer.proxy.messages import NO_FIELDS, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
 from balancer.proxy.transport import Transport
 from balancer.proxy.websocket import KEY, accept_for, value_of, without_handshake
 
@@ -54,12 +54,14 @@ class Owner(Upstreams):
         "max_header_bytes",
         "max_headers",
         "most",
+        "poller",
         "reads_load",
         "response_timeout",
         "wheel",
     )
 
     def __init__(self, settings: Settings, context: Context) -> None:
+        self.poller = context.poller
         self.wheel = context.wheel
         self.clock = context.clock
         self.response_timeout: float = settings.response_timeout
@@ -93,12 +95,14 @@ class Starter:
         raise NotImplementedError
 
 
-class Response(Stream):
-    """The receiving half of a request's stream: passes to its receiver what comes."""
+class Call(Stream, ClientStream):
+    """One request's stream: what an exchange asks on, and what passes to it what comes back."""
 
     __slots__ = (
         "awaits_continue",
         "began",
+        "bound",
+        "endpoint",
         "interim",
         "is_head",
         "key",
@@ -113,6 +117,8 @@ class Response(Stream):
     def __init__(self, connection: ClientConnection, number: int, receiver: Receiver) -> None:
         super().__init__(connection, number)
         self.own = connection
+        self.endpoint = connection.endpoint
+        self.bound = False
         self.receiver: Receiver | None = receiver
         self.is_head = False
         self.began = False
@@ -185,7 +191,7 @@ class Response(Stream):
         if data:
             receiver.response_data(data, self.own.now)
         if end and self.receiver is receiver:
-            self._ended(receiver, [])
+            self._ended(receiver, NO_FIELDS)
 
     def _ended(self, receiver: Receiver, trailers: list[Pair]) -> None:
         if not self.tunnel:
@@ -250,31 +256,21 @@ class Response(Stream):
             own.reset(self, frames.CANCEL)
             self.fail(Kind.STALLED if self.began else Kind.TIMED_OUT, progress)
 
-
-class Question(ClientStream):
-    """The sending half of a request's stream: what an exchange calls."""
-
-    __slots__ = ("_own", "_stream")
-
-    def __init__(self, stream: Response) -> None:
-        super().__init__(stream.own.endpoint)
-        self._stream = stream
-        self._own = stream.own
+    # What an exchange calls.
 
     def send(self, head: RequestHead, request_id: bytes, extra: Headers, body: bytes, ended: bool, now: float) -> None:
-        own = self._own
-        stream = self._stream
-        stream.is_head = head.is_head
-        stream.moved_at = now
-        stream.sent_whole = ended
-        stream.awaits_continue = not ended and not body and head.fields.expects_continue
-        stream.patient = head.fields.grpc
+        own = self.own
+        self.is_head = head.is_head
+        self.moved_at = now
+        self.sent_whole = ended
+        self.awaits_continue = not ended and not body and head.fields.expects_continue
+        self.patient = head.fields.grpc
         if head.fields.upgrade:
             if not own.may_connect:
-                own.not_taken(stream)
+                own.not_taken(self)
                 return
-            stream.tunnel = True
-            stream.key = value_of(head.fields.fields, KEY)
+            self.tunnel = True
+            self.key = value_of(head.fields.fields, KEY)
             ended = False
         encoder = own.encoder
         block = encoder.known(head)
@@ -284,48 +280,44 @@ class Question(ClientStream):
         for name, value in extra:
             block += literal(name.lower(), value)
         if body:
-            own.send_headers(stream, block, False)
+            own.send_headers(self, block, False)
             self._send(body, ended)
         else:
-            own.send_headers(stream, block, ended)
+            own.send_headers(self, block, ended)
 
     def data(self, data: bytes, now: float) -> None:
-        stream = self._stream
-        if not stream.sent_end:
-            stream.awaits_continue = False
+        if not self.sent_end:
+            self.awaits_continue = False
             self._send(data, False)
 
     def end(self, trailers: Headers, now: float) -> None:
-        stream = self._stream
-        if stream.sent_end:
+        if self.sent_end:
             return
-        stream.sent_whole = True
-        stream.awaits_continue = False
-        stream.moved_at = now
+        self.sent_whole = True
+        self.awaits_continue = False
+        self.moved_at = now
         if trailers:
-            self._own.send_trailers(stream, trailers)
+            self.own.send_trailers(self, trailers)
         else:
-            self._own.send_data(stream, b"", True)
+            self.own.send_data(self, b"", True)
 
     def reset(self) -> None:
-        stream = self._stream
-        stream.receiver = None
-        if stream.id in self._own.streams:
-            self._own.reset(stream, frames.CANCEL)
+        self.receiver = None
+        if not self.gone:
+            self.own.reset(self, frames.CANCEL)
 
     def pause_reading(self) -> None:
-        self._own.pause(self._stream)
+        self.own.pause(self)
 
     def resume_reading(self) -> None:
-        self._own.resume(self._stream)
+        self.own.resume(self)
 
     def _send(self, data: bytes, ended: bool) -> None:
-        stream = self._stream
-        self._own.send_data(stream, data, ended)
-        if stream.unsent and not stream.told_full:
-            stream.told_full = True
-            if stream.receiver is not None:
-                stream.receiver.endpoint_full()
+        self.own.send_data(self, data, ended)
+        if self.unsent and not self.told_full:
+            self.told_full = True
+            if self.receiver is not None:
+                self.receiver.endpoint_full()
 
 
 class ClientConnection(Connection):
@@ -336,7 +328,6 @@ class ClientConnection(Connection):
     """
 
     __slots__ = (
-        "_next",
         "_scheme",
         "closing",
         "endpoint",
@@ -349,7 +340,7 @@ class ClientConnection(Connection):
     )
 
     def __init__(self, owner: Owner, endpoint: Endpoint, scheme: bytes, starter: Starter) -> None:
-        super().__init__(owner.max_header_bytes, 2 * owner.max_header_bytes)
+        super().__init__(owner.poller, owner.max_header_bytes, 2 * owner.max_header_bytes)
         self.owner = owner
         self.endpoint = endpoint
         self.streams_max = 0
@@ -364,25 +355,25 @@ class ClientConnection(Connection):
         self.served = 0
         """Streams that have ended."""
         self._scheme = scheme
-        self._next = 1
+        self.newest = -1
 
     @property
     def has_room(self) -> bool:
         """Whether it can carry one request more."""
         return not self.closing and not self.ended and len(self.streams) < self.streams_max
 
-    def open(self, receiver: Receiver) -> Question:
+    def open(self, receiver: Receiver) -> Call:
         """A stream for `receiver`; only where there is room."""
-        number = self._next
-        self._next = number + 2
+        number = self.newest + 2
+        self.newest = number
         if number > RENEW:
             self.closing = True
         if not self.streams:
             self.now = self.owner.clock()
             self.owner.wheel.arm(self, self.now + SWEEP)
-        stream = Response(self, number, receiver)
+        stream = Call(self, number, receiver)
         self.streams[number] = stream
-        return Question(stream)
+        return stream
 
     def block_of(self, head: RequestHead) -> bytes:
         """A request's header block: its path, and behind that what requests for other paths have said alike."""
@@ -455,7 +446,7 @@ class ClientConnection(Connection):
             self.endpoint.stats.connections_open -= 1
         self._not_ready(Kind.REFUSED, "closed before its SETTINGS")
         self.owner.lost(self)
-        streams = [stream for stream in self.streams.values() if isinstance(stream, Response)]
+        streams = [stream for stream in self.streams.values() if isinstance(stream, Call)]
         stale = self.served > 0 and all(stream.progress() == SENT for stream in streams)
         for stream in streams:
             self.forget(stream)
@@ -482,7 +473,7 @@ class ClientConnection(Connection):
     # Streams.
 
     def is_idle(self, number: int) -> bool:
-        return number & 1 == 0 or number >= self._next
+        return number & 1 == 0 or number > self.newest
 
     def last_stream(self) -> int:
         return 0
@@ -503,7 +494,7 @@ class ClientConnection(Connection):
             starter, self.starter = self.starter, None
             starter.ready()
 
-    def not_taken(self, stream: Response) -> None:
+    def not_taken(self, stream: Call) -> None:
         """The endpoint knows no extended CONNECT: asking for one anyway may cost the whole connection (RFC 8441 §3)."""
         stream.sent_end = True
         self.forget(stream)
@@ -513,7 +504,7 @@ class ClientConnection(Connection):
         """No more requests here; those above `last` were not looked at, and go elsewhere."""
         self.closing = True
         self.owner.leaves(self)
-        above = [s for s in self.streams.values() if s.id > last and isinstance(s, Response)]
+        above = [s for s in self.streams.values() if s.id > last and isinstance(s, Call)]
         for stream in above:
             self.forget(stream)
         for stream in above:
@@ -524,12 +515,12 @@ class ClientConnection(Connection):
 
     def refuse(self, stream: Stream, fault: str) -> None:
         self.reset(stream, frames.PROTOCOL_ERROR)
-        if isinstance(stream, Response):
+        if isinstance(stream, Call):
             stream.fail(Kind.BAD_RESPONSE, stream.progress(), fault)
 
     def reset_for(self, stream: Stream, code: int, fault: str) -> None:
         self.reset(stream, code)
-        if isinstance(stream, Response):
+        if isinstance(stream, Call):
             stream.fail(Kind.BAD_RESPONSE, stream.progress(), fault)
 
     def left(self, stream: Stream) -> None:
@@ -555,7 +546,7 @@ class ClientConnection(Connection):
         self.ended = True
         self.write(frames.goaway(0, code, fault.encode()))
         self.flush()
-        streams = [stream for stream in self.streams.values() if isinstance(stream, Response)]
+        streams = [stream for stream in self.streams.values() if isinstance(stream, Call)]
         for stream in streams:
             self.forget(stream)
         for stream in streams:

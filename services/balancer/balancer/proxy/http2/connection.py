@@ -16,6 +16,7 @@ from balancer.proxy.http2.fields import Malformed, Pair
 from balancer.proxy.http2.frames import ConnectionFault
 from balancer.proxy.http2.hpack import BadBlock, Block, Decoder
 from balancer.proxy.http2.sending import CONTROL, Sending, Stream
+from balancer.proxy.poller import Poller
 
 CONNECTION_WINDOW: Final = 1 << 20
 """Bytes of DATA that a peer may send on all streams before we say that more may come."""
@@ -57,21 +58,27 @@ class Connection(Sending):
         "_held",
         "_noise",
         "_noise_at",
+        "_recent",
         "_settled",
         "_taken",
         "_waiting",
         "decoder",
         "ended",
         "max_block",
+        "newest",
     )
 
-    def __init__(self, max_list: int, max_block: int) -> None:
+    def __init__(self, poller: Poller, max_list: int, max_block: int) -> None:
         """`max_list`: bytes of a header list, decoded; `max_block`: of a header block as it comes."""
-        super().__init__()
+        super().__init__(poller)
         self.decoder = Decoder(max_list)
         self.max_block = max_block
         self.ended = False
         """Whether the connection is over: nothing that comes is read."""
+        self.newest = 0
+        """The highest number of a stream that has been opened."""
+        self._recent: Stream | None = None
+        """The stream of the last header block: DATA most often follows."""
         self._held = b""
         """The beginning of a frame."""
         self._block: list[bytes] = []
@@ -160,6 +167,8 @@ class Connection(Sending):
         self.write(frames.rst_stream(frames.four(number), code))
 
     def left(self, stream: Stream) -> None:
+        if self._recent is stream:
+            self._recent = None
         self._grown -= stream.size - frames.WINDOW
         if stream.paused:
             stream.paused = False
@@ -273,7 +282,9 @@ class Connection(Sending):
             raise ConnectionFault(frames.PROTOCOL_ERROR, "DATA on no stream")
         if flags & frames.PADDED:
             payload = _unpadded(payload)
-        stream = self.streams.get(number)
+        stream = self._recent
+        if stream is None or stream.id != number:
+            stream = self.streams.get(number)
         if stream is None:
             self._data_for_none(number)
         elif stream.received:
@@ -307,7 +318,7 @@ class Connection(Sending):
         if payload or end:
             stream.data_received(payload, end)
         if end:
-            if stream.sent_end and stream.id in self.streams:
+            if stream.sent_end and not stream.gone:
                 self.forget(stream)
         elif not stream.paused and stream.taken > stream.size >> 1:
             self._open(stream)
@@ -403,6 +414,9 @@ class Connection(Sending):
         if len(data) > self.max_block:
             raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "header block too large")
         block = self.decoder.decode(data)
+        if number > self.newest:
+            self.stream_opened(number, block, end)
+            return
         stream = self.streams.get(number)
         if stream is None:
             if number in self._gone:
@@ -426,7 +440,9 @@ class Connection(Sending):
             self.refuse(stream, bad.fault)
             self.made_us_reset()
             return
-        if end and stream.sent_end and number in self.streams:
+        if not end:
+            self._recent = None if stream.gone else stream
+        elif stream.sent_end and not stream.gone:
             self.forget(stream)
 
     # The small frames.

@@ -88,10 +88,13 @@ class ConnectionFault(Exception):
 
 def head(kind: int, flags: int, length: int) -> bytes:
     """The first five bytes of a frame; its stream's four follow, then `length` bytes of payload."""
-    if length < REPEATED:
-        known = _HEADS[kind].get(flags << 12 | length)
-        if known is None:
-            known = _HEADS[kind][flags << 12 | length] = _head(kind, flags, length)
+    if length < REPEATED and flags < 8:
+        heads = _HEADS[kind << 3 | flags & 7]
+        if not heads:
+            heads += [b""] * REPEATED
+        known = heads[length]
+        if not known:
+            known = heads[length] = _head(kind, flags, length)
         return known
     return _head(kind, flags, length)
 
@@ -102,7 +105,8 @@ def _head(kind: int, flags: int, length: int) -> bytes:
 
 REPEATED: Final = 2048
 """Lengths of payloads whose heads are kept."""
-_HEADS: Final[list[dict[int, bytes]]] = [{} for _ in range(10)]
+_HEADS: Final[list[list[bytes]]] = [[] for _ in range(10 << 3)]
+"""By kind and the flags that we send, then by length."""
 
 
 def four(number: int) -> bytes:

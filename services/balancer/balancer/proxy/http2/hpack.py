@@ -104,8 +104,7 @@ class Decoder:
             return known
         known = self._literal_blocks.get(data)
         if known is not None:
-            for field in known.inserted:
-                self._insert(field)
+            self._insert_again(known.inserted)
             return known
         generation = self.generation
         self._looked_up = False
@@ -217,6 +216,20 @@ class Decoder:
             self._evict(self._limit - field.size)
             self._entries.append(field)
             self._size += field.size
+
+    def _insert_again(self, fields: list[Field]) -> None:
+        """Insert all the fields of a block, in one step where none of them pushes another out."""
+        size = 0
+        for field in fields:
+            size += field.size
+        if size > self._limit:
+            for field in fields:
+                self._insert(field)
+            return
+        self._changed()
+        self._evict(self._limit - size)
+        self._entries += fields
+        self._size += size
 
     def _resize(self, limit: int) -> None:
         if limit > self._allowed:

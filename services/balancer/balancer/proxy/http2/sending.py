@@ -1,6 +1,6 @@
-"""What a connection sends: one joined write for each turn of the event loop, and DATA as far as windows allow.
+"""What a connection sends: one joined write for each batch of events, and DATA as far as windows allow.
 
-Frames are collected and written together when all that came in this turn has been read: with many streams to a
+Frames are collected and written together when all that came in this batch has been read: with many streams to a
 connection, that is what the speed of HTTP/2 comes from (one write a frame: an eighth of it).
 
 Above 300 lines because frames, windows and what waits for them are one state.
@@ -16,6 +16,7 @@ from balancer.proxy.buffers import Buffers
 from balancer.proxy.http2 import frames
 from balancer.proxy.http2.fields import Pair
 from balancer.proxy.http2.hpack import Block, Encoder
+from balancer.proxy.poller import Poller, Writer
 from balancer.proxy.timers import Timed
 from balancer.proxy.transport import Protocol, Transport
 
@@ -23,6 +24,7 @@ CONTROL: Final = b"\x00\x00\x00\x00"
 """The identifier of the connection itself, which is no stream."""
 ENOUGH: Final = 1 << 16
 """Bytes of DATA collected that are written at once: the kernel may take no more, and what waits is to be counted."""
+_BYTES: Final = [bytes([number]) for number in range(256)]
 NOTHING: Final[list[bytes]] = []
 """What nearly all streams have unsent: never changed."""
 
@@ -37,6 +39,7 @@ class Stream:
         "connection",
         "credit",
         "expected",
+        "gone",
         "id",
         "last",
         "moved_at",
@@ -55,7 +58,7 @@ class Stream:
     def __init__(self, connection: Sending, number: int) -> None:
         self.connection = connection
         self.id = number
-        self.wire = frames.four(number)
+        self.wire = connection.wire_of(number)
         """The identifier's bytes."""
         self.credit = 0
         """Bytes that it may send beyond the initial window that the peer gives to each; below 0: that many fewer."""
@@ -65,6 +68,8 @@ class Stream:
         """Whether the stream ends with `unsent`."""
         self.last: Sequence[Pair] | None = None
         """Trailers that follow `unsent`."""
+        self.gone = False
+        """Whether it has ended on both sides, or was reset: it is none of its connection's streams any more."""
         self.sent_end = False
         self.received = False
         """Whether the peer has ended its side."""
@@ -104,7 +109,7 @@ class Stream:
         raise NotImplementedError
 
 
-class Sending(Timed, Protocol):
+class Sending(Timed, Protocol, Writer):
     """The sending half of a connection."""
 
     __slots__ = (
@@ -113,6 +118,10 @@ class Sending(Timed, Protocol):
         "_dirty",
         "_loop",
         "_out",
+        "_poller",
+        "_prefix",
+        "_prefix_of",
+        "_tail",
         "encoder",
         "frame_size",
         "full",
@@ -124,9 +133,10 @@ class Sending(Timed, Protocol):
         "written",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, poller: Poller) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
+        self._poller = poller
         self.transport: Transport | None = None
         self._buffers: Buffers | None = None
         self.encoder = Encoder()
@@ -144,33 +154,43 @@ class Sending(Timed, Protocol):
         """Whether the kernel's buffer and ours are full: no DATA until they are emptier."""
         self.written = 0
         """Pieces of frames sent since somebody last counted: three for DATA and HEADERS, one for the small ones."""
+        self._prefix = b""
+        """The first three bytes of the last stream's identifier, which the next ones share."""
+        self._prefix_of = -1
         self._out: list[bytes] = []
+        self._tail: Stream | None = None
+        """The stream of the last frame of `_out`, where that is DATA."""
         self._dirty = False
         self._blocked: dict[Stream, None] = {}
         """Streams with data that waits, the next first."""
 
     # Frames.
 
+    def wire_of(self, number: int) -> bytes:
+        """A stream's identifier as its frames carry it."""
+        high = number >> 8
+        if high != self._prefix_of:
+            self._prefix_of = high
+            self._prefix = frames.four(number)[:3]
+        return self._prefix + _BYTES[number & 0xFF]
+
     def write(self, data: bytes) -> None:
-        """Send bytes with all else of this turn."""
+        """Send bytes with all else of this batch."""
         self._out.append(data)
+        self._tail = None
         if not self._dirty:
             self._dirty = True
-            self._loop.call_soon(self._flush_now)
+            self._poller.write_later(self)
 
     def crashed(self) -> None:
         if self.transport is not None:
             self.transport.abort()
 
-    def _flush_now(self) -> None:
-        """What the event loop calls when this turn is over."""
-        transport = self.transport
+    def write_collected(self) -> None:
         try:
             self.flush()
-        except Exception:
-            if transport is None:
-                raise
-            transport.fault("a connection's writing failed")
+        except Exception:  # noqa: BLE001 (`fault` logs and counts it)
+            self._poller.wheel.fault("a connection's writing failed", self)
 
     def flush(self) -> None:
         """Write what has been collected."""
@@ -179,6 +199,7 @@ class Sending(Timed, Protocol):
         if not out:
             return
         self._out = []
+        self._tail = None
         self.written += len(out)
         transport = self.transport
         if transport is not None and not transport.is_closing():
@@ -210,6 +231,9 @@ class Sending(Timed, Protocol):
     def send_data(self, stream: Stream, data: bytes, end: bool) -> None:
         """Send data, or keep it until windows open."""
         size = len(data)
+        if size == 0 and end and self._tail is stream and not stream.unsent:
+            self._end_with_tail(stream)
+            return
         if not stream.unsent and (
             size == 0
             or (
@@ -240,6 +264,15 @@ class Sending(Timed, Protocol):
         self.write(frames.head(frames.DATA, frames.END_STREAM if end else 0, size))
         self._out.append(stream.wire)
         self._out.append(data)
+        if not end:
+            self._tail = stream
+
+    def _end_with_tail(self, stream: Stream) -> None:
+        """End a stream by the DATA that has not been written yet: an empty frame is spared, on both sides."""
+        out = self._out
+        out[-3] = frames.head(frames.DATA, frames.END_STREAM, len(out[-1]))
+        self._tail = None
+        self._sent_end(stream)
 
     def send_trailers(self, stream: Stream, trailers: Sequence[Pair]) -> None:
         """End a stream with trailers, behind all data."""
@@ -262,7 +295,8 @@ class Sending(Timed, Protocol):
             self._blocked.pop(stream, None)
             stream.unsent = NOTHING
         stream.sent_end = True
-        if stream.id in self.streams:
+        if not stream.gone:
+            stream.gone = True
             del self.streams[stream.id]
         self.left(stream)
 

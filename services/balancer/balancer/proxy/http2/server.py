@@ -21,12 +21,8 @@ from balancer.proxy.http2.heads import Heads, Refused
 from balancer.proxy.http2.hpack import Block, length_of, literal
 from balancer.proxy.http2.sending import CONTROL, Stream
 from balancer.proxy.http_service import HttpService
-from balancer.proxy.interfaces import Leaving, ServerStream
-from balancer.proxy.messages import (
-    Headers,
-    Peer,
-    ResponseHead,
-)
+from balancer.proxy.interfaces import ClientStream, Leaving, ServerStream
+from balancer.proxy.messages import NO_FIELDS, Headers, Peer, ResponseHead
 from balancer.proxy.place import Place
 from balancer.proxy.transport import NOT_BEGUN, Transport
 from balancer.proxy.websocket import without_handshake
@@ -46,19 +42,31 @@ REQUEST_ID: Final = literal(b"x-request-id", b"")[:-1]
 _STATUS: Final = [(b":status", b"%d" % status) for status in range(1000)]
 
 
-class Request(Stream):
-    """The receiving half of a request's stream: passes to its exchange what comes."""
+class Request(Stream, ServerStream):
+    """One request's stream: passes to its exchange what comes, and is what that answers on."""
 
-    __slots__ = ("answer", "body", "early", "exchange", "finished", "own", "patient", "pauses", "tunnel")
+    __slots__ = (
+        "body",
+        "early",
+        "exchange",
+        "full",
+        "over",
+        "own",
+        "patient",
+        "pauses",
+        "pinned",
+        "tunnel",
+    )
 
     def __init__(self, connection: ServerConnection, number: int) -> None:
         super().__init__(connection, number)
         self.own = connection
         self.exchange: Exchange | None = None
-        self.answer: Answer | None = None
+        self.pinned: ClientStream | None = None
+        self.full = False
         self.body = 0
         """Bytes of body that came."""
-        self.finished = False
+        self.over = False
         """Whether the exchange has ended: what the client still sends is of no use."""
         self.pauses = 0
         """Reasons not to read (flow.py)."""
@@ -95,7 +103,7 @@ class Request(Stream):
                 return
             exchange.request_data(data, own.now)
         if end and self.exchange is not None:
-            exchange.request_ended([], own.now)
+            exchange.request_ended(NO_FIELDS, own.now)
 
     def was_reset(self, code: int) -> None:
         exchange, self.exchange = self.exchange, None
@@ -103,9 +111,8 @@ class Request(Stream):
             exchange.client_left()
 
     def drained(self) -> None:
-        answer = self.answer
-        if answer is not None and answer.full:
-            answer.full = False
+        if self.full:
+            self.full = False
             if self.exchange is not None:
                 self.exchange.client_ready()
 
@@ -127,112 +134,97 @@ class Request(Stream):
         own = self.own
         return own.full or own.send_window <= 0 or own.peer_window + self.credit <= 0
 
+    # What an exchange calls.
 
-class Answer(ServerStream):
-    """The sending half of a request's stream: what an exchange calls."""
-
-    __slots__ = ("_own", "_stream")
-
-    def __init__(self, stream: Request) -> None:
-        super().__init__()
-        self._stream = stream
-        self._own = stream.own
+    def pin(self, stream: ClientStream | None) -> None:
+        self.pinned = stream
 
     def informational(self, head: ResponseHead) -> None:
-        stream = self._stream
-        if not stream.sent_end:
-            self._own.send_headers(stream, self._block(head, []), False)
+        if not self.sent_end:
+            self.own.send_headers(self, self._block(head, []), False)
 
     def respond(self, head: ResponseHead, extra: Headers, body: bytes, ended: bool, now: float) -> None:
-        stream = self._stream
-        if stream.sent_end:
+        if self.sent_end:
             return
-        own = self._own
-        stream.moved_at = now
+        own = self.own
+        self.moved_at = now
         if body:
-            own.send_headers(stream, self._block(head, extra), False)
+            own.send_headers(self, self._block(head, extra), False)
             self._send(body, ended)
         else:
-            own.send_headers(stream, self._block(head, extra), ended)
+            own.send_headers(self, self._block(head, extra), ended)
 
     def data(self, data: bytes) -> None:
-        if not self._stream.sent_end:
+        if not self.sent_end:
             self._send(data, False)
 
     def end(self, trailers: Headers) -> None:
-        stream = self._stream
-        if stream.sent_end:
+        if self.sent_end:
             return
         if trailers:
-            self._own.send_trailers(stream, trailers)
+            self.own.send_trailers(self, trailers)
         else:
-            self._own.send_data(stream, b"", True)
+            self.own.send_data(self, b"", True)
 
     def switch(self, head: ResponseHead, extra: Headers) -> None:
-        stream = self._stream
-        if stream.sent_end:
+        if self.sent_end:
             return
-        own = self._own
-        stream.patient = stream.tunnel = True
+        own = self.own
+        self.patient = self.tunnel = True
         accepted = ResponseHead(200)
         accepted.fields = without_handshake(head.fields)
-        own.send_headers(stream, self._block(accepted, extra), False)
-        early, stream.early = stream.early, None
+        own.send_headers(self, self._block(accepted, extra), False)
+        early, self.early = self.early, None
         self.resume_reading(NOT_SWITCHED)
-        exchange = stream.exchange
+        exchange = self.exchange
         if exchange is None:
             return
         for data in early or ():
             if data:
                 exchange.request_data(data, own.now)
-        if stream.received:
-            exchange.request_ended([], own.now)
+        if self.received:
+            exchange.request_ended(NO_FIELDS, own.now)
 
     def reset(self) -> None:
-        stream = self._stream
-        stream.exchange = None
-        if stream.id in self._own.streams:
-            self._own.reset(stream, frames.CANCEL if stream.tunnel else frames.INTERNAL_ERROR)
+        self.exchange = None
+        if not self.gone:
+            self.own.reset(self, frames.CANCEL if self.tunnel else frames.INTERNAL_ERROR)
 
     def finished(self, now: float) -> None:
-        stream = self._stream
-        stream.exchange = None
-        stream.finished = True
-        if stream.tunnel:
+        self.exchange = None
+        self.over = True
+        if self.tunnel:
             self.end([])
-        if stream.sent_end and not stream.received:
-            self._own.ended_early(stream)
+        if self.sent_end and not self.received:
+            self.own.ended_early(self)
 
     def pause_reading(self, reason: int) -> None:
-        stream = self._stream
-        stream.pauses |= reason
-        self._own.pause(stream)
+        self.pauses |= reason
+        self.own.pause(self)
 
     def resume_reading(self, reason: int) -> None:
-        stream = self._stream
-        if stream.pauses & reason:
-            stream.pauses &= ~reason
-            if not stream.pauses:
-                self._own.resume(stream)
+        if self.pauses & reason:
+            self.pauses &= ~reason
+            if not self.pauses:
+                self.own.resume(self)
 
     def _send(self, data: bytes, ended: bool) -> None:
-        stream = self._stream
-        own = self._own
-        own.send_data(stream, data, ended)
-        if stream.unsent and not self.full:
+        own = self.own
+        own.send_data(self, data, ended)
+        if self.unsent and not self.full:
             self.full = True
-            if stream.exchange is not None:
-                stream.exchange.client_full()
+            if self.exchange is not None:
+                self.exchange.client_full()
 
     def _block(self, head: ResponseHead, extra: Headers) -> bytes:
-        own = self._own
+        own = self.own
         encoder = own.encoder
         block = encoder.known(head)
         if block is None:
             pairs: list[Pair] = [_STATUS[head.status]]
             pairs += [(name.lower(), value) for name, value in head.fields]
             block = encoder.encode(pairs, head)
-        exchange = self._stream.exchange
+        exchange = self.exchange
         if exchange is not None:
             number = exchange.request_id
             block = b"%b%b%b%b" % (block, REQUEST_ID, length_of(number), number)
@@ -250,7 +242,6 @@ class ServerConnection(Connection, Leaving):
         "_greeted",
         "_heads",
         "_intake",
-        "_last",
         "_literals",
         "_pinged",
         "_read_at",
@@ -262,15 +253,13 @@ class ServerConnection(Connection, Leaving):
     )
 
     def __init__(self, service: HttpService, place: Place) -> None:
-        super().__init__(service.max_header_bytes, 2 * service.max_header_bytes)
+        super().__init__(service.poller, service.max_header_bytes, 2 * service.max_header_bytes)
         self.service = service
         self.peer = Peer(place.address, place.scheme, place.trusted, service.trusted_proxies)
         self._heads = Heads(service, self.peer)
         self._allowed = place.allowed
         self._began = False
         """Whether the client's preface has come."""
-        self._last = 0
-        """The client's last stream."""
         self._final = -1
         """The last stream that is served; -1: no end is in sight."""
         self._said_goaway = False
@@ -352,7 +341,7 @@ class ServerConnection(Connection, Leaving):
     def unused_since(self) -> float:
         if self.streams or self.deadline == 0.0:
             return -1.0
-        return self.idle_since if self._last else NOT_BEGUN
+        return self.idle_since if self.newest else NOT_BEGUN
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -411,10 +400,10 @@ class ServerConnection(Connection, Leaving):
     # Streams.
 
     def is_idle(self, number: int) -> bool:
-        return number > self._last or number & 1 == 0
+        return number > self.newest or number & 1 == 0
 
     def last_stream(self) -> int:
-        return self._last if self._final < 0 else self._final
+        return self.newest if self._final < 0 else self._final
 
     def fault(self, fault: str, code: int) -> None:
         count(self.service.counters.client_faults, fault)
@@ -422,9 +411,9 @@ class ServerConnection(Connection, Leaving):
     def stream_opened(self, number: int, block: Block, end: bool) -> None:
         if number & 1 == 0:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "HEADERS on an even stream")
-        if number <= self._last:
+        if number <= self.newest:
             raise ConnectionFault(frames.STREAM_CLOSED, "HEADERS on a closed stream")
-        self._last = number
+        self.newest = number
         if self._final >= 0:
             return  # The client knows by GOAWAY that nobody serves it, and sends it again elsewhere.
         self.use()
@@ -447,19 +436,19 @@ class ServerConnection(Connection, Leaving):
         if not self.streams:
             self.service.wheel.arm(self, self.now + SWEEP)
         self.streams[number] = stream
+        if not end:
+            self._recent = stream
         if head.fields.upgrade:
             stream.early = []
         else:
             stream.expected = -1 if end else head.fields.length
         stream.patient = head.fields.grpc
-        answer = Answer(stream)
-        stream.answer = answer
         if (self.service.draining or self.service.crowded) and not self._said_goaway:
             self.drain()
-        exchange = Exchange(self.service, answer, self.peer, head, self.now)
+        exchange = Exchange(self.service, stream, self.peer, head, self.now)
         stream.exchange = exchange
         if stream.early is not None:
-            answer.pause_reading(NOT_SWITCHED)
+            stream.pause_reading(NOT_SWITCHED)
             end = True  # Of the request nothing more is to come; what follows is the tunnel's.
         exchange.start(end, self.now)
 
@@ -475,7 +464,7 @@ class ServerConnection(Connection, Leaving):
         pairs: list[Pair] = [_STATUS[head.status], (b"x-request-id", request_id)]
         pairs += [(name.lower(), value) for name, value in head.fields]
         self.streams[stream.id] = stream
-        stream.finished = True
+        stream.over = True
         self.send_headers(stream, self.encoder.encode(pairs), False)
         self.send_data(stream, body, True)
         service.log_refusal(client_of(self.peer, said), request_id, error)
@@ -485,8 +474,6 @@ class ServerConnection(Connection, Leaving):
 
     def left(self, stream: Stream) -> None:
         super().left(stream)
-        if isinstance(stream, Request):
-            stream.answer = None  # which knows it too: nobody is left for the garbage collector
         if self.streams or self.ended:
             return
         if self._final >= 0:
@@ -496,7 +483,7 @@ class ServerConnection(Connection, Leaving):
             self.service.wheel.arm(self, self.now + self.service.keepalive_timeout)
 
     def ended_early(self, stream: Stream) -> None:
-        if isinstance(stream, Request) and stream.finished and not stream.received:
+        if isinstance(stream, Request) and stream.over and not stream.received:
             # It need not send the rest of its request (RFC 9113 §8.1).
             self.reset(stream, frames.NO_ERROR)
 
@@ -529,8 +516,8 @@ class ServerConnection(Connection, Leaving):
     def _finish(self) -> None:
         """Take no more requests, and close when those under way have ended."""
         if self._final < 0 and not self.ended:
-            self._final = self._last
-            self.write(frames.goaway(self._last, frames.NO_ERROR))
+            self._final = self.newest
+            self.write(frames.goaway(self.newest, frames.NO_ERROR))
         self._close_if_done()
 
     def _close_if_done(self) -> None:
