@@ -64,7 +64,6 @@ class RequestFields:
         "fields",
         "grpc",
         "http1",
-        "http2",
         "length",
         "max_forwards",
         "received",
@@ -72,6 +71,8 @@ class RequestFields:
         "timeout",
         "trace_context",
         "upgrade",
+        "varied",
+        "varying",
     )
 
     def __init__(self, received: Headers) -> None:
@@ -104,10 +105,20 @@ class RequestFields:
         """The value of X-LB-Explain, which never reaches an endpoint."""
         self.trace_context: Headers = []
         """The client's traceparent and tracestate, where a tracer of ours takes their place."""
+        self.varied: RequestFields | None = None
+        """Those of an earlier request, from which these differ by `varying` alone; None: they stand for themselves."""
+        self.varying: Headers = NO_FIELDS
+        """Fields of tracing, in lower case, as this request has them: nothing else here depends on them."""
         self.http1 = b""
         """Memo of the HTTP/1 writer: the field lines, each with its line end; empty: not made yet."""
-        self.http2: object | None = None
-        """Memo of the HTTP/2 writer."""
+
+    def with_varying(self, varying: Headers) -> RequestFields:
+        """The same, but for the values of fields of these names."""
+        other = self.with_fields(_replaced(self.fields, varying), self.authority)
+        other.received = _replaced(self.received, varying)
+        other.varied = self
+        other.varying = varying
+        return other
 
     def with_fields(self, fields: Headers, authority: bytes) -> RequestFields:
         """The same with other fields for the endpoint, and another host named."""
@@ -128,6 +139,15 @@ class RequestFields:
         return other
 
 
+def _replaced(fields: Headers, varying: Headers) -> Headers:
+    replaced = fields.copy()
+    for name, value in varying:
+        for at, (before, _) in enumerate(fields):
+            if before == name:
+                replaced[at] = (name, value)
+    return replaced
+
+
 class RequestHead:
     """A request without its body: what a request line or pseudo-fields say, and the fields."""
 
@@ -135,7 +155,6 @@ class RequestHead:
         "authority",
         "fields",
         "http1",
-        "http2",
         "info",
         "is_head",
         "method",
@@ -143,6 +162,7 @@ class RequestHead:
         "scheme",
         "target",
         "version",
+        "written",
     )
 
     def __init__(self, method: str, scheme: bytes, target: bytes, version: int, fields: RequestFields) -> None:
@@ -162,8 +182,8 @@ class RequestHead:
         head."""
         self.http1 = b""
         """Memo of the HTTP/1 writer: the request line with its line end; empty: not made yet."""
-        self.http2: object | None = None
-        """Memo of the HTTP/2 writer."""
+        self.written = False
+        """Whether HTTP/2's writer has written it before: what comes again is worth remembering."""
         self.routes: object | None = None
         """Memo of the router: what becomes of requests with this head."""
 
@@ -176,7 +196,6 @@ class ResponseHead:
         "dated",
         "fields",
         "http1",
-        "http2",
         "length",
         "load",
         "load_field",
@@ -208,8 +227,6 @@ class ResponseHead:
         """The protocol that a 101 switches to."""
         self.http1 = b""
         """Memo of the HTTP/1 writer: status line and field lines, each with its line end; empty: not made yet."""
-        self.http2: object | None = None
-        """Memo of the HTTP/2 writer."""
 
     def with_fields(self, fields: Headers) -> ResponseHead:
         """The same with other fields for the client."""

@@ -491,6 +491,35 @@ async def test_requests_that_differ_by_their_path_alone_keep_what_is_their_own(s
         assert sorted((name, value) for name, value in said if name in names) == sorted(extra)
 
 
+async def test_requests_of_other_traces_keep_what_is_their_own(start: Start) -> None:
+    """What differs by fields of tracing shares the rest of its head with an earlier one, and nothing more."""
+    alike = [("accept", "*/*"), ("x-own", "same")]
+    kinds = [
+        [("traceparent", "00-{0}-1-01"), *alike],
+        [*alike, ("traceparent", "00-{0}-2-01"), ("tracestate", "a={1}")],
+        [("traceparent", "00-{0}-3-01"), ("traceparent", "00-same-3-01"), *alike],
+        [("traceparent", "00-same-4-01"), ("traceparent", "00-{0}-4-01"), *alike],
+        [("b3", "{0}"), *alike, ("x-other", "{0}")],
+    ]
+    asked = [
+        (f"/{number % 7}", [(name, value.format(number, number // 3)) for name, value in kinds[kind]])
+        for turns in (12, 1)
+        for number in range(60)
+        for kind in [number // turns % len(kinds)]
+    ]
+    balancer = start(1, **H2C)
+    async with H2Endpoint(balancer.endpoints[0]) as endpoint, await H2Client.connect(balancer.port) as client:
+        for path, own in asked:
+            stream = await client.begin(asking(path, "GET", own), ended=True)
+            assert (await client.answer(stream)).status == 200
+
+    assert len(endpoint.requests) == len(asked)
+    for request, (path, own) in zip(endpoint.requests, asked, strict=True):
+        assert [value for name, value in request.fields if name == ":path"] == [path]
+        names = {name for name, _ in own} | {"traceparent", "tracestate", "b3"}
+        assert sorted(pair for pair in request.fields if pair[0] in names) == sorted(own)
+
+
 async def test_a_bad_path_behind_a_good_one_is_refused(start: Start) -> None:
     balancer = start(1, **H2C, max_uri_bytes=1024)
     async with H2Endpoint(balancer.endpoints[0]) as endpoint, await H2Client.connect(balancer.port) as client:

@@ -17,10 +17,10 @@ from balancer.proxy.http2 import fields, frames
 from balancer.proxy.http2.connection import CONNECTION_WINDOW, Connection, trailers_of
 from balancer.proxy.http2.fields import Malformed, Pair
 from balancer.proxy.http2.frames import ConnectionFault
-from balancer.proxy.http2.hpack import Block, length_of, literal
+from balancer.proxy.http2.hpack import Block, Encoder, length_of, literal
 from balancer.proxy.http2.sending import CONTROL, Stream
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, SENT, STALE, ClientStream, Receiver, Upstreams
-from balancer.proxy.messages import NO_FIELDS, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
+from balancer.proxy.messages import NO_FIELDS, UNKNOWN_LENGTH, Headers, RequestFields, RequestHead, ResponseHead
 from balancer.proxy.transport import Transport
 from balancer.proxy.websocket import KEY, accept_for, value_of, without_handshake
 
@@ -39,6 +39,8 @@ RENEW: Final = frames.MAX_STREAM_ID - (1 << 16)
 
 REQUEST_ID: Final = literal(b"x-request-id", b"")[:-1]
 """The field's name, as a literal without indexing."""
+_LITERAL: Final = {name: literal(name, b"")[:-1] for name in fields.VARYING}
+"""The same of fields of tracing."""
 
 
 log = structlog.get_logger()
@@ -376,16 +378,36 @@ class ClientConnection(Connection):
         return stream
 
     def block_of(self, head: RequestHead) -> bytes:
-        """A request's header block: its path, and behind that what requests for other paths have said alike."""
+        """A request's header block: its path, and behind that what other requests have said alike."""
         encoder = self.encoder
         generation = encoder.generation
-        path = encoder.encode([(b":path", head.target)])
-        alike = (head.fields, head.method)
+        path = encoder.encode_one((b":path", head.target))
+        of = head.fields
+        if of.varied is not None:
+            return self._varied(encoder, head, of.varied, of.varying, path)
+        alike = (of, head.method)
         rest = encoder.known(alike)
         if rest is None:
             rest = encoder.encode(self.pairs_of(head), alike)
         block = path + rest
-        encoder.keep(head, block, generation)
+        if head.written:
+            encoder.keep(head, block, generation)
+        head.written = True
+        return block
+
+    def _varied(
+        self, encoder: Encoder, head: RequestHead, varied: RequestFields, varying: Headers, path: bytes
+    ) -> bytes:
+        """The same where requests differ by fields of tracing too, which no table is worth."""
+        names = [name for name, _ in varying]
+        alike = (varied, head.method, b" ".join(names))
+        rest = encoder.known(alike)
+        if rest is None:
+            pairs = [pair for pair in self.pairs_of(head) if pair[0] not in names]
+            rest = encoder.encode(pairs, alike)
+        block = path + rest
+        for name, value in varying:
+            block += _LITERAL[name] + length_of(value) + value
         return block
 
     def pairs_of(self, head: RequestHead) -> list[Pair]:

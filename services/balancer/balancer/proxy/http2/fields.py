@@ -50,9 +50,16 @@ _SPECIAL: Final = {
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE: Final = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
+_OF_PATHS: Final = _VISIBLE.replace(b"#", b"")
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 _PATH: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=\-]+)(?::[0-9]*)?")
+_KINDS: Final[dict[bytes, int]] = {}
+"""The first names that came, and what kind each is."""
+MAX_KINDS: Final = 1000
+MAX_KIND: Final = 64
+"""Bytes of the longest name that is kept."""
 _STATUS: Final = re.compile(rb"[1-9][0-9][0-9]")
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _PADDED_LENGTHS: Final = re.compile(rb"0*([0-9]{1,18})(?:[ \t]*,[ \t]*0*\1)*")
@@ -87,14 +94,27 @@ class Field:
 
 def classify(name: bytes, value: bytes) -> int:
     """What kind of field this is; MALFORMED for one that no message may carry."""
+    known = _KINDS.get(name)
+    kind = _kind_of(name) if known is None else known
+    if kind == MALFORMED:
+        return MALFORMED
+    # For a value without a space, as most are, a table is faster than an expression.
+    if value.translate(None, _VISIBLE) and _VALUE.fullmatch(value) is None:
+        return MALFORMED
+    if kind == TE and value.lower() != b"trailers":
+        return MALFORMED
+    return kind
+
+
+def _kind_of(name: bytes) -> int:
     if name[:1] == b":":
         kind = _PSEUDO.get(name, MALFORMED)
     elif _NAME.fullmatch(name) is None:
         return MALFORMED
     else:
         kind = _SPECIAL.get(name, PLAIN)
-    if _VALUE.fullmatch(value) is None or (kind == TE and value.lower() != b"trailers"):
-        return MALFORMED
+    if len(_KINDS) < MAX_KINDS and len(name) <= MAX_KIND:
+        _KINDS[name] = kind
     return kind
 
 
@@ -201,20 +221,54 @@ def _check_target(made: Request, host: bytes | None) -> None:
         raise Malformed("malformed :authority")
 
 
-def other_path(block: list[Field], before: list[Field]) -> bytes | None:
-    """The path of a request's block, where it says nothing else than `before`, which was well-formed; else None."""
+VARYING: Final = frozenset(
+    {b"traceparent", b"tracestate", b"b3", b"x-b3-traceid", b"x-b3-spanid", b"grpc-trace-bin", b"x-cloud-trace-context"}
+)
+"""Fields that differ in each request of a traced client, and nothing of ours reads but its own tracer."""
+
+
+def _repeats(name: bytes, block: list[Field]) -> bool:
+    times = 0
+    for field in block:
+        if field.pair[0] == name:
+            times += 1
+    return times > 1
+
+
+class Difference:
+    """In what a request's block differs from an earlier one."""
+
+    __slots__ = ("path", "varying")
+
+    def __init__(self) -> None:
+        self.path = b""
+        """Its path; empty: the same."""
+        self.varying: list[Pair] = []
+        """Its fields of VARYING that are others."""
+
+
+def difference(block: list[Field], before: list[Field]) -> Difference | None:
+    """In what a block differs from `before`, which was well-formed; None where that is more than path and VARYING."""
     if len(block) != len(before):
         return None
-    path: bytes | None = None
+    found = Difference()
     for at, known in enumerate(before):
         field = block[at]
         if field is known:
             continue
-        if field.kind == PATH and known.kind == PATH and path is None:
-            path = field.pair[1]
-        elif field.pair != known.pair or field.secret != known.secret:
-            return None
-    return path if path is not None and _PATH.fullmatch(path) is not None else None
+        pair = field.pair
+        if field.kind == PATH and known.kind == PATH:
+            found.path = pair[1]
+            if found.path[:1] != b"/" or found.path.translate(None, _OF_PATHS):
+                return None
+        elif pair != known.pair or field.secret != known.secret:
+            name = pair[0]
+            if field.secret or known.secret or name != known.pair[0] or name not in VARYING or _repeats(name, block):
+                return None
+            if field.kind != PLAIN:
+                return None
+            found.varying.append(pair)
+    return found
 
 
 def response(block: list[Field]) -> Response:

@@ -37,7 +37,7 @@ class Heads:
         self._service = service
         self._peer = peer
         self._last: Block | None = None
-        """The block of the last request that was understood."""
+        """The block of the last request that was read whole."""
 
     def read(self, block: Block, end: bool) -> RequestHead:
         """What a request's header block says; known again with the block.
@@ -47,22 +47,29 @@ class Heads:
         known = block.meaning
         if isinstance(known, RequestHead) and block.ended == end:
             return known
-        head = self._for_another_path(block, end) or self._read_head(block, end)
+        head = self._by_difference(block, end)
+        if head is None:
+            head = self._read_head(block, end)
+            self._last = block
         block.meaning = head
         block.ended = end
-        self._last = block
         return head
 
-    def _for_another_path(self, block: Block, end: bool) -> RequestHead | None:
-        """The last request, for another path, where that is all that differs: half of what a head costs."""
+    def _by_difference(self, block: Block, end: bool) -> RequestHead | None:
+        """An earlier request, for another path or in another trace, where that is all that differs."""
         last = self._last
         if last is None or last.ended != end or block.too_large:
             return None
-        path = fields.other_path(block.fields, last.fields)
+        found = fields.difference(block.fields, last.fields)
         before = last.meaning
-        if path is None or len(path) > self._service.max_uri_bytes or not isinstance(before, RequestHead):
+        if found is None or len(found.path) > self._service.max_uri_bytes or not isinstance(before, RequestHead):
             return None
-        return RequestHead(before.method, before.scheme, path, HTTP_2, before.fields)
+        of = before.fields
+        if found.varying:
+            if self._service.tracer is not None:
+                return None  # It reads them itself.
+            of = of.with_varying(found.varying)
+        return RequestHead(before.method, before.scheme, found.path or before.target, HTTP_2, of)
 
     def _read_head(self, block: Block, end: bool) -> RequestHead:
         service = self._service

@@ -20,6 +20,8 @@ TABLE_SIZE: Final = 4096
 """Bytes of a dynamic table, unless settings say otherwise."""
 MAX_KNOWN: Final = 64
 """Blocks that a decoder or an encoder keeps; they are all dropped when there is one more."""
+MAX_ONCE: Final = 64
+"""Blocks, kept by their bytes alone, that a decoder knows to have come once."""
 MAX_KNOWN_BLOCK: Final = 1024
 """Bytes of the longest that is kept."""
 MAX_INTEGER: Final = 1 << 28
@@ -71,6 +73,7 @@ class Decoder:
         "_limit",
         "_literal_blocks",
         "_looked_up",
+        "_once",
         "_position",
         "_resized",
         "_size",
@@ -93,6 +96,8 @@ class Decoder:
         """Blocks that left the table as it was: good as long as it stands."""
         self._literal_blocks: dict[bytes, Block] = {}
         """Blocks that looked nothing up in the dynamic table: always good, though they write to it, as nginx's do."""
+        self._once: set[bytes] = set()
+        """Blocks that have come once, of late: kept when they come again."""
         self._looked_up = False
         self._resized = False
         self._position = 0
@@ -112,7 +117,12 @@ class Decoder:
         block = self._read(data)
         if len(data) > MAX_KNOWN_BLOCK or block.too_large:
             return block
-        if generation == self.generation:
+        # One that never comes again (a path among thousands, a trace) would only push out those that do.
+        if data not in self._once:
+            if len(self._once) >= MAX_ONCE:
+                self._once.clear()
+            self._once.add(data)
+        elif generation == self.generation:
             _keep(self._known, data, block)
         elif not self._looked_up and not self._resized:
             _keep(self._literal_blocks, data, block)
@@ -336,6 +346,13 @@ class Encoder:
         if message is not None:
             self.keep(message, block, generation)
         return block
+
+    def encode_one(self, pair: Pair) -> bytes:
+        """The beginning of a block: one field that most likely differs from those before."""
+        if self._resized or pair in self._numbers or pair in _PAIRS:
+            return self.encode([pair])
+        self._since -= 1
+        return self._literal(pair)
 
     def resize(self, limit: int) -> None:
         """The peer's decoder keeps at most `limit` bytes."""

@@ -276,11 +276,17 @@ class Sending(Timed, Protocol, Writer):
 
     def send_trailers(self, stream: Stream, trailers: Sequence[Pair]) -> None:
         """End a stream with trailers, behind all data."""
-        pairs = [(name.lower(), value) for name, value in trailers]
         if stream.unsent:
-            stream.last = pairs
+            stream.last = trailers
         else:
-            self.send_headers(stream, self.encoder.encode(pairs), True)
+            self._send_last(stream, trailers)
+
+    def _send_last(self, stream: Stream, trailers: Sequence[Pair]) -> None:
+        key = tuple(trailers)
+        block = self.encoder.known(key)
+        if block is None:
+            block = self.encoder.encode([(name.lower(), value) for name, value in trailers], key)
+        self.send_headers(stream, block, True)
 
     def reset(self, stream: Stream, code: int) -> None:
         """End a stream at once, by RST_STREAM."""
@@ -346,7 +352,7 @@ class Sending(Timed, Protocol, Writer):
                 self._sent_end(stream)
             elif stream.last is not None:
                 last, stream.last = stream.last, None
-                self.send_headers(stream, self.encoder.encode(last), True)
+                self._send_last(stream, last)
             stream.drained()
 
     def _piece(self, stream: Stream, room: int) -> bytes:
