@@ -4,7 +4,8 @@ An endpoint serves as a process with a few workers does: so many requests at a t
 much work a request is, it says itself (X-Work, multiples of MEAN), so that it is the same under every balancer, and
 wherever it ends; one that says nothing only asks whether somebody is there, and is answered at once by all.
 
-`python -m benchmarks.fleets FLEET SEED PORT…` serves a fleet. Its time begins with the first request that is work.
+`python -m benchmarks.fleets FLEET SEED PORT…` serves a fleet, with `--calls` as gRPC, where a failing one answers
+UNAVAILABLE. Its time begins with the first request that is work.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import Protocol
 
+import hpack
 import uvloop
+from benchmarks import calls
 
 WORKERS = 4
 MEAN = 0.008
@@ -100,7 +104,7 @@ class Endpoint:
         self._time = time
         self._random = random
         self._free = WORKERS
-        self._queue: deque[tuple[Connection, float]] = deque()
+        self._queue: deque[tuple[Asker, float]] = deque()
         self._answered = 0
         self._paused_until = 0.0
         self._next_pause = self._pause_after(0.0)
@@ -109,7 +113,7 @@ class Endpoint:
         every = self.script.pause_every
         return now + self._random.expovariate(1 / every) if every else float("inf")
 
-    def asked(self, connection: Connection, work: float) -> None:
+    def asked(self, connection: Asker, work: float) -> None:
         """A request has come that is so much work."""
         now = self._time.now()
         if self.script.fails:
@@ -122,11 +126,11 @@ class Endpoint:
         else:
             self._queue.append((connection, work))
 
-    def _work(self, connection: Connection, work: float, now: float) -> None:
+    def _work(self, connection: Asker, work: float, now: float) -> None:
         cold = COLD if self.script.joins_after and self._answered < COLD_FOR else 1.0
         self._time.at(now + work * MEAN * self.script.slower * cold, partial(self._worked, connection))
 
-    def _worked(self, connection: Connection) -> None:
+    def _worked(self, connection: Asker) -> None:
         now = self._time.now()
         while now >= self._next_pause:
             self._paused_until = self._next_pause + self.script.pause
@@ -140,6 +144,13 @@ class Endpoint:
             self._work(*self._queue.popleft(), now)
         else:
             self._free += 1
+
+
+class Asker(Protocol):
+    """Who waits for an answer."""
+
+    def answer(self, status: int) -> None:
+        """Send it."""
 
 
 class Connection(asyncio.Protocol):
@@ -167,21 +178,76 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 %d Answer\r\nContent-Length: 3\r\n\r\nok\n" % status)
 
 
-async def _listen(endpoint: Endpoint, port: int, time: Time) -> None:
+class Calls(calls.Called):
+    """One balancer's connection of HTTP/2: gRPC calls."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+        self._decoder = hpack.Decoder()
+        self._works: dict[int, float] = {}
+
+    def came(self, kind: int, stream: int, ended: int, payload: bytes) -> None:
+        if kind == calls.HEADERS:
+            said = dict(self._decoder.decode(calls.unpadded(payload, self.flags), raw=True))
+            self._works[stream] = float(said.get(b"x-work", -1))
+        if ended:
+            work = self._works.pop(stream)
+            call = Call(self, stream)
+            if work >= 0:
+                self._endpoint.asked(call, work)
+            else:
+                call.answer(200)
+
+    def was_reset(self, stream: int) -> None:
+        self._works.pop(stream, None)
+
+    def answer(self, stream: int, status: int) -> None:
+        """Answer a call, unless nobody waits any more."""
+        if self._transport.is_closing():
+            return
+        ok = status == 200
+        head = b"\x88\x0f\x10\x10application/grpc"
+        said = calls.field(b"grpc-status", b"0" if ok else b"14")
+        last = calls.END_HEADERS | calls.END_STREAM
+        if ok:
+            message = calls.frame(calls.DATA, 0, stream, calls.MESSAGE)
+            first = calls.frame(calls.HEADERS, calls.END_HEADERS, stream, head)
+            self.send(first + message + calls.frame(calls.HEADERS, last, stream, said))
+        else:
+            self.send(calls.frame(calls.HEADERS, last, stream, head + said))
+        self.flush()
+
+
+class Call:
+    """One call that waits for its answer."""
+
+    def __init__(self, connection: Calls, stream: int) -> None:
+        self._connection = connection
+        self._stream = stream
+
+    def answer(self, status: int) -> None:
+        """Answer it."""
+        self._connection.answer(self._stream, status)
+
+
+async def _listen(endpoint: Endpoint, port: int, time: Time, kind: Callable[[Endpoint], asyncio.Protocol]) -> None:
     joined = asyncio.Event()
     time.at(endpoint.script.joins_after, joined.set)
     await joined.wait()
     loop = asyncio.get_running_loop()
-    await loop.create_server(lambda: Connection(endpoint), "127.0.0.1", port, backlog=4096)
+    await loop.create_server(lambda: kind(endpoint), "127.0.0.1", port, backlog=4096)
 
 
-async def _serve(fleet: tuple[Script, ...], seed: int, ports: list[int]) -> None:
+async def _serve(fleet: tuple[Script, ...], seed: int, ports: list[int], as_calls: bool) -> None:
     time = Time()
     # The pauses of each endpoint lie where the seed puts them, whatever it is asked.
     endpoints = [Endpoint(script, time, Random(seed * 1000 + number)) for number, script in enumerate(fleet)]
-    await asyncio.gather(*(_listen(endpoint, port, time) for endpoint, port in zip(endpoints, ports, strict=True)))
+    kind = Calls if as_calls else Connection
+    await asyncio.gather(*(_listen(each, port, time, kind) for each, port in zip(endpoints, ports, strict=True)))
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(FLEETS[sys.argv[1]], int(sys.argv[2]), [int(port) for port in sys.argv[3:]]))
+    options = [word for word in sys.argv[1:] if word != "--calls"]
+    uvloop.run(_serve(FLEETS[options[0]], int(options[1]), [int(port) for port in options[2:]], "--calls" in sys.argv))

@@ -141,6 +141,22 @@ def h2load(command: Sequence[str], core: int | None) -> Closed:
     return parse_h2load(done.stdout + done.stderr)
 
 
+def calls(
+    port: int, connections: int, streams: int, seconds: float, core: int | None, *, paths: int, traced: bool
+) -> Closed:
+    """Make gRPC calls by benchmarks/calls.py; `traced`: each with a traceparent of its own."""
+    asked = [str(value) for value in (port, connections, streams, seconds)]
+    options = ["--paths", str(paths), *(["--traced"] if traced else [])]
+    command = [sys.executable, "-m", "benchmarks.calls", "ask", *asked, *options]
+    done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LoadError(f"calls says: {done.stderr}")
+    ended, took, failed = json.loads(done.stdout)
+    if not ended:
+        raise LoadError("no call was answered")
+    return Closed(ended, took, failed)
+
+
 def handshakes(port: int, at_once: int, seconds: float, core: int | None, *, resumed: bool) -> Closed:
     """Ask for `/` on one TLS connection after the other, in `at_once` processes of `openssl s_time`."""
     kind = "-reuse" if resumed else "-new"

@@ -21,11 +21,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from time import monotonic
 
+import hpack
 import uvloop
+from benchmarks import calls
 
 TICK = 0.001
 MOST_CONNECTIONS = 2048
 AT_FIRST = 64
+CONNECTIONS = 16
+"""Of HTTP/2, which carry the calls in turn."""
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
@@ -39,13 +43,27 @@ def evenly(rate: float, seconds: float) -> Iterator[tuple[float, bytes]]:
         asked = upto
 
 
-def at_random(rate: float, seconds: float, paths: Sequence[str], seed: int) -> Iterator[tuple[float, bytes]]:
-    """The same for independent clients, each with its own path and amount of work."""
+def get(path: str, work: float) -> bytes:
+    """A GET."""
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Work: {work:.5f}\r\n\r\n".encode()
+
+
+def call(path: str, work: float) -> bytes:
+    """The header block of a gRPC call."""
+    fields = [(b":authority", b"localhost"), (b":path", path.encode()), (b"content-type", b"application/grpc")]
+    fields += [(b"te", b"trailers"), (b"x-work", b"%.5f" % work)]
+    return b"\x83\x86" + b"".join([calls.field(*each) for each in fields])
+
+
+def at_random(
+    rate: float, seconds: float, paths: Sequence[str], seed: int, calls_only: bool = False
+) -> Iterator[tuple[float, bytes]]:
+    """The same for independent clients, each with its own path and amount of work; `calls_only`: as gRPC calls."""
     random = Random(seed)
     due = random.expovariate(rate)
     while due < seconds:
         path, work = random.choice(paths), random.expovariate(1)
-        yield due, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Work: {work:.5f}\r\n\r\n".encode()
+        yield due, call(path, work) if calls_only else get(path, work)
         due += random.expovariate(rate)
 
 
@@ -164,11 +182,78 @@ class Connection(asyncio.Protocol):
             self._generator.ended(0, self._due)
 
 
+class Caller(Generator):
+    """The same for gRPC calls, which share CONNECTIONS of HTTP/2."""
+
+    def __init__(self, port: int, timeout: float) -> None:
+        super().__init__(port, timeout)
+        self._connections: list[Calls] = []
+        self._turn = 0
+
+    async def run(self, requests: Iterable[tuple[float, bytes]]) -> list[tuple[int, float]]:
+        for _ in range(CONNECTIONS):
+            _, made = await self._loop.create_connection(lambda: Calls(self), "127.0.0.1", self._port)
+            self._connections.append(made)
+        return await super().run(requests)
+
+    async def _connect(self) -> None:
+        """There are all that are needed."""
+
+    def _ask(self, due: float, request: bytes) -> None:
+        self.out += 1
+        self._turn += 1
+        self._connections[self._turn % CONNECTIONS].ask(due, request)
+
+
+class Calls(calls.Connection):
+    """One connection of HTTP/2."""
+
+    begins = calls.PREFACE
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self._generator = generator
+        self._next = 1
+        self._due: dict[int, float] = {}
+        self._decoder = hpack.Decoder()
+        self._said: dict[int, dict[bytes, bytes]] = {}
+
+    def ask(self, due: float, block: bytes) -> None:
+        """Make a call that was due then."""
+        stream, self._next = self._next, self._next + 2
+        self._due[stream] = due
+        head = calls.frame(calls.HEADERS, calls.END_HEADERS, stream, block)
+        self.send(head + calls.frame(calls.DATA, calls.END_STREAM, stream, calls.MESSAGE))
+        self.flush()
+
+    def came(self, kind: int, stream: int, ended: int, payload: bytes) -> None:
+        if kind == calls.HEADERS:
+            fields = self._decoder.decode(calls.unpadded(payload, self.flags), raw=True)
+            self._said.setdefault(stream, {}).update(fields)
+        if ended:
+            said = self._said.pop(stream)
+            went_well = said[b":status"] == b"200" and said.get(b"grpc-status") == b"0"
+            self._end(stream, 200 if went_well else 503)
+
+    def was_reset(self, stream: int) -> None:
+        self._said.pop(stream, None)
+        self._end(stream, 503)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for stream in list(self._due):
+            self._end(stream, 0)
+
+    def _end(self, stream: int, status: int) -> None:
+        if stream in self._due:
+            self._generator.ended(status, self._due.pop(stream))
+
+
 async def _main(asked: argparse.Namespace) -> None:
     requests = evenly(asked.rate, asked.seconds)
     if asked.seed is not None:
-        requests = at_random(asked.rate, asked.seconds, asked.paths, asked.seed)
-    print(json.dumps(await Generator(asked.port, asked.timeout).run(requests)))
+        requests = at_random(asked.rate, asked.seconds, asked.paths, asked.seed, asked.calls)
+    generator = Caller(asked.port, asked.timeout) if asked.calls else Generator(asked.port, asked.timeout)
+    print(json.dumps(await generator.run(requests)))
 
 
 def _arguments() -> argparse.Namespace:
@@ -177,6 +262,7 @@ def _arguments() -> argparse.Namespace:
     for name in ("rate", "seconds", "timeout"):
         parser.add_argument(name, type=float)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--calls", action="store_true", help="gRPC calls by HTTP/2; with a seed only")
     parser.add_argument("--paths", nargs="+", default=["/"])
     return parser.parse_args()
 

@@ -29,8 +29,8 @@ from benchmarks.idle import idle
 from benchmarks.peers.lb import LbBeside
 from benchmarks.results import Report, Result, now
 from benchmarks.results import load as load_report
-from benchmarks.unequal import WATCHED, unequal
-from benchmarks.workloads import WORKLOADS
+from benchmarks.unequal import CALLED, WATCHED, called, unequal
+from benchmarks.workloads import CALLS, WORKLOADS
 
 Measure = Callable[[Bench], Sequence[Result]]
 
@@ -50,13 +50,18 @@ def plan() -> dict[str, Measure]:
         "idle-h2": functools.partial(idle, warm="h2-tiny"),
         "startup": measures.startup,
     }
+    calls: dict[str, Measure] = {
+        name: functools.partial(measures.calls, name=name, title=title, bar=bar, paths=paths, traced=paths > 1)
+        for name, title, bar, paths in CALLS
+    }
     fleets = {f"fleet-{fleet}-70": functools.partial(unequal, fleet=fleet, share=0.7) for fleet in WATCHED}
     late = {
         f"fleet-{fleet}-{share * 100:.0f}": functools.partial(unequal, fleet=fleet, share=share)
         for share in (0.7, 0.5, 0.9)
         for fleet in FLEETS
     }
-    return {**first, **rest, **fleets, "websocket": measures.websocket, **throughput, "pi": pi, **late}
+    calls.update({f"grpc-{fleet}": functools.partial(called, fleet=fleet) for fleet in CALLED})
+    return {**first, **rest, **fleets, "websocket": measures.websocket, **throughput, **calls, "pi": pi, **late}
 
 
 def chosen(names: Sequence[str], patterns: Sequence[str]) -> list[str]:

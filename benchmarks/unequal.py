@@ -21,7 +21,7 @@ from benchmarks import ideal, load, processes
 from benchmarks.bench import Bench
 from benchmarks.fleets import FLEETS, capacity
 from benchmarks.peers.peer import Peer, Setup
-from benchmarks.ports import free_port, status_of
+from benchmarks.ports import free_port, speaks_http2, status_of
 from benchmarks.results import IDEAL, OURS, Result
 from benchmarks.workloads import Bar
 
@@ -40,6 +40,9 @@ FAR_OFF = 1.5
 WATCHED = ("one-slow", "one-hung", "one-failing")
 """Those for which there is a bar."""
 
+CALLED = ("one-slow", "one-hung", "one-failing")
+"""Those that gRPC calls are made to as well."""
+
 Fleet = Callable[[int], AbstractContextManager[tuple[str, ...]]]
 """Starts endpoints by a seed; their addresses."""
 
@@ -57,6 +60,8 @@ class Trial:
     eject_time: float = 10.0
     group: str = "fleets"
     barred: bool = False
+    calls: bool = False
+    """Whether gRPC calls are made, by HTTP/2 on both sides."""
     peers: tuple[str, ...] = ()
     """Only these, where there are any."""
     ideal: Callable[[int], float] | None = None
@@ -114,10 +119,21 @@ def unequal(bench: Bench, fleet: str, share: float) -> list[Result]:
     ]
 
 
+def called(bench: Bench, fleet: str) -> list[Result]:
+    """The same for gRPC calls, at 70 %, where a bar is to be reached."""
+    rate = round(0.7 * capacity(FLEETS[fleet]))
+    start = partial(scripted, bench.folder, bench.load_core, fleet, calls=True)
+    title = f"p99 of gRPC calls, {fleet.replace('-', ' ')} ({rate:,} a second)"
+    trial = Trial(f"grpc-{fleet}", title, rate, start, bench.rounds, group="calls", barred=True, calls=True)
+    return [compare(bench, trial)]
+
+
 def compare(bench: Bench, trial: Trial) -> Result:
     """Each strategy of each balancer, as the trial says."""
     seen: dict[str, Seen] = {}
     peers = [kind for kind in bench.peers if not trial.peers or kind.name in trial.peers]
+    if trial.calls:
+        peers = [kind for kind in peers if "h2" in kind.modes]
     for number in range(trial.rounds):
         for kind in peers:
             for policy in _worth_asking(kind, seen if trial.barred else {}):
@@ -182,6 +198,7 @@ def _ask(bench: Bench, kind: type[Peer], policy: str, trial: Trial, seed: int) -
         setup = Setup(
             bench.folder,
             addresses,
+            "h2" if trial.calls else "http",
             policy=policy,
             response_timeout=RESPONSE_TIMEOUT,
             core=bench.balancer_core,
@@ -189,7 +206,7 @@ def _ask(bench: Bench, kind: type[Peer], policy: str, trial: Trial, seed: int) -
             eject_time=trial.eject_time,
         )
         with kind(setup) as peer:
-            options = ["--seed", str(seed), "--paths", *trial.paths]
+            options = ["--seed", str(seed), *(["--calls"] if trial.calls else []), "--paths", *trial.paths]
             return load.open_loop(
                 peer.port,
                 trial.rate,
@@ -202,13 +219,16 @@ def _ask(bench: Bench, kind: type[Peer], policy: str, trial: Trial, seed: int) -
 
 
 @contextmanager
-def scripted(folder: Path, core: int | None, fleet: str, seed: int) -> Iterator[tuple[str, ...]]:
+def scripted(
+    folder: Path, core: int | None, fleet: str, seed: int, *, calls: bool = False
+) -> Iterator[tuple[str, ...]]:
     """Start `fleet` on `core`; its addresses."""
     ports = [free_port() for _ in FLEETS[fleet]]
-    command = [sys.executable, "-m", "benchmarks.fleets", fleet, str(seed), *map(str, ports)]
+    options = [fleet, str(seed), *map(str, ports), *(["--calls"] if calls else [])]
+    command = [sys.executable, "-m", "benchmarks.fleets", *options]
     endpoints = processes.start(command, folder, core)
     try:
-        while not status_of(ports[0]):
+        while not (speaks_http2(ports[0]) if calls else status_of(ports[0])):
             time.sleep(0.01)
         yield tuple(f"127.0.0.1:{port}" for port in ports)
     finally:

@@ -111,6 +111,12 @@ OVER_HTTP2 = (
     _http2("h2-to-http1", "HTTP/2 in, HTTP/1.1 out, tiny GET", Bar(0.9, HAPROXY), mode="h2-to-http1"),
 )
 
+CALLS = (
+    ("h2-grpc", "gRPC, a small message and trailers", Bar(2.0, HTTP2), 1),
+    ("h2-grpc-traced", "gRPC, 5,000 paths, a traceparent of its own in each call", Bar(1.3, HAPROXY), 5000),
+)
+"""Name, title, bar and number of paths of the measurements that benchmarks/calls.py asks for."""
+
 OVER_TLS = (
     Workload("tls-tiny", "TLS, tiny GET", mode="tls", bar=Bar(0.95, BEST)),
     Workload("tls-handshake", "TLS, a full handshake for each request", "/", "tls", "openssl", 8, bar=Bar(0.6, NGINX)),
