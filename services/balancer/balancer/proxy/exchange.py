@@ -2,15 +2,16 @@
 
 It knows no protocol: what it calls is a server stream towards the client and a client stream towards an endpoint
 (interfaces.py), and bodies are payload. What it is in, at any time, is one state; what may follow which is the table
-below, which `_become` holds every change to.
+of states.py, which `_become` holds every change to.
 
-Above 300 lines because it is one state machine: the table of its states is at the top.
+Above 300 lines because it is one state machine; how it ends, and what it does as a tunnel, are in files of their own,
+of classes that it extends (ending.py, upgraded.py).
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import AllTried, NoEndpoint
@@ -18,9 +19,7 @@ from balancer.balancing.outcome import CLIENT_LEFT, CLIENT_SLOW, STALLED, TIMED_
 from balancer.balancing.pool import Lease
 from balancer.balancing.retry import IDEMPOTENT, Retry, may_retry
 from balancer.counters import count
-from balancer.log import AccessEntry
-from balancer.proxy import explain, grpc, grpc_errors, own_answers, responses
-from balancer.proxy.attempts import Attempts
+from balancer.proxy import explain, grpc, own_answers, responses
 from balancer.proxy.clients import Clients
 from balancer.proxy.fields import LOAD_FIELDS, forwarded_once
 from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL
@@ -31,50 +30,14 @@ from balancer.proxy.interfaces import (
     NOT_PROCESSED,
     STALE,
     ClientStream,
-    Connecting,
-    Receiver,
     ServerStream,
 )
 from balancer.proxy.interfaces import SENT as WAS_SENT
 from balancer.proxy.messages import HTTP_2, NO_FIELDS, Headers, Peer, RequestHead, ResponseHead
 from balancer.proxy.mirror import mirror
-from balancer.proxy.own_answers import OwnAnswer
-
-if TYPE_CHECKING:
-    from balancer.tracing import Span
-
-# In the order in which a request passes through them: `<` compares them.
-SEARCHING: Final = 0
-"""No endpoint yet, or none any more: before the first lease, and while the pool's queue is waited in."""
-CONNECTING: Final = 1
-"""An endpoint is leased, a stream to it is being opened."""
-SENT: Final = 2
-"""The request, or what has come of it, is on its way: the response's head is awaited."""
-INFORMED: Final = 3
-"""An interim response has been passed on: the head is awaited still, and nothing may be repeated."""
-RESPONDING: Final = 4
-"""The response has begun to go to the client: from here on only a broken stream can say that something failed."""
-TUNNEL: Final = 5
-"""Upgraded: both sides send what they like."""
-ENDED: Final = 6
-"""Everything has been given back, exactly once."""
-
-STATES: Final = 7
-FOLLOWS: Final = (
-    # to: SEARCHING, CONNECTING, SENT, INFORMED, RESPONDING, TUNNEL, ENDED
-    b"\0\1\1\0\1\0\1"  # from SEARCHING (to RESPONDING: an error of our own)
-    b"\1\1\1\0\1\0\1"  # from CONNECTING
-    b"\1\1\1\1\1\1\1"  # from SENT (to SENT: another attempt, on an idle connection)
-    b"\0\0\0\1\1\1\1"  # from INFORMED
-    b"\0\0\0\0\0\0\1"  # from RESPONDING
-    b"\0\0\0\0\0\0\1"  # from TUNNEL
-    b"\0\0\0\0\0\0\0"  # from ENDED
-)
-"""Which state may follow which, a byte each: lists of booleans took 6 % of our own code's time."""
-
-
-UNHEALTHY: Final = "endpoint turned unhealthy"
-"""Why a tunnel was cut, for the log."""
+from balancer.proxy.replay import Replay
+from balancer.proxy.states import CONNECTING, ENDED, INFORMED, RESPONDING, SEARCHING, SENT, TUNNEL
+from balancer.proxy.upgraded import Upgraded
 
 MOST_DOUBLED: Final = 3
 """Times that the wait between attempts doubles."""
@@ -89,89 +52,23 @@ def _retry_after(head: ResponseHead) -> float | None:
     return max(0.0, head.retry_at - time.time()) if head.retry_at else head.retry_after
 
 
-class Exchange(Attempts, Receiver):
+class Exchange(Upgraded):
     """One request and its response."""
 
-    __slots__ = (
-        "_backing_off",
-        "_connecting",
-        "_counted_as",
-        "_forwarded",
-        "_free_repeats",
-        "_replay",
-        "_replay_size",
-        "_replayable",
-        "_response_over",
-        "_retry_after",
-        "_total_deadline",
-        "_trailers",
-        "bytes_received",
-        "bytes_sent",
-        "first_byte_took",
-        "grpc_status",
-        "head",
-        "http",
-        "peer",
-        "request_id",
-        "request_whole",
-        "routed",
-        "server",
-        "span",
-        "state",
-        "status",
-        "stream",
-    )
+    __slots__ = ("_backing_off", "_forwarded", "_free_repeats", "_replay", "_replayable", "_trailers")
 
     def __init__(self, service: HttpService, server: ServerStream, peer: Peer, head: RequestHead, now: float) -> None:
-        routed = service.router.route(head)
-        super().__init__(service, routed.cluster, head.info if routed.info is None else routed.info, now)
-        self.routed = routed
-        self.http = service
-        self.server = server
-        self.peer = peer
-        self.head = head
-        fields = head.fields
-        self.request_id = fields.request_id or service.request_id()
-        self.explain = bool(fields.explain) and service.may_explain(peer, fields.explain)
-        self.span: Span | None = None
-        self.state = SEARCHING
-        """One of the states above."""
-        self.request_whole = False
-        """Whether the request's body has come to its end; in a tunnel, whether the client has half-closed."""
-        self.status = 0
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        self.grpc_status = -1
-        """How a gRPC call ended, once it is known."""
-        self.first_byte_took = -1.0
-        """Seconds from the end of sending to the response's first byte; below 0 when none came."""
-        self.stream: ClientStream | None = None
-        """What carries the request now."""
-        self._counted_as = ""
-        """The client that a trusted proxy names, while it counts as one of its connections."""
+        super().__init__(service, service.router.route(head), server, peer, head, now)
         self._forwarded: RequestHead | None = None
         """What the endpoint is sent where Max-Forwards counts: the route's head or the client's, with one less."""
         self._backing_off = False
         """Whether the next attempt waits for its time."""
-        self._connecting: Connecting | None = None
-        self._replay: list[bytes] | None = None
-        self._replay_size = 0
-        self._free_repeats = 0
+        self._replay: Replay | None = None
+        """What has come of the body; None: nothing, or nothing is kept any more."""
         self._replayable = True
         """Whether all of the body received so far is kept to be sent again."""
+        self._free_repeats = 0
         self._trailers = NO_FIELDS
-        self._response_over = False
-        """In a tunnel: whether the endpoint has half-closed."""
-        self._retry_after: float | None = None
-        self._total_deadline = 0.0
-        service.requests += 1
-        service.counters.requests += 1
-        service.counters.requests_in_flight += 1
-
-    def _become(self, state: int) -> None:
-        if not FOLLOWS[self.state * STATES + state]:
-            raise AssertionError(f"an exchange in state {self.state} cannot become {state}")
-        self.state = state
 
     # The request, as it comes from the client: what a server connection calls.
 
@@ -253,15 +150,15 @@ class Exchange(Attempts, Receiver):
         self.bytes_received += len(data)
         stream = self.stream
         if self._replayable:
-            if self._replay is None:
-                self._replay = []
-            self._replay.append(data)
-            self._replay_size += len(data)
-            if self._replay_size > self.cluster.policy.retry_buffer:
+            replay = self._replay
+            if replay is None:
+                replay = self._replay = Replay()
+            replay.add(data)
+            if replay.size > self.cluster.policy.retry_buffer:
                 if stream is None and self.state < RESPONDING:
                     self.server.pause_reading(NOT_CONNECTED)
                 else:
-                    self._drop_replay_buffer()
+                    self.drop_replay_buffer()
         if stream is not None:
             if self.state == TUNNEL:
                 self._touch(now)
@@ -273,7 +170,9 @@ class Exchange(Attempts, Receiver):
         self._trailers = trailers
         mirrors = self.routed.mirrors
         if mirrors and self.state != ENDED:
-            kept = b"".join(self._replay or ()) if self._replayable else None
+            kept: bytes | None = None
+            if self._replayable:
+                kept = self._replay.joined() if self._replay is not None else b""
             mirror(self.http, mirrors, self.info, self.request_id, kept, trailers, now)
         stream = self.stream
         if stream is None:
@@ -361,8 +260,8 @@ class Exchange(Attempts, Receiver):
         self._become(SENT)
         self.stream = stream
         whole = self.request_whole
-        kept = self._replay
-        body = b"".join(kept) if kept is not None else b""
+        replay = self._replay
+        body = replay.joined() if replay is not None else b""
         extra = self.span.fields if self.span is not None else NO_FIELDS
         head = self._forwarded or self.routed.head or self.head
         if whole and self._trailers:
@@ -372,15 +271,15 @@ class Exchange(Attempts, Receiver):
             stream.send(head, self.request_id, extra, body, whole, now)
         if whole and self.lease is not None:
             self.lease.sent(now)
-        if self._replay_size:
-            if self._replay_size > self.cluster.policy.retry_buffer:
-                self._drop_replay_buffer()
+        if replay is not None:
+            if replay.size > self.cluster.policy.retry_buffer:
+                self.drop_replay_buffer()
             self.server.resume_reading(NOT_CONNECTED)
         if self.routed.attempt_timeout > 0 and self.state == SENT:
             self.arm(now + self.routed.attempt_timeout)
 
-    def _drop_replay_buffer(self) -> None:
-        """The body is longer than what is kept for a retry: from here on there is none once it has been sent."""
+    def drop_replay_buffer(self) -> None:
+        # Where the body is longer than what is kept for a retry, or is none any more: a tunnel's.
         self._replayable = False
         self._replay = None
 
@@ -649,173 +548,3 @@ class Exchange(Attempts, Receiver):
         stream, self.stream = self.stream, None
         if stream is not None and stream.bound:
             self.server.pin(stream)
-
-    def _completed(self, now: float) -> None:
-        """The response's last byte has been passed on; its stream has been released."""
-        status = self.status
-        if self.grpc_status >= 0 and status == 200:
-            status = grpc.as_http(self.grpc_status)
-        self.close_lease(Outcome.answered(status, self._retry_after), now)
-        self._end(now)
-        self.server.finished(now)
-
-    # An upgraded connection.
-
-    def switched(self, head: ResponseHead) -> None:
-        stream = self.stream
-        now = self.http.clock()
-        if not self.head.fields.upgrade or stream is None or self.lease is None:
-            if stream is not None:
-                stream.reset()
-            self.attempt_failed(Kind.BAD_RESPONSE, BEGAN, "101 without an upgrade")
-            return
-        if head.upgrade and head.upgrade.lower() not in self.head.fields.upgrade.lower().split(b", "):
-            stream.reset()
-            self.attempt_failed(Kind.BAD_RESPONSE, BEGAN, "101 to a protocol that was not asked for")
-            return
-        self.lease.first_byte(now)
-        self._become(TUNNEL)
-        self.status = 101
-        self.request_whole = False
-        self._drop_replay_buffer()
-        self._total_deadline = 0.0
-        self.http.counters.tunnels_open += 1
-        self._touch(now)
-        self.server.switch(head, NO_FIELDS)
-
-    def _touch(self, now: float) -> None:
-        """Something moved in the tunnel: silence is counted from now."""
-        self.http.wheel.arm(self, now + self.http.tunnel_idle_timeout)
-
-    def _tunnel_idle(self, now: float) -> None:
-        """Nothing has moved for too long: close both sides, in order."""
-        stream, self.stream = self.stream, None
-        self._response_over = True
-        if stream is not None:
-            stream.reset()
-        self._tunnel_ended(now)
-
-    def _tunnel_broken(self, now: float) -> None:
-        """The endpoint's side is gone: in order if it had half-closed before, else by a reset, which is passed on."""
-        if self._response_over:
-            self._tunnel_ended(now)
-        else:
-            self.close_lease(Outcome.answered(101), now)
-            self._end(now)
-            self.server.reset()
-
-    def cut_tunnel(self, endpoint: Endpoint) -> bool:
-        """Reset both sides, if this is a tunnel to `endpoint`; whether it was."""
-        if self.state != TUNNEL or self.endpoint is not endpoint:
-            return False
-        now = self.http.clock()
-        self.reason = UNHEALTHY
-        self._abort_upstream(Outcome.answered(101), now)
-        self._end(now)
-        self.server.reset()
-        return True
-
-    def _tunnel_ended(self, now: float) -> None:
-        """Both directions have come to their end."""
-        self.stream = None
-        self._completed(now)
-
-    # The end.
-
-    def _answer_with_error(self, error: responses.Error, now: float, fault: str = "") -> None:
-        """Answer with an error of our own; `fault` is what the log adds to its reason."""
-        self.reason = f"{error.reason}: {fault}" if fault else error.reason
-        count(self.http.counters.errors, error.reason)
-        self._answer_ourselves(own_answers.error(error, self.head, self.request_id, self.http.date(now)), now)
-
-    def _end_call_with_error(self, error: responses.Error, now: float) -> None:
-        """End a gRPC call whose response has begun with an error of our own."""
-        self.reason = self.reason or error.reason
-        self.grpc_status = grpc_errors.status_for(error)
-        self.server.end(grpc_errors.trailers(error))
-        self._end(now, cut=True)
-        self.server.finished(now)
-
-    def _answer_ourselves(self, answer: OwnAnswer, now: float) -> None:
-        """Answer without an endpoint."""
-        self._become(RESPONDING)
-        self.status = answer.head.status
-        self.grpc_status = answer.grpc_status
-        self.server.respond(answer.head, answer.fields, answer.body, True, now)
-        self._end(now)
-        self.server.finished(now)
-
-    def crashed(self) -> None:
-        """A callback of ours has raised: give back everything, and reset both sides, whatever state this is in."""
-        try:
-            if self.state != ENDED:
-                now = self.http.clock()
-                count(self.http.counters.errors, "internal fault")
-                self.reason = "internal fault"
-                self._abort_upstream(UNUSED, now)
-                self._end(now, cut=True)
-        finally:
-            self.server.reset()
-
-    def _abort_upstream(self, outcome: Outcome, now: float) -> None:
-        """Give up whatever is under way upstream."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            self._connecting = None
-        self.leave_queue(now)
-        if self.stream is not None:
-            self.stream.reset()
-            self.stream = None
-        self.close_lease(outcome, now)
-
-    def close_lease(self, outcome: Outcome, now: float) -> None:
-        """Give the endpoint back, and note how long its response was waited for."""
-        lease = self.lease
-        if lease is not None and lease.first_byte_at is not None and lease.sent_at is not None:
-            self.first_byte_took = lease.first_byte_at - lease.sent_at
-            self.http.counters.first_byte_seconds.observe(self.first_byte_took)
-        super().close_lease(outcome, now)
-
-    def _end(self, now: float, cut: bool = False) -> None:
-        """Count and log the outcome; `cut`: the response breaks off, by no fault of the client's."""
-        state = self.state
-        self._become(ENDED)
-        service = self.http
-        service.wheel.forget(self)
-        if self._counted_as and service.clients is not None:
-            service.clients.leave(self._counted_as)
-        counters = service.counters
-        counters.requests_in_flight -= 1
-        if state == TUNNEL:
-            counters.tunnels_open -= 1
-        elif state == RESPONDING and self.status >= 200:
-            digit = min(self.status // 100, 5)
-            counters.responses[digit] += 1
-            service.responses[digit] += 1
-        if self.grpc_status >= 0:
-            counters.grpc_responses[min(self.grpc_status, grpc.UNKNOWN_CODE)] += 1
-        self.server.resume_reading(NOT_CONNECTED | PEER_FULL)
-        took = now - self.began_at
-        counters.total_seconds.observe(took)
-        logs = service.access_log is not None and service.access_log.wants(took)
-        if logs or self.span is not None:
-            entry = service.entry
-            self._describe(entry, took)
-            if logs:
-                service.log(entry)
-            if self.span is not None:
-                service.end_span(self.span, entry, cut)
-
-    def _describe(self, entry: AccessEntry, took: float) -> None:
-        """What there is to say of it at its end, after `took` seconds."""
-        self.describe(entry)
-        entry.request_id = self.request_id.decode("latin-1")
-        entry.route = self.routed.route
-        entry.method = self.info.method
-        entry.path = self.info.path
-        entry.status = self.status
-        entry.grpc_status = grpc.name_of(self.grpc_status) if self.grpc_status >= 0 else ""
-        entry.bytes_received = self.bytes_received
-        entry.bytes_sent = self.bytes_sent
-        entry.first_byte = self.first_byte_took if self.first_byte_took >= 0.0 else None
-        entry.total = took
