@@ -120,7 +120,7 @@ def unequal(bench: Bench, fleet: str, share: float) -> list[Result]:
 
 
 def called(bench: Bench, fleet: str) -> list[Result]:
-    """The same for gRPC calls, at 70 %, where a bar is to be reached."""
+    """OWN and each strategy of each rival for gRPC calls, at 70 % of what `fleet` can do."""
     rate = round(0.7 * capacity(FLEETS[fleet]))
     start = partial(scripted, bench.folder, bench.load_core, fleet, calls=True)
     title = f"p99 of gRPC calls, {fleet.replace('-', ' ')} ({rate:,} a second)"
@@ -136,7 +136,7 @@ def compare(bench: Bench, trial: Trial) -> Result:
         peers = [kind for kind in peers if "h2" in kind.modes]
     for number in range(trial.rounds):
         for kind in peers:
-            for policy in _worth_asking(kind, seen if trial.barred else {}):
+            for policy in _worth_asking(kind, trial, seen if trial.barred else {}):
                 found = _ask(bench, kind, policy, trial, number + 1)
                 name = f"{kind.name}/{policy}"
                 seen.setdefault(name, Seen()).add(found)
@@ -179,7 +179,9 @@ def _best(kind: type[Peer], seen: dict[str, Seen]) -> str:
     )
 
 
-def _worth_asking(kind: type[Peer], seen: dict[str, Seen]) -> list[str]:
+def _worth_asking(kind: type[Peer], trial: Trial, seen: dict[str, Seen]) -> list[str]:
+    if trial.calls and kind.name == OURS:
+        return [OWN]
     policies = [policy for policy in kind.policies if policy not in NOT_HERE]
     own = _of(kind, seen)
     if len(own) < len(policies):
