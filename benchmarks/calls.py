@@ -19,6 +19,7 @@ import time
 from itertools import count
 
 import uvloop
+from benchmarks.ports import trusting
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -227,9 +228,12 @@ async def _serve(ports: list[int]) -> None:
 async def _ask(asked: argparse.Namespace) -> None:
     load = Load(asked.paths, asked.traced, asked.streams)
     loop = asyncio.get_running_loop()
+    context = trusting() if asked.tls else None
+    if context is not None:
+        context.set_alpn_protocols(["h2"])
     began = time.perf_counter()
     for _ in range(asked.connections):
-        await loop.create_connection(lambda: Asking(load), "127.0.0.1", asked.port)
+        await loop.create_connection(lambda: Asking(load), "127.0.0.1", asked.port, ssl=context)
     await asyncio.sleep(asked.seconds)
     load.asking = False
     print(json.dumps([load.ended, time.perf_counter() - began, load.failed]))
@@ -246,6 +250,7 @@ def _arguments() -> argparse.Namespace:
     ask.add_argument("seconds", type=float)
     ask.add_argument("--paths", type=int, default=1)
     ask.add_argument("--traced", action="store_true", help="a traceparent of its own in each call")
+    ask.add_argument("--tls", action="store_true")
     return parser.parse_args()
 
 

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.workloads import Calls
+
 QUANTILES = (0.5, 0.99, 0.999)
 
 
@@ -141,13 +143,12 @@ def h2load(command: Sequence[str], core: int | None) -> Closed:
     return parse_h2load(done.stdout + done.stderr)
 
 
-def calls(
-    port: int, connections: int, streams: int, seconds: float, core: int | None, *, paths: int, traced: bool
-) -> Closed:
-    """Make gRPC calls by benchmarks/calls.py; `traced`: each with a traceparent of its own."""
-    asked = [str(value) for value in (port, connections, streams, seconds)]
-    options = ["--paths", str(paths), *(["--traced"] if traced else [])]
-    command = [sys.executable, "-m", "benchmarks.calls", "ask", *asked, *options]
+def calls(port: int, asked: Calls, seconds: float, core: int | None) -> Closed:
+    """Make gRPC calls by benchmarks/calls.py."""
+    numbers = [str(value) for value in (port, asked.connections, asked.streams, seconds)]
+    options = ["--paths", str(asked.paths), *(["--traced"] if asked.paths > 1 else [])]
+    options += ["--tls"] if asked.mode == "h2-tls" else []
+    command = [sys.executable, "-m", "benchmarks.calls", "ask", *numbers, *options]
     done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=False)
     if done.returncode:
         raise LoadError(f"calls says: {done.stderr}")

@@ -16,7 +16,7 @@ from benchmarks.peers.lb import ROOT, Lb
 from benchmarks.peers.peer import Peer, Setup
 from benchmarks.ports import free_port, speaks_http2, status_of
 from benchmarks.results import OURS, Result
-from benchmarks.workloads import Bar, Workload
+from benchmarks.workloads import Bar, Calls, Workload
 
 _COMMAND = "make bench ONLY="
 
@@ -147,13 +147,13 @@ def websocket(bench: Bench) -> list[Result]:
     return [Result("websocket", title, unit, "higher", samples, _COMMAND + "websocket")]
 
 
-def calls(bench: Bench, name: str, title: str, bar: Bar, *, paths: int = 1, traced: bool = False) -> list[Result]:
-    """Calls of gRPC, with a message and trailers, for each second of CPU time: 32 at once on each of 8 connections."""
+def calls(bench: Bench, calls: Calls) -> list[Result]:
+    """Calls of gRPC, with a message and trailers, for each second of CPU time."""
     ports = [free_port(), free_port()]
     serve = [sys.executable, "-m", "benchmarks.calls", "serve", *map(str, ports)]
     endpoints = processes.start(serve, bench.folder, bench.load_core)
-    setup = Setup(bench.folder, tuple(f"127.0.0.1:{port}" for port in ports), "h2", core=bench.balancer_core)
-    peers = [kind(setup) for kind in bench.peers if "h2" in kind.modes]
+    setup = Setup(bench.folder, tuple(f"127.0.0.1:{port}" for port in ports), calls.mode, core=bench.balancer_core)
+    peers = [kind(setup) for kind in bench.peers if calls.mode in kind.modes]
     samples: dict[str, list[float]] = {peer.name: [] for peer in peers}
     notes: dict[str, str] = {}
     try:
@@ -164,7 +164,7 @@ def calls(bench: Bench, name: str, title: str, bar: Bar, *, paths: int = 1, trac
         for _ in range(bench.rounds):
             for peer in peers:
                 before = processes.cpu_seconds(peer.pids)
-                done = load.calls(peer.port, 8, 32, bench.seconds, bench.load_core, paths=paths, traced=traced)
+                done = load.calls(peer.port, calls, bench.seconds, bench.load_core)
                 samples[peer.name].append(done.requests / (processes.cpu_seconds(peer.pids) - before))
                 if done.errors:
                     notes[peer.name] = f"{done.errors} errors in {done.requests} requests"
@@ -173,7 +173,8 @@ def calls(bench: Bench, name: str, title: str, bar: Bar, *, paths: int = 1, trac
             peer.stop()
         processes.stop(endpoints)
     unit = "calls per CPU second"
-    return [Result(name, title, unit, "higher", samples, _COMMAND + name, bar, group="http2", notes=notes)]
+    command = _COMMAND + calls.name
+    return [Result(calls.name, calls.title, unit, "higher", samples, command, calls.bar, group="http2", notes=notes)]
 
 
 def startup(bench: Bench) -> list[Result]:

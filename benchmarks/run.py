@@ -50,10 +50,7 @@ def plan() -> dict[str, Measure]:
         "idle-h2": functools.partial(idle, warm="h2-tiny"),
         "startup": measures.startup,
     }
-    calls: dict[str, Measure] = {
-        name: functools.partial(measures.calls, name=name, title=title, bar=bar, paths=paths, traced=paths > 1)
-        for name, title, bar, paths in CALLS
-    }
+    calls: dict[str, Measure] = {each.name: functools.partial(measures.calls, calls=each) for each in CALLS}
     fleets = {f"fleet-{fleet}-70": functools.partial(unequal, fleet=fleet, share=0.7) for fleet in WATCHED}
     late = {
         f"fleet-{fleet}-{share * 100:.0f}": functools.partial(unequal, fleet=fleet, share=share)

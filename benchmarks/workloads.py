@@ -111,11 +111,27 @@ OVER_HTTP2 = (
     _http2("h2-to-http1", "HTTP/2 in, HTTP/1.1 out, tiny GET", Bar(0.9, HAPROXY), mode="h2-to-http1"),
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """gRPC calls, made by benchmarks/calls.py."""
+
+    name: str
+    title: str
+    bar: Bar
+    paths: int = 1
+    """With more than one, each call has a traceparent of its own too."""
+    connections: int = 8
+    streams: int = 32
+    mode: Mode = "h2"
+
+
 CALLS = (
-    ("h2-grpc", "gRPC, a small message and trailers", Bar(2.0, HTTP2), 1),
-    ("h2-grpc-traced", "gRPC, 5,000 paths, a traceparent of its own in each call", Bar(1.3, HAPROXY), 5000),
+    Calls("h2-grpc", "gRPC, a small message and trailers, 32 calls on each of 8 connections", Bar(2.0, HTTP2)),
+    Calls("h2-grpc-traced", "gRPC, 5,000 paths, a traceparent of its own in each call", Bar(1.3, HAPROXY), 5000),
+    Calls("h2-grpc-single", "gRPC, 1 call on each of 64 connections", Bar(1.3, HAPROXY), connections=64, streams=1),
+    Calls("h2-grpc-tls", "gRPC, by TLS in, plain out", Bar(2.0, HAPROXY), mode="h2-tls"),
 )
-"""Name, title, bar and number of paths of the measurements that benchmarks/calls.py asks for."""
 
 OVER_TLS = (
     Workload("tls-tiny", "TLS, tiny GET", mode="tls", bar=Bar(0.95, BEST)),
