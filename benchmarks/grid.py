@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.rng import Random
-from balancer.balancing.strategies import Strategy
+from balancer.balancing.strategies import ByScore
 from balancer.lab.experiment import Setting, run
 from balancer.lab.fleet import named
 from balancer.lab.record import Summary, geometric_mean, middle
@@ -31,29 +31,30 @@ FIGURES: dict[str, Callable[[Summary], float]] = {
 }
 
 
-class LeastConn(Strategy):
+class LeastConn(ByScore):
     """nginx's least_conn with equal weights: the fewest in flight; among equals, the next after the last chosen."""
 
     def __init__(self, random: Random) -> None:
-        self._endpoints: list[Endpoint] = []
+        super().__init__(random)
+        self._turns: list[Endpoint] = []
         self._last = 0
 
     def added(self, endpoint: Endpoint) -> None:
         """It may be chosen."""
-        self._endpoints.append(endpoint)
+        self._turns.append(endpoint)
 
     def removed(self, endpoint: Endpoint) -> None:
         """It may not."""
-        self._endpoints.remove(endpoint)
+        self._turns.remove(endpoint)
 
     def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
         """The next of the least loaded."""
-        turns = self._endpoints[self._last :] + self._endpoints[: self._last]
+        turns = self._turns[self._last :] + self._turns[: self._last]
         allowed = [endpoint for endpoint in turns if endpoint not in excluded]
         if not allowed:
             return None
         best = min(allowed, key=lambda endpoint: endpoint.in_flight)
-        self._last = self._endpoints.index(best) + 1
+        self._last = self._turns.index(best) + 1
         return best
 
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:

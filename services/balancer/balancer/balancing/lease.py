@@ -91,8 +91,8 @@ class Lease(Pending):
             latency.sample(0.0, now)
         else:
             endpoint.remove(self)
-            took = now - sent_at
-            latency.sample(took if self.job is None else self.job.fair(took), now)
+            job = self.job
+            latency.sample(now - sent_at if job is None else job.fair(job.running(now)), now)
         self._owner.changed(endpoint)
 
     def close(self, outcome: Outcome, now: float) -> None:
@@ -105,8 +105,10 @@ class Lease(Pending):
         if sent_at is not None and self.first_byte_at is None:
             endpoint.remove(self)
             if outcome.kind is Kind.CLIENT_LEFT:
-                took = now - sent_at
-                endpoint.latency.sample(took if self.job is None else self.job.fair(took), now)
+                job = self.job
+                took = now - sent_at if job is None else job.fair(job.running(now))
+                if took > 0.0:  # One that waited for others there says nothing.
+                    endpoint.latency.sample(took, now)
         verdict = outcome.verdict
         if verdict == SUCCESS or outcome.kind is Kind.ANSWERED:  # An enum's member costs compiled code 30 ns.
             endpoint.stats.count_answer(outcome.status)

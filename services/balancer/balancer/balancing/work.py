@@ -2,9 +2,11 @@
 
 **How much at once** shows when an answer overtakes requests sent before it: one that leaves k older ones behind says
 that the endpoint works on k + 1 at least (its concurrency). The estimate is the 98th percentile of that, so that a few
-odd answers (a cache in front of one worker) do not count. An endpoint that gets too few requests to show it follows the
-others, unless it answers one by one. Long polls take no worker: when more than a few requests wait fifty times longer
-than usual while others are answered, their kinds are parked, and count as no work.
+odd answers (a cache in front of one worker) do not count. Until the endpoints have shown, together, that they work on
+no more at once, they count as free whatever they hold: the fewest requests in flight is then the best guess, and to
+take a busy endpoint for free errs less than to take a free one for busy. An endpoint that gets too few requests to show
+it follows the others, unless it answers one by one. Long polls take no worker: when more than a few requests wait fifty
+times longer than usual while others are answered, their kinds are parked, and count as no work.
 
 **Pace** is the time that an endpoint takes over what was expected, as in minutes per kilometre: above 1 is slow. The
 wait in its own queue is taken off. It is the mean of the logarithm, so that a heavy tail weighs little, and only the
@@ -21,7 +23,7 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from balancer.balancing.cost import MIN_WEIGHT, RequestKind, RequestKinds
+from balancer.balancing.cost import MIN_WEIGHT, TRUSTED, RequestKind, RequestKinds
 from balancer.balancing.request import RequestInfo
 
 PACE_MEMORY: Final = 0.01
@@ -36,6 +38,10 @@ MARGIN: Final = 0.25
 """The estimate rises when a sample exceeds it by more than this; below 0.5, or rounding would hold it one too low."""
 ONE_BY_ONE: Final = 20
 """So many answers in the order of their requests, with others waiting: one worker."""
+IN_ORDER: Final = 5
+"""So many, and it is not believed to work on as much as the others when that becomes known."""
+FOR_EACH: Final = 4
+"""And so many for each worker, with more waiting: that is all they work on at once."""
 AS_OTHERS: Final = 0.1
 """How an endpoint that shows nothing of its workers follows the others: by this part of the difference an answer."""
 LENGTHY: Final = 50.0
@@ -83,6 +89,14 @@ class Job:
         self.older: Job | None = None
         self.newer: Job | None = None
 
+    @property
+    def longest(self) -> float:
+        """Seconds of work at a typical endpoint beyond which it is unlikely to take more."""
+        if self.kind.count < TRUSTED:  # It may be as expensive as the most expensive that is known.
+            return STALLED * self.work.costs.dearest
+        deviation = sqrt((1.0 + self.growth) / max(1.0 - self.growth, SMALLEST))
+        return self.expected * (1.0 + (STALLED - 1.0) * deviation)
+
     def sent(self, now: float) -> None:
         """It is sent whole: the endpoint can begin."""
         work = self.work
@@ -118,6 +132,14 @@ class Job:
         self.service = now - started_at
         work.answered_at = now
         work.drop(self, now)
+
+    def running(self, now: float) -> float:
+        """For how long (s) the endpoint is believed to have worked on it; 0 where it waits for others there."""
+        if self.service >= 0.0:
+            return self.service
+        if self.parked:
+            return now - self.sent_at
+        return max(now - self.started_at, 0.0) if self.started_at >= 0.0 else 0.0
 
     def fair(self, seconds: float) -> float:
         """`seconds` scaled to a request of average cost, so that an expensive request makes no endpoint look slow.
@@ -164,6 +186,7 @@ class Work:
         "_epoch",
         "_in_order",
         "_samples",
+        "_unsure",
         "answered_at",
         "changed_at",
         "costs",
@@ -195,6 +218,8 @@ class Work:
         self.pace_log = costs.typical
         self._samples = 0
         self._epoch = costs.epoch
+        self._unsure = not costs.bounded
+        """Whether what it works on at once was not yet compared with the others'."""
         self._in_order = 0
         """Answers since the last that overtook an older request, while others waited."""
         self.answered_at = 0.0
@@ -232,19 +257,30 @@ class Work:
             costs.shift(step)
             self.learned_at = self.answered_at
         job.kind.sample(service / self.pace)
+        if job.kind.mean > costs.dearest and job.kind.count >= TRUSTED:
+            costs.dearest = job.kind.mean
 
     def count_overtaken(self, job: Job) -> None:
         """Learn from an answer: the endpoint works at once on it and on the older requests that it overtook."""
         if self._epoch != self.costs.epoch:  # A kind was parked since: the estimate had counted its requests.
             self._epoch = self.costs.epoch
             self.workers = 1.0
+            self._unsure = True
             self._samples = 0
             self.costs.shift(self.costs.typical - self.pace_log)
             self.pace_log = self.costs.typical
-        if self.waiting <= self.servers and job.older is None:
+        if self._unsure and self.costs.bounded:
+            self._unsure = False
+            if self._in_order < IN_ORDER:
+                self.workers = max(self.workers, self.costs.workers)
+                self.servers = max(int(self.workers + 0.5), 1)
+        if self.waiting <= self.servers and job.older is None and not self._unsure:
             self._follow_others()
             return
-        self._in_order = 0 if job.older is not None else self._in_order + 1
+        if job.older is not None:
+            self._in_order = 0
+        elif self.waiting > 1:
+            self._in_order += 1
         at_once = 1
         long = 0
         lengthy = LENGTHY * exp(self.costs.usual)
@@ -256,9 +292,15 @@ class Work:
                     long += 1
                     if long > PARKED:
                         older.kind.parked = True
-                        self.costs.epoch += 1
-                        self.costs.workers = 1.0
+                        self.costs.begin_again()
             older = older.older
+        if self._epoch != self.costs.epoch:
+            return
+        if not self.costs.bounded:
+            self.costs.bound(at_once, self.waiting)
+            self.workers = max(self.workers, float(at_once))
+            self.servers = int(self.workers)
+            return
         if at_once > self.workers + MARGIN:
             self.workers = min(self.workers + max(RISE, (at_once - self.workers) / 4), MOST_WORKERS)
         elif self.waiting > self.servers:
@@ -299,10 +341,16 @@ class Work:
             next_job = next_job.newer
             number += 1
 
+    def has_room(self, elsewhere: float) -> bool:
+        """Whether it can begin with one more at once, as far as is known."""
+        if not self.costs.bounded and self._in_order < ONE_BY_ONE:
+            return True
+        return self.waiting + self.unsent + elsewhere < self.servers
+
     def wait(self, elsewhere: float, now: float) -> float:
         """Seconds, at a typical pace, until it can begin with one more; `elsewhere`: requests of other replicas."""
         servers = self.servers
-        if self.waiting + self.unsent + elsewhere < servers:
+        if self.has_room(elsewhere):
             return 0.0
         others = elsewhere * self.costs.mean
         if servers == 1 or self.waiting > SCHEDULED:
@@ -332,12 +380,13 @@ class Work:
         job = self.oldest
         if job is None:
             return 0.0
-        unit = STALLED * self.pace
+        pace = self.pace
+        unit = STALLED * pace
         longest = 0.0
         number = 0
         while job is not None and number < 8 and job.started_at >= 0.0:
             silent = now - max(job.started_at, self.answered_at)
-            if silent > longest and silent > unit * max(job.expected, SMALLEST):
+            if silent > longest and silent > unit * max(job.expected, SMALLEST) and silent > pace * job.longest:
                 longest = silent
             job = job.newer
             number += 1
@@ -357,7 +406,8 @@ class Work:
 TRUSTED_KIND: Final = 2
 """Samples of a kind after which it says something of an endpoint's pace."""
 STALLED: Final = 4.0
-"""Silence of so many times what was expected is suspicious."""
+"""Silence of so many times what was expected is suspicious, where costs are exponential; where they have a heavier tail
+it is that of as many standard deviations."""
 
 
 def _left(job: Job, pace: float, now: float) -> float:
@@ -372,12 +422,29 @@ def _left(job: Job, pace: float, now: float) -> float:
 class Costs:
     """What is learned of requests, pooled over all endpoints of a pool."""
 
-    __slots__ = ("_endpoints", "_total", "epoch", "kinds", "typical", "usual", "workers")
+    __slots__ = (
+        "_answers",
+        "_endpoints",
+        "_total",
+        "bounded",
+        "dearest",
+        "epoch",
+        "kinds",
+        "typical",
+        "usual",
+        "workers",
+    )
 
     def __init__(self, key: str = "") -> None:
         self.kinds = RequestKinds(key)
         self.workers = 1.0
         """How much a new endpoint is believed to work on at once: as much as the others."""
+        self.bounded = False
+        """Whether the endpoints have shown that they work on no more than that."""
+        self._answers = 0
+        """Answers that would have shown it, had they worked on more."""
+        self.dearest = 0.0
+        """Expected seconds of the most expensive kind."""
         self.epoch = 0
         """Changes when what was learned of workers no longer holds."""
         self.usual = 0.0
@@ -391,6 +458,22 @@ class Costs:
     def mean(self) -> float:
         """Expected seconds of any request."""
         return self.kinds.all.mean
+
+    def bound(self, at_once: int, waiting: int) -> None:
+        """Learn from an answer of an endpoint with so many waiting that it works on so many at once, at least."""
+        if at_once > self.workers:
+            self.workers = float(at_once)
+            self._answers = 0
+        elif waiting > self.workers:
+            self._answers += 1
+            self.bounded = self._answers >= max(ONE_BY_ONE, FOR_EACH * self.workers)
+
+    def begin_again(self) -> None:
+        """What was learned of workers no longer holds."""
+        self.epoch += 1
+        self.workers = 1.0
+        self.bounded = False
+        self._answers = 0
 
     def join(self) -> Work:
         """What a new endpoint has to do."""

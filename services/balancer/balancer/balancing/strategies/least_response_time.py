@@ -181,8 +181,9 @@ def _age(endpoint: Endpoint, now: float) -> float:
     pending = endpoint.oldest
     looks = 0
     while pending is not None and looks < AGES:
-        age = max(now - (pending.sent_at or 0.0), 0.0)
-        longest = max(longest, age if pending.job is None else pending.job.fair(age))
+        job = pending.job
+        age = max(now - (pending.sent_at or 0.0), 0.0) if job is None else job.fair(job.running(now))
+        longest = max(longest, age)
         pending = pending.newer
         looks += 1
     return longest

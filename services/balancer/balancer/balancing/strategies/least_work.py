@@ -181,7 +181,7 @@ class LeastWork(Strategy):
         entry = place.entry
         entry.tie = turn(endpoint)
         now = work.changed_at
-        place.is_free = work.waiting + work.unsent + endpoint.elsewhere < work.servers
+        place.is_free = work.has_room(endpoint.elsewhere)
         if place.is_free:
             entry.key = load_of(endpoint)
         else:
