@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import hpack
 import pytest
-from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame
+from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, PingFrame
 from tests.balancer.proxy.wire.authority import Authority
 from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint, answering
 from tests.balancer.proxy.wire.http2 import Asked, Frames, H2Client, H2Endpoint, asking, headers
@@ -465,6 +465,32 @@ async def test_a_drain_serves_what_comes_in_time_and_loses_nothing(start: Start)
         while await client.next() is not None:
             pass
     assert balancer.wait() == 0
+
+
+async def test_a_stream_ends_with_its_last_data(start: Start) -> None:
+    """No empty frame follows, where the end has come with the data, and trailers take its place where there are any."""
+
+    async def script(asked: Asked) -> None:
+        if asked.field(":path") == "/trailers":
+            await asked.respond(body=b"hello", trailers=[("x-sum", "1")])
+        else:
+            await asked.respond(body=b"hello")
+
+    balancer = start(1, **H2C)
+    async with H2Endpoint(balancer.endpoints[0], script), await Frames.connect(balancer.port) as client:
+        encoder = hpack.Encoder()
+        for stream, path in ((1, "/"), (3, "/trailers")):
+            await client.send(headers(stream, encoder.encode(asking(path))))
+            while "END_STREAM" not in (await client.until((HeadersFrame, DataFrame))).flags:
+                pass
+    sent = [frame for frame in client.frames if isinstance(frame, HeadersFrame | DataFrame)]
+    assert [(frame.stream_id, type(frame), "END_STREAM" in frame.flags) for frame in sent] == [
+        (1, HeadersFrame, False),
+        (1, DataFrame, True),
+        (3, HeadersFrame, False),
+        (3, DataFrame, False),
+        (3, HeadersFrame, True),
+    ]
 
 
 async def test_requests_that_differ_by_their_path_alone_keep_what_is_their_own(start: Start) -> None:
