@@ -7,12 +7,14 @@ Run it with the interpreter whose balancer is to be measured: `.venv/bin/python 
    host or path, among so many routes; and a table's making, with the longest piece that no request can interrupt.
 2. A balancer in this process, a stand-in for the Kubernetes API in another: a route is changed, and requests are sent
    until one is answered by the changed rule. A pause is CPU time that passes between two turns of the event loop.
+3. The memory of a balancer in front of 500 Services of five endpoints each, beside one in front of one Service.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -29,7 +31,7 @@ from typing import Any, Final
 import aiohttp
 import structlog
 import uvloop
-from benchmarks import own
+from benchmarks import gateway, own
 from benchmarks.ports import free_port
 
 from balancer.app import Balancer
@@ -258,21 +260,76 @@ async def _until(session: aiohttp.ClientSession, port: int, number: int, step: i
     raise AssertionError(f"the change of route {number} is not in force after 10 s")
 
 
+async def memory(services: int, endpoints: int) -> None:
+    """The third part."""
+    few, many = await _resident(1, endpoints), await _resident(services, endpoints)
+    words = f"{services:,} Services of {endpoints} endpoints"
+    print(f"{words}: {(many - few) / 1e6:.1f} MB more than one, {many / 1e6:.1f} MB in all", flush=True)
+
+
+async def _resident(services: int, endpoints: int) -> int:
+    """Bytes in memory of a balancer that knows all of it."""
+    names = [f"s{number}" for number in range(services)]
+    door = gateway.gateway({"name": "http", "port": 80, "protocol": "HTTP"})
+    slices = [_slice(name, number, endpoints) for number, name in enumerate(names)]
+    kinds = gateway.kinds(door, {80: free_port()}, [gateway.service(name) for name in names], slices)
+    kinds[ROUTES] = [gateway.route(name, name, f"{name}.example.com") for name in names]
+    with tempfile.TemporaryDirectory() as name:
+        api, admin = gateway.Api(Path(name), kinds), free_port()
+        own = {"LB_BACKENDS": "127.0.0.1:9", "LB_PORT": "0", "LB_HOST": "127.0.0.1", "LB_ADMIN_PORT": str(admin)}
+        environment = {**os.environ, **own, **api.settings(), "LB_LOG_LEVEL": "warning"}
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "balancer", env=environment)
+        try:
+            await _until_known(admin, services * endpoints)
+            await asyncio.sleep(2.0)
+            return _kilobytes(process.pid) * 1024
+        finally:
+            process.terminate()
+            await process.wait()
+            api.stop()
+
+
+def _slice(name: str, number: int, endpoints: int) -> Json:
+    """Addresses that nobody listens at."""
+    addresses = [f"10.{number // 250}.{number % 250}.{1 + each}:8080" for each in range(endpoints)]
+    first, *others = gateway.slices_of(name, addresses)
+    return {**first, "endpoints": [each["endpoints"][0] for each in (first, *others)]}
+
+
+async def _until_known(admin: int, endpoints: int) -> None:
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(f"http://127.0.0.1:{admin}/api/routes?limit=1000") as answer:
+                    found = await answer.json()
+                if sum(each["endpoints"] for each in found.get("clusters", ())) == endpoints:
+                    return
+            await asyncio.sleep(0.1)
+
+
+def _kilobytes(pid: int) -> int:
+    """Of memory in use by a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
 def main() -> None:
-    """Measure both, or one."""
+    """Measure all, or one."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--part", type=int, choices=(1, 2), help="only this one")
+    arguments.add_argument("--part", type=int, choices=(1, 2, 3), help="only this one")
     arguments.add_argument("--routes", type=int, default=1_000, help="routes of the second part (%(default)s)")
     arguments.add_argument("--changes", type=int, default=200, help="changes of a route (%(default)s)")
     chosen = arguments.parse_args()
     print("not compiled" if str(server_module.__file__).endswith(".py") else "compiled", flush=True)
-    if chosen.part != 2:
+    if chosen.part in (None, 1):
         gc.disable()
         asyncio.run(costs())
         gc.enable()
-    if chosen.part != 1:
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    if chosen.part in (None, 2):
         uvloop.run(changes(chosen.routes, chosen.changes))
+    if chosen.part in (None, 3):
+        uvloop.run(memory(500, 5))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.endpoints import SIZES
-from benchmarks.peers.peer import Mode
+from benchmarks.peers.peer import ROUTES, Mode
 
 BROWSER_HEAD = (
     'sec-ch-ua: "Chromium";v="128", "Not;A=Brand";v="24", "Google Chrome";v="128"',
@@ -89,6 +89,9 @@ HTTP = (
     Workload("1-connection", "Tiny GET, 1 connection", connections=1),
     Workload("1000-connections", "Tiny GET, 1,000 connections", connections=1000),
     Workload("access-log", "Tiny GET, access log on", access_log=True, bar=Bar(1.0, BEST)),
+    Workload(
+        "routes", "Tiny GET by one of 10 routes", mode="routes", headers=(f"Host: {ROUTES[7]}",), bar=Bar(1.0, BEST)
+    ),
 )
 
 

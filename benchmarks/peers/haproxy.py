@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from benchmarks import processes
 from benchmarks.certificate import certificate
-from benchmarks.peers.peer import FAILURES, FETCH, MODES, UNSTABLE, Peer
+from benchmarks.peers.peer import FAILURES, FETCH, MODES, ROUTES, UNSTABLE, Peer
 
 _LOG = (
     '\'{"time":"%tr","request_id":"%ID","client":"%ci","method":"%HM","path":"%HPO","status":%ST,'
@@ -66,17 +66,30 @@ class Haproxy(Peer):
         lines += [
             "frontend clients",
             f" bind 127.0.0.1:{self.port} backlog 4096{self._clients()}",
-            " default_backend endpoints",
+            self._routed() if setup.routes else " default_backend endpoints",
         ]
         if http:
             lines += [" option forwardfor", " unique-id-format %[uuid()]", " unique-id-header X-Request-Id"]
-        lines += ["backend endpoints", f" balance {self.policies[setup.policy]}"]
+        for backend in ROUTES if setup.routes else ("endpoints",):
+            lines += self._backend(backend)
+        return "\n".join(lines) + "\n"
+
+    def _routed(self) -> str:
+        """A backend for each host, by a map: what its manual recommends for many."""
+        file = self.folder / "hosts.map"
+        file.write_text("".join(f"{host} {host}\n" for host in ROUTES))
+        return f" use_backend %[req.hdr(host),field(1,:),lower,map_str({file})]"
+
+    def _backend(self, name: str) -> list[str]:
+        setup = self.setup
+        lines = [f"backend {name}", f" balance {self.policies[setup.policy]}"]
         # Marked down, it is up again at its next check.
         check = f" check inter {setup.eject_time:g}s rise 1"
         protocol = " proto h2" if setup.http2_endpoints else ""
         observed = f"{check} observe layer7 error-limit {FAILURES} on-error mark-down" if setup.watched else ""
-        lines += [f" server e{number} {address}{protocol}{observed}" for number, address in enumerate(setup.endpoints)]
-        return "\n".join(lines) + "\n"
+        return lines + [
+            f" server e{number} {address}{protocol}{observed}" for number, address in enumerate(setup.endpoints)
+        ]
 
     def _clients(self) -> str:
         """How clients speak."""

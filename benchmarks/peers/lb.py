@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from benchmarks import gateway
 from benchmarks.certificate import certificate
 from benchmarks.peers.peer import FAILURES, MODES, Peer, Setup, first_line
 from benchmarks.ports import free_port, status_of
@@ -38,6 +39,7 @@ class Lb(Peer):
         self.admin_port = free_port()
         self.extra: dict[str, str] = {}
         """More settings."""
+        self._api: gateway.Api | None = None
 
     @classmethod
     def version(cls) -> str:
@@ -53,7 +55,15 @@ class Lb(Peer):
         return first_line([cls.program, str(ROOT / "tools/interpreter.py")])
 
     def command(self) -> list[str]:
+        if self.setup.routes:
+            self._api = gateway.Api(self.folder, gateway.routed(self.port, self.setup.endpoints))
+            self.extra |= {**self._api.settings(), "LB_PORT": str(free_port()), "LB_BACKENDS": "127.0.0.1:9"}
         return [self.program, "-m", "balancer"]
+
+    def stop(self) -> None:
+        if self._api is not None:
+            self._api.stop()
+        super().stop()
 
     def environ(self) -> dict[str, str]:
         setup = self.setup

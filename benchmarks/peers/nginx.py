@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from benchmarks import processes
 from benchmarks.certificate import certificate
-from benchmarks.peers.peer import FAILURES, FETCH, MODES, UNSTABLE, Peer
+from benchmarks.peers.peer import FAILURES, FETCH, MODES, ROUTES, UNSTABLE, Peer
 
 _LOG = (
     'log_format json escape=json \'{"time":"$time_iso8601","request_id":"$request_id","client":"$remote_addr",'
@@ -80,13 +80,24 @@ class Nginx(Peer):
             f"upstream endpoints {{ {self.policies[setup.policy]} {self._servers()} keepalive 256;"
             " keepalive_requests 1000000000; }\n"
             "map $http_upgrade $connection_option { default upgrade; '' ''; }\n"
-            f"server {{ {self._listen()} location / {{ {passed}_pass {scheme}://endpoints;\n"
+            + "".join(self._server(host, passed, scheme) for host in (ROUTES if setup.routes else ("",)))
+            + "}\n"
+        )
+
+    def _server(self, host: str, passed: str, scheme: str) -> str:
+        """What is served for one host, or where that is empty, for all."""
+        setup = self.setup
+        # What the port is like may be said only once.
+        listen = self._listen() if host in ("", ROUTES[0]) else f"listen 127.0.0.1:{self.port};"
+        name = f"server_name {host}; " if host else ""
+        return (
+            f"server {{ {listen} {name}location / {{ {passed}_pass {scheme}://endpoints;\n"
             " proxy_http_version 1.1; proxy_request_buffering off; proxy_max_temp_file_size 0;\n"
             f" {passed}_read_timeout {setup.response_timeout:g}s; {passed}_connect_timeout 2s;\n"
             f" {passed}_next_upstream_tries 3; {passed}_next_upstream error timeout http_500 http_502 http_503;\n"
             " proxy_set_header Connection $connection_option; proxy_set_header Upgrade $http_upgrade;\n"
             f" {passed}_set_header Host $host; {passed}_set_header X-Forwarded-For $remote_addr;\n"
-            f" {passed}_set_header X-Forwarded-Proto $scheme; {passed}_set_header X-Request-Id $request_id; }} }} }}\n"
+            f" {passed}_set_header X-Forwarded-Proto $scheme; {passed}_set_header X-Request-Id $request_id; }} }}\n"
         )
 
     def _stream(self) -> str:

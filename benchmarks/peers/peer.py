@@ -22,11 +22,13 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 UNSTABLE = CACHE / "lb-bench/unstable/root"
 """Where `make newest-peers` puts Debian's unstable packages of nginx and HAProxy."""
 FETCH = "make newest-peers"
-Mode = Literal["http", "tcp", "tls", "h2", "h2-tls", "h2-to-http1"]
+Mode = Literal["http", "tcp", "tls", "h2", "h2-tls", "h2-to-http1", "routes"]
 """What clients and endpoints speak: HTTP/1.1, or bytes; HTTP/1.1 by TLS; HTTP/2 on both sides, in plain text, or by TLS
-from clients; HTTP/2 from clients only."""
+from clients; HTTP/2 from clients only; HTTP/1.1 by ROUTES, one for each host."""
 MODES: frozenset[Mode] = frozenset(get_args(Mode))
 
+ROUTES = tuple(f"h{number}.example.com" for number in range(10))
+"""The hosts that have a route, where there are routes."""
 FAILURES = 5
 _START_LIMIT = 30.0
 """Seconds until a program must serve: a machine under load is slow to start it."""
@@ -57,6 +59,11 @@ class Setup:
     def tls(self) -> bool:
         """Whether clients come by TLS."""
         return self.mode in ("tls", "h2-tls")
+
+    @property
+    def routes(self) -> bool:
+        """Whether there is a route for each host of ROUTES, and for no other."""
+        return self.mode == "routes"
 
     @property
     def http2(self) -> bool:
