@@ -38,6 +38,7 @@ class AccessEntry:
         "route",
         "status",
         "strategy",
+        "tls_name",
         "total",
     )
 
@@ -67,13 +68,15 @@ class AccessEntry:
         self.cluster = ""
         """Whose endpoints were to choose from."""
         self.route = ""
-        """The HTTPRoute that the request went by, with its namespace; empty where there is none."""
+        """The route that the request or connection went by, with its namespace; empty where there is none."""
         self.attempts = 0
         self.strategy = ""
         self.reason = ""
         """Why it failed, in the words of Proxy-Status and the metrics; empty when it did not."""
         self.grpc_status = ""
         """How a gRPC call ended, by name; empty for other requests."""
+        self.tls_name = ""
+        """The name that a TLS client has asked for, of a connection whose bytes are carried; empty for all others."""
 
 
 class AccessLog:
@@ -117,13 +120,15 @@ class AccessLog:
         millisecond = int(now * 1000.0)
         if millisecond != self._millisecond:
             self._stamp(millisecond)
-        grpc = f',"grpc_status":"{entry.grpc_status}"' if entry.grpc_status else ""
+        more = f',"grpc_status":"{entry.grpc_status}"' if entry.grpc_status else ""
+        if entry.tls_name:
+            more += f',"tls_name":{_quoted(entry.tls_name)}'
         self.output.write(
             f'{self._prefix}{_quoted(entry.request_id)},"client":{self._recurring(entry.client)},'
             f'"method":{self._recurring(entry.method)},"path":{_quoted(entry.path)},"status":{entry.status},'
             f'"bytes_received":{entry.bytes_received},"bytes_sent":{entry.bytes_sent},"queue":{_seconds(entry.queue)},'
             f'"connect":{_seconds(entry.connect)},"first_byte":{_seconds(entry.first_byte)},'
-            f'"total":{_seconds(entry.total)},{self._ending(entry)}{grpc}}}\n'
+            f'"total":{_seconds(entry.total)},{self._ending(entry)}{more}}}\n'
         )
 
     def _stamp(self, millisecond: int) -> None:

@@ -259,6 +259,7 @@ class TcpConnection(Attempts, Protocol, Opener):
         entry = AccessEntry()
         self.describe(entry)
         entry.route = self._way.route
+        entry.tls_name = self._place.name
         if self._way.nowhere:
             entry.cluster = ""
         entry.total = took

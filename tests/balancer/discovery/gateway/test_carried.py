@@ -362,6 +362,28 @@ async def test_what_is_no_first_message_of_tls_is_refused_in_bounded_time_and_by
     writer.close()
 
 
+async def test_a_proxy_header_comes_before_the_first_message_of_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusting = {"LB_PROXY_PROTOCOL": "on", "LB_TRUSTED_PROXIES": "127.0.0.0/8"}
+    async with carrying(tmp_path, monkeypatch, **trusting) as carried:
+        await carried.policy(upstreamProxyProtocol="v1")
+        header = b"PROXY TCP4 192.0.2.7 192.0.2.9 7 9\r\n"
+        for sent in (header + hello("a.pass.test"), header):
+            reader, writer = await carried.connect(443)
+            writer.write(sent)
+            if sent == header:
+                await writer.drain()
+                writer.write(hello("a.pass.test"))
+            assert (await reader.readexactly(1))[0] == 22, "the endpoint's ServerHello"
+            writer.close()
+        reader, writer = await carried.connect(5432)
+        writer.write(header + b"x")
+        assert await reader.readexactly(4) == b"db\nx"
+        writer.close()
+        assert carried.echoes["db"].asked == ["PROXY TCP4 192.0.2.7 192.0.2.9 7 9"]
+
+
 async def test_a_reset_of_the_endpoint_reaches_the_client(carried: Carried) -> None:
     reader, writer = await carried.connect(5432)
     assert await reader.readline() == b"db\n"
@@ -390,5 +412,8 @@ async def test_the_access_log_and_the_api_know_route_and_cluster(
     assert (found["host"], found["kind"]) == ("a.pass.test", "connection")
     assert found["backends"] == [{"cluster": "shop/secure:8080@tcp", "weight": 1}]
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines() if '"request_id"' in line]
-    told = [(line.get("route", ""), line.get("cluster", ""), line.get("reason", "")) for line in lines]
-    assert sorted(told, key=str) == [("", "", "no route"), ("shop/pass", "shop/secure:8080@tcp", None)]
+    told = {line["tls_name"]: (line.get("route"), line.get("cluster"), line["reason"]) for line in lines}
+    assert told == {
+        "a.pass.test": ("shop/pass", "shop/secure:8080@tcp", None),
+        "b.pass.test": (None, None, "no route"),
+    }

@@ -1,4 +1,4 @@
-"""Changes of every kind, one after the other, under load: not one request may fail. `benchmarks.changes` makes 1,000."""
+"""Changes of every kind under load, one after the other: not one request may fail. `benchmarks.changes` makes 1,000."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class ConsistentHash(Strategy):
         """The key's place on the ring; a request without that header or cookie goes by its client's address."""
         value: str | None = None
         if self._source == "path":
-            value = request.path
+            value = request.path or None  # a connection has none
         elif self._source == "header":
             value = request.header(self._field)
         elif self._source == "cookie":
