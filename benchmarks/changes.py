@@ -167,7 +167,7 @@ class Changes:
         yield "TLSRoute", [(f"{API}/tlsroutes", tls_route(section, host, kind, version))]
         name = ("web", "mqtt")[turn % 2]
         yield "certificate", [(SECRETS, next(self._certificates[name]) if number % 7 == 3 else {})]
-        # One of two endpoints goes, or comes again: it serves on, as a pod does that is told to leave.
+        # One of two endpoints goes, or comes again: it serves on, as a pod does that leaves.
         name = f"{('web', 'echo', 'tls')[turn // 2 % 3]}-{VERSIONS[turn // 6 % 2]}"
         gone = gateway.slices_of(name, self._endpoints.addresses[name])[1]
         gone["endpoints"][0]["conditions"] = {"ready": turn % 2 == 1}
@@ -185,7 +185,7 @@ class Changes:
 
 
 class Load:
-    """Clients of every kind, who ask until they are told to stop, and say what went wrong."""
+    """Clients of every kind, who ask until `stop`, and say what went wrong."""
 
     def __init__(self, ports: dict[int, int], authority: trustme.CA) -> None:
         self._ports = ports
