@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint, always
+from tests.balancer.proxy.wire.http2 import Asked, H2Client, H2Endpoint
 from tests.balancer.proxy.wire.process import Start
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\n"
 DEMAND = "HTTP/1.1 401 No\r\nWWW-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 (a metric of another process)
+            await asyncio.sleep(0.02)
 
 
 async def logs_in(connection: Accepted) -> None:
@@ -47,6 +58,87 @@ async def test_a_connection_that_was_authenticated_is_closed_with_its_client(sta
         await client.close()
         assert (await connection.to_end()).removesuffix(b"(reset)") == b""
         await connection.close()
+
+
+@pytest.mark.parametrize(
+    "demand",
+    ["Basic realm=x, Negotiate", 'Basic realm="a, b", NTLM', "NEGOTIATE", 'Digest a="b", NTLM TlRM', "Kerberos"],
+)
+async def test_a_challenge_among_others_binds_too(demand: str, start: Start) -> None:
+    balancer = start()
+    answer = f"HTTP/1.1 401 No\r\nWWW-Authenticate: {demand}\r\nContent-Length: 0\r\n\r\n"
+    async with Endpoint(balancer.endpoints[0], always(answer)) as endpoint:
+        async with await Client.connect(balancer.port) as alice, await Client.connect(balancer.port) as stranger:
+            await alice.ask(f"{GET}\r\n")
+            await stranger.ask(f"{GET}\r\n")
+            assert endpoint.accepted == 2
+
+
+async def test_a_scheme_that_is_only_spoken_of_binds_nothing(start: Start) -> None:
+    balancer = start()
+    answer = 'HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm="no, NTLM here"\r\nContent-Length: 0\r\n\r\n'
+    async with Endpoint(balancer.endpoints[0], always(answer)) as endpoint:
+        for _ in range(2):
+            async with await Client.connect(balancer.port) as client:
+                await client.ask(f"{GET}\r\n")
+        assert endpoint.accepted == 1
+
+
+async def test_a_client_of_http_2_keeps_what_it_has_authenticated(start: Start) -> None:
+    balancer = start(endpoints=2)
+    async with Endpoint(balancer.endpoints[0], logs_in), Endpoint(balancer.endpoints[1], logs_in):
+        async with await H2Client.connect(balancer.port) as alice, await Client.connect(balancer.port) as stranger:
+            assert (await alice.get()).status == 401
+            assert (await alice.get("/", [("authorization", "NTLM alice")])).body == b"alice"
+            for _ in range(4):
+                assert (await alice.get()).body == b"alice"
+                assert (await stranger.ask(f"{GET}\r\n")).status == 401
+
+
+async def test_connections_of_http_2_to_endpoints_are_bound_too(start: Start) -> None:
+    balancer = start(upstream_protocol="h2c")
+    known: dict[int, str] = {}
+
+    async def script(asked: Asked) -> None:
+        word = asked.field("authorization")
+        if word:
+            known[asked.served.number] = word.partition(" ")[2]
+        if asked.served.number in known:
+            await asked.respond(200, known[asked.served.number].encode())
+        else:
+            await asked.respond(401, b"", [("www-authenticate", "NTLM")])
+
+    async with H2Endpoint(balancer.endpoints[0], script):
+        async with (
+            await Client.connect(balancer.port) as alice,
+            await H2Client.connect(balancer.port) as bob,
+            await Client.connect(balancer.port) as stranger,
+        ):
+            assert (await alice.ask(f"{GET}\r\n")).status == 401
+            assert (await alice.ask(f"{GET}Authorization: NTLM alice\r\n\r\n")).body == b"alice"
+            assert (await bob.get("/", [("authorization", "Negotiate bob")])).body == b"bob"
+            for _ in range(3):
+                assert (await stranger.ask(f"{GET}\r\n")).status == 401
+                assert (await alice.ask(f"{GET}\r\n")).body == b"alice"
+                assert (await bob.get()).body == b"bob"
+
+
+@pytest.mark.parametrize("protocol", ["http1", "h2c"])
+async def test_what_was_bound_and_is_tried_elsewhere_is_closed(protocol: str, start: Start) -> None:
+    balancer = start(endpoints=2, strategy="n-to-one", retry_statuses="401", retry_budget=1, upstream_protocol=protocol)
+
+    async def demands(asked: Asked) -> None:
+        await asked.respond(401, b"", [("www-authenticate", "NTLM")])
+
+    first, second = balancer.endpoints
+    by_http1 = protocol == "http1"
+    async with (
+        Endpoint(first, always(DEMAND)) if by_http1 else H2Endpoint(first, demands),
+        Endpoint(second) if by_http1 else H2Endpoint(second),
+        await Client.connect(balancer.port) as client,
+    ):
+        assert (await client.ask(f"{GET}\r\n")).status == 200
+        await until(lambda: balancer.metric("lb_endpoint_connections_open", endpoint=f"127.0.0.1:{first}") == 0)
 
 
 async def test_the_client_that_a_trusted_proxy_names_is_the_one_that_is_hashed_and_logged(start: Start) -> None:

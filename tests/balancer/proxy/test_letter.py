@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -55,12 +56,36 @@ async def test_an_empty_x_forwarded_for_leaves_no_comma(start: Start) -> None:
     assert endpoint.requests[0].all("x-forwarded-for") == ["127.0.0.1"]
 
 
+@pytest.mark.parametrize("said", [",", " , ", "1.2.3.4,", ",1.2.3.4", "1.2.3.4,,5.6.7.8", "1.2.3.4, "])
+async def test_empty_elements_of_x_forwarded_for_say_nothing(said: str, start: Start) -> None:
+    balancer = start(trusted_proxies="127.0.0.1/32", access_log="on")
+    lines = f"X-Forwarded-For: {said}\r\nX-Forwarded-For:\r\nX-Forwarded-Proto:\r\nX-Forwarded-Host:\r\n\r\n"
+    async with Endpoint(balancer.endpoints[0]) as endpoint, await Client.connect(balancer.port) as client:
+        await client.ask(GET + lines)
+    [request] = endpoint.requests
+    named = [word.strip() for word in said.split(",") if word.strip()]
+    assert request.all("x-forwarded-for") == [", ".join([*named, "127.0.0.1"])]
+    assert request.all("x-forwarded-proto") == ["http"]
+    assert request.all("x-forwarded-host") == ["lb.test"]
+    async with asyncio.timeout(5):
+        while f'"client":"{(named or ["127.0.0.1"])[-1]}"' not in balancer.new_log():  # noqa: ASYNC110 (a file)
+            await asyncio.sleep(0.02)
+
+
 async def test_twins_of_framing_fields_are_dropped(start: Start) -> None:
     balancer = start()
     async with Endpoint(balancer.endpoints[0]) as endpoint, await Client.connect(balancer.port) as client:
         await client.ask(f"{GET}Transfer_Encoding: chunked\r\nContent_Length: 5\r\n\r\n")
     assert endpoint.requests[0].get("transfer_encoding") is None
     assert endpoint.requests[0].get("content_length") is None
+
+
+async def test_twins_of_framing_fields_are_dropped_from_trailers(start: Start) -> None:
+    balancer = start()
+    body = "1\r\na\r\n0\r\nContent_Length: 9\r\nX_Forwarded_For: 1\r\nX-Ok: 1\r\n\r\n"
+    async with Endpoint(balancer.endpoints[0]) as endpoint, await Client.connect(balancer.port) as client:
+        await client.ask(f"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}")
+    assert endpoint.requests[0].trailers == [(b"X-Ok", b"1")]
 
 
 @pytest.mark.parametrize(
@@ -87,10 +112,21 @@ async def test_a_switch_to_a_protocol_that_was_not_asked_for_is_no_answer(start:
         assert (await client.response()).status == 502
 
 
-async def test_h2c_beside_websocket_leaves_websocket(start: Start) -> None:
+async def test_a_switch_that_does_not_say_to_which_of_several_is_no_answer(start: Start) -> None:
+    balancer = start(retries=0)
+    mute = always("HTTP/1.1 101 Odd\r\nConnection: Upgrade\r\n\r\n")
+    async with Endpoint(balancer.endpoints[0], mute), await Client.connect(balancer.port) as client:
+        await client.send(upgrade("websocket, other"))
+        assert (await client.response()).status == 502
+
+
+@pytest.mark.parametrize(
+    "protocols", ["websocket, h2c", "h2c/1.0, websocket", "websocket\r\nUpgrade: h2c", "H2C\r\nUpgrade: websocket"]
+)
+async def test_h2c_beside_websocket_leaves_websocket(protocols: str, start: Start) -> None:
     balancer = start()
     async with Endpoint(balancer.endpoints[0], None) as endpoint, await Client.connect(balancer.port) as client:
-        await client.send(upgrade("websocket, h2c"))
+        await client.send(upgrade(protocols))
         connection = await endpoint.accept()
         assert (await connection.head()).get("upgrade") == "websocket"
         await connection.send("HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")

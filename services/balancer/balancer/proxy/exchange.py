@@ -15,7 +15,16 @@ from typing import Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import AllTried, NoEndpoint
-from balancer.balancing.outcome import CLIENT_LEFT, CLIENT_SLOW, STALLED, TIMED_OUT, UNUSED, Kind, Outcome
+from balancer.balancing.outcome import (
+    CLIENT_LEFT,
+    CLIENT_SLOW,
+    CONNECT_TIMEOUT,
+    STALLED,
+    TIMED_OUT,
+    UNUSED,
+    Kind,
+    Outcome,
+)
 from balancer.balancing.pool import Lease
 from balancer.balancing.retry import IDEMPOTENT, Retry, may_retry
 from balancer.counters import count
@@ -127,7 +136,8 @@ class Exchange(Upgraded):
         self.server.pin(None)
         pool = self.cluster.pool
         lease = pool.lease_at(pinned.endpoint, self.info, now) if pinned.endpoint.cluster == pool.cluster else None
-        if lease is None or not pinned.reuse(self):
+        stream = pinned.reuse(self) if lease is not None else None
+        if lease is None or stream is None:
             pinned.reset()
             if lease is not None:
                 lease.close(UNUSED, now)
@@ -135,7 +145,7 @@ class Exchange(Upgraded):
         self.lease = lease
         self.endpoint = lease.endpoint
         self.attempts += 1
-        self._send(pinned, now)
+        self._send(stream, now)
         return True
 
     @property
@@ -355,7 +365,7 @@ class Exchange(Upgraded):
             return False
         self.close_lease(Outcome.answered(head.status, _retry_after(head)), now)
         stream, self.stream = self.stream, None
-        if stream is not None and not ended:
+        if stream is not None and (not ended or stream.bound):
             stream.reset()
         self.server.resume_reading(PEER_FULL)
         if self.routed.retrying is not None and self.routed.retrying.backoff > 0.0:
@@ -425,7 +435,7 @@ class Exchange(Upgraded):
             self._tunnel_idle(now)
         elif self._total_deadline and now >= self._total_deadline:
             self.reason = responses.TOTAL_TIMEOUT.reason
-            self._abort_upstream(self._at_total_timeout(), now)
+            self._abort_upstream(self._at_total_timeout(now), now)
             if self.state < RESPONDING:
                 self._answer_with_error(responses.TOTAL_TIMEOUT, now)
             elif self.head.fields.grpc:
@@ -447,15 +457,23 @@ class Exchange(Upgraded):
             self.stream.reset()
             self.attempt_failed(Kind.TIMED_OUT, WAS_SENT)
 
-    def _at_total_timeout(self) -> Outcome:
+    def _at_total_timeout(self, now: float) -> Outcome:
         """Who was waited for when the time was up, in the words of the table that says who is charged."""
         if self.state == RESPONDING:
             return CLIENT_SLOW if self.server.full else STALLED
-        if self.state in (SENT, INFORMED):
-            if self.head.fields.timeout and self.head.fields.grpc:
-                return CLIENT_LEFT  # it was the client who chose how long to wait
-            return TIMED_OUT if self.request_whole else CLIENT_SLOW
-        return UNUSED
+        lease = self.lease
+        if lease is None or self.state not in (CONNECTING, SENT, INFORMED):
+            return UNUSED
+        if self.head.fields.timeout and self.head.fields.grpc:
+            return CLIENT_LEFT  # it was the client who chose how long to wait
+        # An upload, the queue or other endpoints may have taken the most of it: that is no fault of this endpoint.
+        since = lease.opened_at if lease.sent_at is None else lease.sent_at
+        had_its_time = (now - since) * 2.0 >= now - self.began_at
+        if self.state == CONNECTING:
+            return CONNECT_TIMEOUT if had_its_time else UNUSED
+        if not self.request_whole and not self.awaits_continue():
+            return CLIENT_SLOW
+        return TIMED_OUT if had_its_time else UNUSED
 
     # The response, as it comes from the endpoint: what a client stream calls.
 
@@ -470,6 +488,8 @@ class Exchange(Upgraded):
         if head.load and self.endpoint is not None:
             self.cluster.pool.reported(self.endpoint, head.load_field, head.load, now)
         status = head.status
+        if head.bound and self.stream is not None:
+            self.stream.bind()
         if status >= 400 and status in self._retry_statuses() and self._retry_on_status(head, ended, now):
             return
         if status < 300 and self.head.fields.upgrade and self.head.version == HTTP_2:
@@ -506,7 +526,7 @@ class Exchange(Upgraded):
         The endpoint is not charged: it is the client who asked for a WebSocket where there is none.
         """
         stream, self.stream = self.stream, None
-        if stream is not None and not ended:
+        if stream is not None and (not ended or stream.bound):
             stream.reset()
         self.close_lease(Outcome.answered(status), now)
         self._answer_with_error(responses.NOT_SWITCHED, now)

@@ -62,7 +62,9 @@ FRAMING_TWINS: Final = frozenset({b"content_length", b"transfer_encoding"})
 """Spelled with underscores: read as the fields that frame a message by CGI and WSGI."""
 LOAD_FIELDS: Final = frozenset({FIELD, FIELD_BINARY})
 """By which an endpoint says how loaded it is (ORCA)."""
-_CONNECTION_BOUND: Final = (b"ntlm", b"negotiate")
+_CONNECTION_BOUND: Final = re.compile(rb"(?i)(?:^|,)[ \t]*(?:ntlm|nego|kerberos)")
+"""A scheme of authentication at the beginning of a field, or of one of its challenges."""
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _VIA: Final = {10: b"1.0 lb", 11: b"1.1 lb", 20: b"2 lb"}
 MAX_REQUEST_ID: Final = 128
 
@@ -98,7 +100,7 @@ def fill_request(
         lowered = name.lower()
         if lowered in HOP_BY_HOP or lowered in options:
             if lowered == b"upgrade":
-                fields.upgrade = value
+                fields.upgrade = _both(fields.upgrade, value)
             elif lowered == b"te" and _takes_trailers(value) and TE_TRAILERS not in kept:
                 kept.append(TE_TRAILERS)
         elif lowered in FRAMING_TWINS:
@@ -164,12 +166,15 @@ class _Forwarded:
     def takes(self, lowered: bytes, value: bytes) -> bool:
         """Believe what a trusted proxy says; False for a field that says none of this."""
         if lowered == b"x-forwarded-for":
+            words = [word.strip(b" \t") for word in value.split(b",")]
+            if not all(words):  # empty elements say nothing (RFC 9110 §5.6.1)
+                value = b", ".join([word for word in words if word])
             if value:
                 self._chain.insert(-1, value)
         elif lowered == b"x-forwarded-proto":
-            self._scheme = value
+            self._scheme = value or self._scheme
         elif lowered == b"x-forwarded-host":
-            self._host = value
+            self._host = value or self._host
         else:
             return False
         return True
@@ -231,7 +236,7 @@ def fill_response(head: ResponseHead, received: Headers, options: frozenset[byte
     for name, value in received:
         lowered = name.lower()
         if lowered == b"upgrade":
-            head.upgrade = value
+            head.upgrade = _both(head.upgrade, value)
         elif (
             lowered in HOP_BY_HOP
             or (lowered in options and lowered not in NEVER_NOMINATED)
@@ -263,9 +268,11 @@ def _note_retry_after(head: ResponseHead, value: bytes) -> None:
 
 
 def binds_connection(value: bytes) -> bool:
-    """Whether a scheme of authentication holds for a connection, not for a request (RFC 4559 §6, MS-NTHT)."""
-    scheme = value.lstrip(b" \t").lower()
-    return scheme.startswith(_CONNECTION_BOUND)
+    """Whether a scheme of authentication holds for a connection, not for a request (RFC 4559 §6, MS-NTHT).
+
+    `value` is that of an Authorization or a WWW-Authenticate field, which may name several.
+    """
+    return _CONNECTION_BOUND.search(_QUOTED.sub(b"", value)) is not None
 
 
 def _takes_trailers(value: bytes) -> bool:
@@ -283,7 +290,9 @@ def trailers_to_pass_on(trailers: Headers) -> Headers:
     return [
         (name, value)
         for name, value in trailers
-        if name.lower() not in FORBIDDEN_TRAILERS and not _speaks_of_the_client(name.lower())
+        if name.lower() not in FORBIDDEN_TRAILERS
+        and name.lower() not in FRAMING_TWINS
+        and not _speaks_of_the_client(name.lower())
     ]
 
 
@@ -331,4 +340,13 @@ def _note_upgrade(fields: RequestFields, options: frozenset[bytes], version: int
         fields.upgrade = b""
         return
     protocols = [protocol.strip(b" \t") for protocol in fields.upgrade.split(b",")]
-    fields.upgrade = b", ".join([protocol for protocol in protocols if protocol and protocol.lower() != b"h2c"])
+    fields.upgrade = b", ".join([protocol for protocol in protocols if protocol and _name_of(protocol) != b"h2c"])
+
+
+def _name_of(protocol: bytes) -> bytes:
+    return protocol.partition(b"/")[0].lower()
+
+
+def _both(said: bytes, more: bytes) -> bytes:
+    """Two lines of a field that is a list, as one."""
+    return b"%b, %b" % (said, more) if said else more

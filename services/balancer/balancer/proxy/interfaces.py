@@ -128,9 +128,13 @@ class ClientStream:
     bound: bool
     """Whether its connection has been authenticated for one client: it carries no other's requests any more."""
 
-    def reuse(self, receiver: Receiver) -> bool:
-        """Carry the next request of the client that it is bound to; False where it can't any more."""
-        return False
+    def bind(self) -> None:
+        """Its response demands an authentication that binds its connection: let it carry nobody else's requests."""
+        raise NotImplementedError
+
+    def reuse(self, receiver: Receiver) -> ClientStream | None:
+        """What carries the next request of the client that its connection is bound to; None where that can't be."""
+        raise NotImplementedError
 
     def send(self, head: RequestHead, request_id: bytes, extra: Headers, body: bytes, ended: bool, now: float) -> None:
         """Send a head, with X-Request-Id and `extra` fields behind its own, and what there is of the body.

@@ -99,7 +99,9 @@ class MirrorCall(Timed, Receiver):
         if lease is None:
             return  # It has ended.
         self._connecting = None
-        self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None and stream.bound:
+            stream.reset()  # nobody may use what a client's copied credentials have opened
         self._cluster.mirroring -= 1
         self._service.mirroring.discard(self)
         self._service.wheel.forget(self)
@@ -148,6 +150,8 @@ class MirrorCall(Timed, Receiver):
             self._lease.first_byte(now)
         self._began = True
         self._status = head.status
+        if head.bound and self._stream is not None:
+            self._stream.bind()
         if ended:
             self._end(Outcome.answered(head.status), ANSWERED, now)
 

@@ -43,7 +43,9 @@ class Upgraded(Ending, Receiver):
                 stream.reset()
             self.attempt_failed(Kind.BAD_RESPONSE, BEGAN, "101 without an upgrade")
             return
-        if head.upgrade and head.upgrade.lower() not in self.head.fields.upgrade.lower().split(b", "):
+        asked = self.head.fields.upgrade.lower()
+        # Of several it has to name one; of one alone it need not.
+        if (head.upgrade.lower() or asked) not in asked.split(b", "):
             stream.reset()
             self.attempt_failed(Kind.BAD_RESPONSE, BEGAN, "101 to a protocol that was not asked for")
             return

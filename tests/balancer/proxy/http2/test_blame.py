@@ -15,6 +15,7 @@ from tests.balancer.proxy.wire.process import Balancer, Start
 H2C = {"upstream_protocol": "h2c"}
 GRPC = [("content-type", "application/grpc"), ("te", "trailers")]
 REFUSED_STREAM = 7
+HTTP_1_1_REQUIRED = 13
 
 
 async def hangs(asked: Asked) -> None:
@@ -221,3 +222,33 @@ async def test_an_endpoint_that_breaks_the_protocol_is_charged_and_the_client_ge
         answer = await client.get()
         assert (answer.status, answer.reset) in ((502, None), (200, 2))
     assert charges.since() == {"bad response": 1}
+
+
+async def test_a_client_slow_to_send_after_100_charges_nobody(start: Start) -> None:
+    balancer = start(1, response_timeout=0.4, retries=0, **H2C)
+    charges = Charges(balancer)
+
+    async def says_continue(asked: Asked) -> None:
+        asked.served.h2.send_headers(asked.stream, [(":status", "100")])
+        await asked.served.flush()
+        await ok(asked)
+
+    async with H2Endpoint(balancer.endpoints[0], says_continue), await Client.connect(balancer.port) as client:
+        await client.send("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert (await client.response()).status == 100
+        await asyncio.sleep(0.8)
+        await client.send("hi")
+        assert (await client.response()).status == 200
+    assert charges.since() == {}
+
+
+async def test_an_endpoint_that_asks_for_http_1_1_is_not_charged(start: Start) -> None:
+    balancer = start(1, retries=0, **H2C)
+    charges = Charges(balancer)
+
+    async def declines(asked: Asked) -> None:
+        await asked.refuse(HTTP_1_1_REQUIRED)
+
+    async with H2Endpoint(balancer.endpoints[0], declines), await H2Client.connect(balancer.port) as client:
+        assert (await client.get()).status == 503
+    assert charges.since() == {}

@@ -188,11 +188,14 @@ class ClientConnection(Timed, ClientStream, Protocol):
         self._accept = websocket.accept_for(key)
         return b"Sec-WebSocket-Key: %b\r\n" % key
 
-    def reuse(self, receiver: Receiver) -> bool:
+    def bind(self) -> None:
+        self.bound = True
+
+    def reuse(self, receiver: Receiver) -> ClientStream | None:
         if self.transport is None or self.transport.is_closing():
-            return False
+            return None
         self.receiver = receiver
-        return True
+        return self
 
     def data(self, data: bytes, now: float) -> None:
         if self._awaits_continue:

@@ -374,6 +374,8 @@ class ServerConnection(Timed, ServerStream, Leaving, Protocol):
         )
         if extra:
             end = lines.field_lines(extra) + end
+        if ended and head.length < 0 and not exchange.head.is_head and head.status not in (204, 304):
+            end = b"Content-Length: %d\r\n%b" % (len(body), end)  # it was HTTP/2 that said where it ends
         self._write(
             b"%bX-Request-Id: %b\r\n%b%b" % (head.http1 or lines.response_lines(head), exchange.request_id, end, body)
         )

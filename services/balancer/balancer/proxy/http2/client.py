@@ -152,6 +152,7 @@ class Call(Stream, ClientStream):
             self.interim += 1
             if end or self.interim > MAX_INTERIM:
                 raise Malformed("interim response without a final one", 502)
+            self.awaits_continue = False  # now it is the client that is waited for
             receiver.interim(head)
             return
         self.began = True
@@ -160,11 +161,14 @@ class Call(Stream, ClientStream):
             receiver.switched(self._switch(head))
             return
         self.tunnel = False
-        if end or self.is_head:
-            if end and head.length > 0 and not self.is_head and head.status != 304:
-                raise Malformed("body is not as long as Content-Length says", 502)
-        else:
+        if self.is_head or head.status in (204, 304):
+            # There is no body, whatever the fields say, or come behind them: see `data_received`.
+            end = True
+            self.patient = False
+        elif not end:
             self.expected = head.length
+        elif head.length > 0:
+            raise Malformed("body is not as long as Content-Length says", 502)
         if end:
             self._part()
             try:
@@ -186,6 +190,8 @@ class Call(Stream, ClientStream):
     def data_received(self, data: bytes, end: bool) -> None:
         receiver = self.receiver
         if receiver is None:
+            if data and not end:
+                self.own.reset(self, frames.CANCEL)  # a body where there is none
             return
         if not self.began:
             self.own.refuse(self, "DATA before the response")
@@ -212,7 +218,7 @@ class Call(Stream, ClientStream):
 
     def was_reset(self, code: int) -> None:
         name = frames.CODES[code] if code < len(frames.CODES) else str(code)
-        if code == frames.REFUSED_STREAM and not self.began and not self.interim:
+        if code in (frames.REFUSED_STREAM, frames.HTTP_1_1_REQUIRED) and not self.began and not self.interim:
             self.fail(Kind.NOT_TAKEN, NOT_PROCESSED, name)
         elif self.tunnel and not self.began:
             # It knows no extended CONNECT, most likely: any client could ask for that, and the endpoint can't help it.
@@ -262,6 +268,8 @@ class Call(Stream, ClientStream):
 
     def send(self, head: RequestHead, request_id: bytes, extra: Headers, body: bytes, ended: bool, now: float) -> None:
         own = self.own
+        if head.fields.bound:
+            self.bind()
         self.is_head = head.is_head
         self.moved_at = now
         self.sent_whole = ended
@@ -307,6 +315,20 @@ class Call(Stream, ClientStream):
         self.receiver = None
         if not self.gone:
             self.own.reset(self, frames.CANCEL)
+        if self.bound:
+            self.own.close_when_done()
+
+    def bind(self) -> None:
+        self.bound = self.own.bound = True
+        self.own.owner.leaves(self.own)
+
+    def reuse(self, receiver: Receiver) -> ClientStream | None:
+        own = self.own
+        if not own.may_open:
+            return None
+        call = own.open(receiver)
+        call.bound = True
+        return call
 
     def pause_reading(self) -> None:
         self.own.pause(self)
@@ -331,6 +353,7 @@ class ClientConnection(Connection):
 
     __slots__ = (
         "_scheme",
+        "bound",
         "closing",
         "endpoint",
         "idle_since",
@@ -353,6 +376,8 @@ class ClientConnection(Connection):
         """Whether the endpoint knows extended CONNECT."""
         self.closing = False
         """Whether no more requests may be sent on it."""
+        self.bound = False
+        """Whether it has been authenticated for one client, whose requests alone may follow."""
         self.idle_since = 0.0
         self.served = 0
         """Streams that have ended."""
@@ -361,7 +386,12 @@ class ClientConnection(Connection):
 
     @property
     def has_room(self) -> bool:
-        """Whether it can carry one request more."""
+        """Whether it can carry one request more, of any client."""
+        return not self.bound and self.may_open
+
+    @property
+    def may_open(self) -> bool:
+        """Whether it can carry one request more, of the client that it is bound to."""
         return not self.closing and not self.ended and len(self.streams) < self.streams_max
 
     def open(self, receiver: Receiver) -> Call:

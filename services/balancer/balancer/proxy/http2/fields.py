@@ -195,12 +195,15 @@ def request(block: list[Field]) -> Request:
             made.protocol = value
     if cookies:
         fields.append((b"cookie", b"; ".join(cookies)))
-    _check_target(made, host)
+    _check_target(made, host, seen & (1 << AUTHORITY) != 0)
     return made
 
 
-def _check_target(made: Request, host: bytes | None) -> None:
-    """Whether the pseudo-fields make one request, that every recipient reads alike (RFC 9113 §8.3.1)."""
+def _check_target(made: Request, host: bytes | None, named: bool) -> None:
+    """Whether the pseudo-fields make one request, that every recipient reads alike (RFC 9113 §8.3.1).
+
+    `named`: there is an :authority, which must not be empty, as Host must not (RFC 9110 §4.2.1).
+    """
     if _METHOD.fullmatch(made.method) is None:
         raise Malformed("malformed :method")
     if made.method == b"CONNECT" and not made.protocol:
@@ -213,6 +216,8 @@ def _check_target(made: Request, host: bytes | None) -> None:
             raise Malformed("malformed :path")
         if made.protocol and made.method != b"CONNECT":
             raise Malformed(":protocol without CONNECT")
+    if host == b"" or (named and not made.authority):
+        raise Malformed("empty Host" if host == b"" else "empty :authority")
     if host is not None:
         if made.authority and made.authority.lower() != host.lower():
             raise Malformed("Host is not :authority")

@@ -138,6 +138,8 @@ class Request(Stream, ServerStream):
 
     def pin(self, stream: ClientStream | None) -> None:
         self.pinned = stream
+        if stream is not None:
+            self.give_back()  # another request of the client's may need it before this stream is gone
 
     def informational(self, head: ResponseHead) -> None:
         if not self.sent_end:
@@ -173,6 +175,8 @@ class Request(Stream, ServerStream):
         self.patient = self.tunnel = True
         accepted = ResponseHead(200)
         accepted.fields = without_handshake(head.fields)
+        if not any(name.lower() == b"date" for name, _ in accepted.fields):
+            accepted.fields.append((b"date", own.service.date(own.now)))
         own.send_headers(self, self._block(accepted, extra), False)
         early, self.early = self.early, None
         self.resume_reading(NOT_SWITCHED)
@@ -193,10 +197,22 @@ class Request(Stream, ServerStream):
     def finished(self, now: float) -> None:
         self.exchange = None
         self.over = True
+        if self.pinned is not None:
+            self.give_back()
         if self.tunnel:
             self.end([])
         if self.sent_end and not self.received:
             self.own.ended_early(self)
+
+    def give_back(self) -> None:
+        """What is bound to this client may carry another of its requests."""
+        pinned, self.pinned = self.pinned, None
+        if pinned is None:
+            return
+        if self.own.ended:
+            pinned.reset()
+        else:
+            self.own.bound.append(pinned)
 
     def pause_reading(self, reason: int) -> None:
         self.pauses |= reason
@@ -247,6 +263,7 @@ class ServerConnection(Connection, Leaving):
         "_read_at",
         "_said_goaway",
         "_stopping",
+        "bound",
         "idle_since",
         "peer",
         "service",
@@ -270,6 +287,8 @@ class ServerConnection(Connection, Leaving):
         self._read_at = 0.0
         self._literals: dict[Pair, bytes] = {}
         self._intake: Intake | None = None
+        self.bound: list[ClientStream] = []
+        """Connections to endpoints that authentication has bound to this client (NTLM), and that are free."""
 
     # What the transport calls.
 
@@ -327,6 +346,9 @@ class ServerConnection(Connection, Leaving):
         self.ended = True
         self.service.wheel.forget(self)
         self.service.connections.discard(self)
+        bound, self.bound = self.bound, []
+        for pinned in bound:
+            pinned.reset()
         for stream in list(self.streams.values()):
             exchange = stream.exchange if isinstance(stream, Request) else None
             try:
@@ -445,6 +467,8 @@ class ServerConnection(Connection, Leaving):
         stream.patient = head.fields.grpc
         if (self.service.draining or self.service.crowded) and not self._said_goaway:
             self.drain()
+        if self.bound:
+            stream.pinned = self.bound.pop()
         exchange = Exchange(self.service, stream, self.peer, head, self.now)
         stream.exchange = exchange
         if stream.early is not None:
@@ -461,12 +485,15 @@ class ServerConnection(Connection, Leaving):
         service.responses[error.status // 100] += 1
         request_id = service.request_id()
         head, body = responses.render(error, request_id, prefers_json(said))
-        pairs: list[Pair] = [_STATUS[head.status], (b"x-request-id", request_id)]
+        date = (b"date", service.date(self.now))
+        pairs: list[Pair] = [_STATUS[head.status], (b"x-request-id", request_id), date]
         pairs += [(name.lower(), value) for name, value in head.fields]
         self.streams[stream.id] = stream
         stream.over = True
-        self.send_headers(stream, self.encoder.encode(pairs), False)
-        self.send_data(stream, body, True)
+        is_head = (b":method", b"HEAD") in said
+        self.send_headers(stream, self.encoder.encode(pairs), is_head)
+        if not is_head:
+            self.send_data(stream, body, True)
         service.log_refusal(client_of(self.peer, said), request_id, error)
 
     def refuse(self, stream: Stream, fault: str) -> None:
@@ -474,6 +501,8 @@ class ServerConnection(Connection, Leaving):
 
     def left(self, stream: Stream) -> None:
         super().left(stream)
+        if isinstance(stream, Request) and stream.pinned is not None:
+            stream.give_back()
         if self.streams or self.ended:
             return
         if self._final >= 0:
