@@ -25,6 +25,8 @@ TTL_LEAST, TTL_MOST = 1.0, 60.0
 """Bounds of the time (s) that an answer is believed: 0 would ask without pause, a day would miss every change."""
 HOSTS_TTL = 5.0
 """Seconds until /etc/hosts is looked at again."""
+SECOND_FAMILY = 0.2
+"""Seconds for which one family's addresses wait for the other's: some servers drop AAAA (RFC 8305, section 3)."""
 LIFETIME = 5.0
 """Seconds for one resolution, with all its servers and search domains."""
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -56,12 +58,28 @@ async def resolve(name: str) -> Answer:
     if local:
         return Answer(usable(local), HOSTS_TTL)
     resolver = configured(RESOLV_CONF, SERVER_PORT)
-    results = await asyncio.gather(*(ask(resolver, name, family, LIFETIME) for family in FAMILIES))
+    results = await _of_both_families(resolver, name)
     found = [result for result in results if isinstance(result, Answer) and result.addresses]
     if not found:
         raise next((result for result in results if isinstance(result, ResolutionError)), without_address(name))
     ttl = min(TTL_MOST, max(TTL_LEAST, min(answer.ttl for answer in found)))
     return Answer(usable(address for answer in found for address in answer.addresses), ttl)
+
+
+async def _of_both_families(resolver: dns.asyncresolver.Resolver, name: str) -> list[Answer | ResolutionError]:
+    """What is answered for each family; one that is silent is not waited for where the other has addresses."""
+    asking = [asyncio.create_task(ask(resolver, name, family, LIFETIME)) for family in FAMILIES]
+    try:
+        done, others = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        if others:
+            answers = [task.result() for task in done]
+            found = any(isinstance(answer, Answer) and answer.addresses for answer in answers)
+            await asyncio.wait(others, timeout=SECOND_FAMILY if found else None)
+    finally:
+        for task in asking:
+            task.cancel()  # nothing where it has ended
+        await asyncio.gather(*asking, return_exceptions=True)
+    return [task.result() for task in asking if not task.cancelled()]
 
 
 def configured(resolv_conf: Path, port: int) -> dns.asyncresolver.Resolver:

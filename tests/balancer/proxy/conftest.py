@@ -43,11 +43,16 @@ def unrest(balancer: Balancer) -> list[str]:
 
 
 def assert_at_rest(balancer: Balancer) -> None:
-    """Within a few seconds nothing is in flight and nothing open; and nothing was logged that is our own fault."""
+    """Within a few seconds nothing is in flight and nothing open; and nothing was logged that is our own fault.
+
+    A balancer that has ended without being told to is no balancer at rest.
+    """
+    assert balancer.alive or balancer.ended_by_test, f"ended by itself:\n{balancer.log()[-6000:]}"
     deadline = time.monotonic() + SETTLE
     while balancer.alive and (left := unrest(balancer)):
         assert time.monotonic() < deadline, f"not at rest: {left}\n{balancer.log()[-3000:]}"
         time.sleep(0.02)
+    assert balancer.alive or balancer.ended_by_test, f"ended by itself:\n{balancer.log()[-6000:]}"
     fresh = balancer.new_log()
     if balancer.faulty:
         return

@@ -101,6 +101,32 @@ async def test_a_silent_resolver_for_one_name_delays_no_other(mode: str, server:
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def test_a_server_that_drops_one_family_delays_nothing(server: Server, by_name: Names) -> None:
+    port = free_port()
+    server.zone["pi.test."] = [("A", ["127.0.0.1"])]
+    server.silent = {"AAAA"}
+    balancer = by_name(f"pi.test:{port}", connect_timeout=1, retries=0)
+    async with Endpoint(port, always(named("one"))):
+        assert await ask(balancer) == (200, b"one")
+
+
+async def test_health_checks_of_a_silent_name_delay_no_other(server: Server, by_name: Names) -> None:
+    """Not even when there are more of them than a resolver has threads."""
+    port = free_port()
+    silent = [f"silent{number}.test" for number in range(8)]
+    server.silent = {f"{name}." for name in silent}
+    server.zone["pi.test."] = [("A", ["127.0.0.9", "127.0.0.1"])]
+    backends = ",".join(f"{name}:{port}" for name in [*silent, "pi.test"])
+    balancer = by_name(backends, health_path="/", health_interval=0.3, health_timeout=1, health_fall=1, panic_share=0)
+    async with Endpoint(port, always(named("one"))) as endpoint:
+        async with asyncio.timeout(10):
+            while balancer.metric("lb_transitions_total", event="unhealthy") < len(silent):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert balancer.metric("lb_transitions_total", event="unhealthy") == len(silent)
+        assert len(endpoint.requests) >= 2
+        assert await ask(balancer) == (200, b"one")
+
+
 async def test_a_name_keeps_its_addresses_while_nobody_answers(server: Server, by_name: Names) -> None:
     port = free_port()
     server.zone["pi.test."] = [("A", ["127.0.0.1"])]

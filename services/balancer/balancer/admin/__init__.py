@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from balancer.admin.feed import Feed
 from balancer.admin.fleet import own_status
 from balancer.admin.health import Phase, readiness
 from balancer.admin.lag import LoopLag
-from balancer.admin.server import application, listen
+from balancer.admin.server import Listening, application, listen
 from balancer.admin.status import DiscoveryStatus, ListenerStatus, PeersStatus, ProxyStatus, Running
 from balancer.balancing.pool import Pool
 from balancer.counters import Counters
@@ -63,7 +61,7 @@ class Admin:
         """Where it listens, once started."""
         self._feed = Feed(self._running)
         self._lag = LoopLag(counters.loop_lag_seconds, clock)
-        self._runner: web.AppRunner | None = None
+        self._listening: Listening | None = None
         self._said: Mapping[str, object] = {}
 
     @property
@@ -86,7 +84,8 @@ class Admin:
         """Listen at LB_ADMIN_HOST (several with commas), LB_ADMIN_PORT. Raises OSError when it cannot."""
         app = application(self._running, self._feed, lambda: self.phase)
         hosts = [host.strip() for host in self._running.settings.admin_host.split(",")]
-        self._runner, self.port = await listen(app, hosts, self._running.settings.admin_port)
+        self._listening = await listen(app, hosts, self._running.settings.admin_port)
+        self.port = self._listening.port
         self._feed.start()
         self._lag.start()
 
@@ -94,5 +93,5 @@ class Admin:
         """End every event stream and close the port."""
         self._lag.stop()
         await self._feed.stop()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._listening is not None:
+            await self._listening.close()

@@ -9,6 +9,7 @@ from aiohttp import web
 from balancer.admin import dashboard, exposition, health
 from balancer.admin.api import BODY_LIMIT, Api
 from balancer.admin.auth import guard, protect
+from balancer.admin.callers import Callers, most_callers
 from balancer.admin.feed import Feed
 from balancer.admin.status import Running
 from balancer.hosts import to_listen_at
@@ -34,15 +35,39 @@ def application(running: Running, feed: Feed, phase: Callable[[], health.Phase])
     return app
 
 
-async def listen(app: web.Application, hosts: list[str], port: int) -> tuple[web.AppRunner, int]:
-    """Serve `app` at `port` of every host; gives the port in use. Raises OSError when it cannot be had."""
+class Listening:
+    """The open port."""
+
+    def __init__(self, runner: web.AppRunner, callers: Callers) -> None:
+        self._runner = runner
+        self._callers = callers
+        self.port = 0
+
+    def open(self, hosts: list[str], port: int) -> None:
+        """Listen at `port` of every host. Raises OSError when it cannot be had."""
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("the runner is not set up")
+        self.port = port
+        for host in to_listen_at(hosts):
+            self.port = self._callers.listen(server, host, self.port)
+
+    async def close(self) -> None:
+        """Accept no more, and end what is under way."""
+        self._callers.close()
+        await self._runner.cleanup()
+
+
+async def listen(app: web.Application, hosts: list[str], port: int) -> Listening:
+    """Serve `app` at `port` of every host. Raises OSError when it cannot be had."""
+    callers = Callers(most_callers())
+    app.middlewares.append(callers.middleware)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_TIMEOUT)
     await runner.setup()
+    listening = Listening(runner, callers)
     try:
-        for host in to_listen_at(hosts):
-            await web.TCPSite(runner, host, port).start()
-            port = port or runner.addresses[0][1]
+        listening.open(hosts, port)
     except BaseException:
-        await runner.cleanup()
+        await listening.close()
         raise
-    return runner, port
+    return listening

@@ -11,6 +11,9 @@ import os
 import re
 import ssl
 
+import dns.exception
+
+from balancer import resolving
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import LOCAL_ERRORS
 from balancer.probes import http2_call
@@ -58,8 +61,10 @@ class Ask:
             return f"a response head of more than {MAX_HEAD} bytes"
         except EOFError:
             return "closed before its answer"
-        except UnicodeError:
+        except (UnicodeError, dns.exception.DNSException):
             return f"{endpoint.spec.host!r} is no host name"
+        except resolving.ResolutionError as error:
+            return str(error)
         except OSError as error:
             if error.errno in LOCAL_ERRORS:
                 raise
@@ -74,9 +79,7 @@ class Ask:
             name = self._tls.name or host.rstrip(".")
         # With a PROXY header before it, TLS begins after the connection is made.
         first = None if self._proxy_header else context
-        reader, writer = await asyncio.open_connection(
-            host, endpoint.spec.port, limit=MAX_HEAD, ssl=first, server_hostname=name if first else None
-        )
+        reader, writer = await self._connect(host, endpoint.spec.port, first, name if first else None)
         try:
             if self._proxy_header:
                 writer.write(self._proxy_header)
@@ -90,6 +93,28 @@ class Ask:
         finally:
             # At once, and still in order: nothing is left to be sent. A polite TLS close could wait for its answer.
             writer.transport.abort()
+
+    async def _connect(
+        self, host: str, port: int, context: ssl.SSLContext | None, name: str | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the first of a name's addresses that takes one, as requests would get it.
+
+        The system's resolver would ask in one of a few threads: a name about which it is silent would hold up others.
+        """
+        addresses = [host] if resolving.literal(host.partition("%")[0]) else (await resolving.resolve(host)).addresses
+        for last, address in enumerate(addresses, 1 - len(addresses)):
+            try:
+                # Half of the time for the first, and what is left for all others together.
+                async with asyncio.timeout(None if last == 0 else self._timeout / 2 / max(1, len(addresses) - 1)):
+                    return await asyncio.open_connection(
+                        address, port, limit=MAX_HEAD, ssl=context, server_hostname=name
+                    )
+            except ssl.SSLError:
+                raise
+            except (OSError, TimeoutError) as error:
+                if last == 0 or (isinstance(error, OSError) and error.errno in LOCAL_ERRORS):
+                    raise
+        raise AssertionError("a name has at least one address")
 
     def _by_http2(self, endpoint: Endpoint) -> bool:
         if self._service is not None or self._path == "tcp":

@@ -7,8 +7,10 @@ import base64
 import hashlib
 
 import pytest
+from hpack import Encoder
+from hyperframe.frame import DataFrame, GoAwayFrame
 from tests.balancer.proxy.wire.ends import Client, Endpoint
-from tests.balancer.proxy.wire.http2 import Asked, Fields, H2Client, H2Endpoint, asking, frame
+from tests.balancer.proxy.wire.http2 import Asked, Fields, Frames, H2Client, H2Endpoint, asking, frame, headers
 from tests.balancer.proxy.wire.process import Start
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\n\r\n"
@@ -118,3 +120,23 @@ async def test_a_websocket_by_extended_connect_is_opened_with_a_date(start: Star
         await client.until(lambda: client.answers[stream].status == 200)
         assert client.answers[stream].field("date")
         await connection.close()
+
+
+async def test_near_the_limit_a_client_is_asked_to_use_another_connection(start: Start) -> None:
+    """As `Connection: close` asks a client of HTTP/1: and then it is closed, instead of idling on."""
+    balancer = start(max_connections=20)
+    encoder = Encoder()
+    async with Endpoint(balancer.endpoints[0]), await Frames.connect(balancer.port) as client:
+        await client.send(headers(1, encoder.encode(asking())))
+        assert (await client.until(DataFrame)).data == b"ok"
+        others = [await Client.connect(balancer.port) for _ in range(17)]
+        async with asyncio.timeout(5):
+            while balancer.metric("lb_downstream_connections_open") < 18:  # noqa: ASYNC110 (another process)
+                await asyncio.sleep(0.02)
+        await client.send(headers(3, encoder.encode(asking())))
+        assert (await client.until(GoAwayFrame)).last_stream_id == (1 << 31) - 1
+        assert (await client.until(DataFrame)).data == b"ok"
+        assert (await client.until(GoAwayFrame)).last_stream_id == 3
+        assert await client.next() is None
+        for other in others:
+            await other.close()

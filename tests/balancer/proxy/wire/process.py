@@ -107,6 +107,8 @@ class Balancer:
         self.log_path = log
         self.faulty = False
         """Whether faults of its own are made in it, and belong into its log."""
+        self.ended_by_test = False
+        """Whether a test has ended it: else it must be alive when the test is over."""
         self._seen = 0
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("LB_", "PI_"))}
         environment |= {
@@ -247,6 +249,8 @@ class Balancer:
         return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
 
     def signal(self, number: signal.Signals) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+            self.ended_by_test = True
         self.process.send_signal(number)
 
     def wait(self, timeout: float = 15.0) -> int:
@@ -254,6 +258,7 @@ class Balancer:
         return self.process.wait(timeout)
 
     def kill(self) -> None:
+        self.ended_by_test = True
         if self.alive:
             self.process.kill()
             self.process.wait()

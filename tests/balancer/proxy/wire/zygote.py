@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import ctypes
 import gc
 import importlib
 import itertools
@@ -17,6 +18,7 @@ import os
 import resource
 import runpy
 import signal
+import struct
 import sys
 import warnings
 from collections import Counter
@@ -40,6 +42,7 @@ def start(asked: dict[str, Any]) -> dict[str, int | None]:
     os.environ.update(asked["environment"])
     use_dns(os.environ.pop("LB_TEST_DNS", ""))
     inject(os.environ.pop("LB_TEST_FAULTS", ""))
+    fail_to_connect(int(os.environ.pop("LB_TEST_CONNECT_ERRNO", "0")))
     if asked["open_files"]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (asked["open_files"], asked["open_files"]))
     signal.signal(signal.SIGUSR1, tell_garbage)
@@ -89,6 +92,25 @@ def inject(told: str) -> None:
         raise RuntimeError("injected fault")
 
     setattr(patched, name, faulty)
+
+
+def fail_to_connect(number: int) -> None:
+    """Let the kernel answer each connect(2) with the errno `number`, by a seccomp filter; 0: let it alone."""
+    if not number:
+        return
+    call = {"x86_64": 42, "aarch64": 203}[os.uname().machine]
+    program = (
+        struct.pack("HBBI", 0x20, 0, 0, 0)  # load the number of the system call
+        + struct.pack("HBBI", 0x15, 0, 1, call)  # go on with the next where it is connect, else behind it
+        + struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | number)  # SECCOMP_RET_ERRNO
+        + struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)  # SECCOMP_RET_ALLOW
+    )
+    kept = ctypes.create_string_buffer(program, len(program))
+    described = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(kept)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, described, 0, 0):  # no new privileges; seccomp, by a filter
+        os.write(2, b"no seccomp filter here\n")
+        os._exit(77)
 
 
 def tell_garbage(*_: object) -> None:

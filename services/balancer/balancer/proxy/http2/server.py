@@ -34,6 +34,8 @@ SWEEP: Final = 0.2
 """Seconds between two looks at the streams that take too long."""
 LINGER: Final = 2.0
 """Seconds for which a client has time to close after us."""
+NOTICE: Final = 1.0
+"""Seconds that a connection idles, once its client has been asked to use another, before it is closed."""
 _DRAINING: Final = b"draining"
 _ALIVE: Final = b"stillup?"
 
@@ -509,7 +511,9 @@ class ServerConnection(Connection, Leaving):
             self._loop.call_soon(self._close_if_done)
         else:
             self.idle_since = self.now
-            self.service.wheel.arm(self, self.now + self.service.keepalive_timeout)
+            # Who was asked to send no more here has a moment for what was on its way.
+            patience = NOTICE if self._said_goaway else self.service.keepalive_timeout
+            self.service.wheel.arm(self, self.now + patience)
 
     def ended_early(self, stream: Stream) -> None:
         if isinstance(stream, Request) and stream.over and not stream.received:

@@ -1,0 +1,152 @@
+"""The name in SNI and in the verification of endpoints: by default the one by which they were found."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from benchmarks.ports import free_port
+from tests.balancer.discovery.nameserver import Server
+from tests.balancer.proxy.wire.authority import Authority
+from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint, always
+from tests.balancer.proxy.wire.process import Balancer, Start
+
+from balancer.proxy import endpoint_tls
+from balancer.settings import Settings
+
+GET = "GET / HTTP/1.1\r\nHost: lb.test\r\nConnection: close\r\n\r\n"
+OK = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+Begin = Callable[..., Balancer]
+
+
+@pytest.fixture
+def begin(start: Start, tmp_path: Path, authority: Authority) -> Begin:
+    """Starts a balancer that resolves by a DNS server of the test, and trusts the test's authority."""
+
+    def begin(server: Server, **settings: object) -> Balancer:
+        resolv_conf = tmp_path / "resolv.conf"
+        resolv_conf.write_text("nameserver 127.0.0.1\noptions timeout:1\n")
+        trust = {"upstream_tls": "on", "upstream_tls_ca": authority.file}
+        return start(fresh=True, test_dns=f"{resolv_conf}:{server.port}", **trust, **settings)
+
+    return begin
+
+
+class Named:
+    """A context for an endpoint whose certificate is for a name, and the names in SNI that clients asked for."""
+
+    def __init__(self, authority: Authority, name: str) -> None:
+        self.context = authority.server(name)
+        self.context.sni_callback = self._ask
+        self.asked: list[str | None] = []
+
+    def _ask(self, _: ssl.SSLObject, name: str | None, __: ssl.SSLContext) -> None:
+        self.asked.append(name)
+
+
+async def ask(balancer: Balancer, request: str = GET) -> int:
+    async with await Client.connect(balancer.port) as client:
+        return (await client.ask(request)).status
+
+
+@pytest.mark.parametrize("dot", ["", "."])
+@pytest.mark.parametrize("found", ["static", "dns"])
+async def test_the_name_by_which_endpoints_were_found_is_the_one_that_is_verified(
+    found: str, dot: str, begin: Begin, authority: Authority
+) -> None:
+    port = free_port()
+    by = {"backends": f"pods.test{dot}:{port}"}
+    if found == "dns":
+        by = {"discovery": "dns", "dns_name": f"pods.test{dot}", "dns_port": str(port)}
+    named = Named(authority, "pods.test")
+    async with Server.serving() as server:
+        server.zone["pods.test."] = [("A", ["127.0.0.1"])]
+        # A start that waits for the first snapshot would keep the DNS server, which is ours, from answering.
+        ready = 503 if found == "dns" else 200
+        balancer = begin(server, ready=ready, health_path="/", health_interval=0.2, **by)
+        async with asyncio.timeout(10):
+            while balancer.admin("/readyz")[0] != 200:  # noqa: ASYNC110 (another process)
+                await asyncio.sleep(0.05)
+        async with Endpoint(port, always(OK), tls=named.context) as endpoint:
+            assert await ask(balancer) == 200
+            assert await ask(balancer, "GET / HTTP/1.0\r\n\r\n") == 200
+            async with asyncio.timeout(5):
+                while len(named.asked) < 4:  # noqa: ASYNC110 (health checks of another process)
+                    await asyncio.sleep(0.02)
+        assert set(named.asked) == {"pods.test"}
+        hosts = [request.get("host") for request in endpoint.requests if request.get("host") != "lb.test"]
+        if found == "static":
+            assert hosts[0] == f"pods.test{dot}:{port}", "the dot is part of the name everywhere else"
+
+
+async def test_a_certificate_for_another_name_is_not_taken_for_that_of_a_name_with_a_dot(
+    begin: Begin, authority: Authority
+) -> None:
+    port = free_port()
+    async with Server.serving() as server:
+        server.zone["pods.test."] = [("A", ["127.0.0.1"])]
+        balancer = begin(server, backends=f"pods.test.:{port}")
+        async with Endpoint(port, always(OK), tls=authority.server("other.test")):
+            assert await ask(balancer) == 502
+    assert balancer.metric("lb_endpoint_failures_total", reason="certificate not trusted") > 0
+
+
+async def test_the_name_holds_in_tcp_mode(begin: Begin, authority: Authority) -> None:
+    port = free_port()
+    named = Named(authority, "pods.test")
+    async with Server.serving() as server:
+        server.zone["pods.test."] = [("A", ["127.0.0.1"])]
+        balancer = begin(server, mode="tcp", backends=f"pods.test.:{port}")
+        async with Endpoint(port, always(OK), tls=named.context):
+            assert await ask(balancer) == 200
+    assert named.asked == ["pods.test"]
+
+
+@pytest.mark.parametrize(("namespace", "name"), [("shop", "pi.shop.svc"), (None, "pi.from-the-pod.svc")])
+def test_the_default_name_of_a_service(
+    namespace: str | None, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "namespace"
+    file.write_text("from-the-pod\n")
+    monkeypatch.setattr(endpoint_tls, "NAMESPACE", file)
+    settings = Settings(discovery="kubernetes", kubernetes_service="pi", kubernetes_namespace=namespace)
+    assert endpoint_tls.name_of_endpoints(settings) == name
+    assert endpoint_tls.name_of_endpoints(settings.model_copy(update={"upstream_tls_name": "a.test."})) == "a.test"
+
+
+@pytest.mark.parametrize("mode", ["http", "tcp"])
+async def test_a_new_client_certificate_is_shown_to_endpoints(
+    mode: str, start: Start, authority: Authority, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    authority.issue("old.test", certificate, key)
+    shown: list[str] = []
+
+    async def looks(connection: Accepted) -> None:
+        seen = connection.writer.get_extra_info("ssl_object").getpeercert()
+        shown.append(dict(seen["subjectAltName"])["DNS"])
+        await connection.request()
+        await connection.send(OK)
+
+    context = authority.server("127.0.0.1")
+    context.load_verify_locations(authority.file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    balancer = start(
+        fresh=True,
+        mode=mode,
+        upstream_tls="on",
+        upstream_tls_ca=authority.file,
+        upstream_tls_cert=certificate,
+        upstream_tls_key=key,
+    )
+    async with Endpoint(balancer.endpoints[0], looks, tls=context):
+        assert await ask(balancer) == 200
+        authority.issue("new.test", certificate, key)
+        async with asyncio.timeout(10):
+            while shown[-1] != "new.test":
+                await asyncio.sleep(0.2)
+                assert await ask(balancer) == 200
+    assert shown[0] == "old.test"
