@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from tests.balancer.proxy.wire.authority import Authority
 from tests.balancer.proxy.wire.ends import OK, Accepted, Client, Endpoint, always
 from tests.balancer.proxy.wire.process import Balancer, Start
 
@@ -153,8 +154,12 @@ async def test_the_total_time_ends_no_tunnel(start: Start) -> None:
         await connection.close()
 
 
-async def test_an_upload_whose_endpoint_answers_and_closes_gets_that_answer(start: Start) -> None:
-    balancer = start(retries=0)
+@pytest.mark.parametrize("by_tls", [False, True], ids=["plain", "by TLS"])
+async def test_an_upload_whose_endpoint_answers_and_closes_gets_that_answer(
+    by_tls: bool, start: Start, authority: Authority
+) -> None:
+    secured = {"upstream_tls": "on", "upstream_tls_ca": authority.file} if by_tls else {}
+    balancer = start(retries=0, **secured)
     charges = Charges(balancer)
 
     async def refuses(connection: Accepted) -> None:
@@ -162,7 +167,7 @@ async def test_an_upload_whose_endpoint_answers_and_closes_gets_that_answer(star
         await connection.send("HTTP/1.1 401 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
         connection.reset() if connection.reader.at_eof() else await connection.close()
 
-    async with Endpoint(balancer.endpoints[0], refuses):
+    async with Endpoint(balancer.endpoints[0], refuses, tls=authority.server("127.0.0.1") if by_tls else None):
         for _ in range(10):
             async with await Client.connect(balancer.port) as client:
                 sending = asyncio.create_task(

@@ -239,6 +239,26 @@ async def test_events_flow_byte_by_byte(start: Start) -> None:
         assert await client.until("0\r\n\r\n") == b"0\r\n\r\n"
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 38", "Transfer-Encoding: chunked"])
+async def test_a_body_announced_by_a_204_is_no_response_to_the_next_request(framing: str, start: Start) -> None:
+    """It may come later than the head, when the connection carries the request of somebody else."""
+    balancer = start()
+
+    async def script(connection: Accepted) -> None:
+        await connection.request()
+        if connection.number > 1:
+            await connection.send(OK)
+            return
+        await connection.send(f"HTTP/1.1 204 No\r\n{framing}\r\n\r\n")
+        await asyncio.sleep(0.1)
+        await connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+
+    async with Endpoint(balancer.endpoints[0], script):
+        async with await Client.connect(balancer.port) as first, await Client.connect(balancer.port) as second:
+            assert (await first.ask(GET)).status == 204
+            assert (await second.ask(GET)).body == b"ok"
+
+
 async def test_a_response_cut_short_is_never_taken_for_whole(start: Start) -> None:
     balancer = start()
     for answer in (

@@ -252,3 +252,88 @@ async def test_an_endpoint_that_asks_for_http_1_1_is_not_charged(start: Start) -
     async with H2Endpoint(balancer.endpoints[0], declines), await H2Client.connect(balancer.port) as client:
         assert (await client.get()).status == 503
     assert charges.since() == {}
+
+
+async def test_a_response_that_breaks_off_is_charged_and_not_repeated(start: Start) -> None:
+    balancer = start(1, retries=2, **H2C)
+    charges = Charges(balancer)
+
+    async def breaks_off(asked: Asked) -> None:
+        h2 = asked.served.h2
+        h2.send_headers(asked.stream, [(":status", "200")])
+        h2.send_data(asked.stream, b"part")
+        h2.reset_stream(asked.stream, 2)
+        await asked.served.flush()
+
+    async with (
+        H2Endpoint(balancer.endpoints[0], breaks_off) as endpoint,
+        await H2Client.connect(balancer.port) as by_http2,
+        await Client.connect(balancer.port) as by_http1,
+    ):
+        answer = await by_http2.get()
+        assert (answer.status, answer.ended, answer.reset) == (200, False, 2)
+        await by_http1.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await by_http1.to_end()).endswith(b"(reset)")
+        assert len(endpoint.requests) == 2
+    assert charges.since() == {"connection closed": 2}
+
+
+async def test_an_endpoint_that_opens_no_window_for_an_upload_is_charged_and_another_gets_it(start: Start) -> None:
+    balancer = start(2, strategy="n-to-one", idle_timeout=0.5, retry_budget=1, retry_buffer=1_000_000, **H2C)
+    charges = Charges(balancer)
+
+    async def stalls(asked: Asked) -> None:
+        asked.served.h2.acknowledge_received_data = lambda *_: None
+        await hangs(asked)
+
+    body = "x" * 400_000
+    async with (
+        H2Endpoint(balancer.endpoints[0], stalls),
+        H2Endpoint(balancer.endpoints[1], ok) as second,
+        await Client.connect(balancer.port) as client,
+    ):
+        answer = await client.ask(f"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n{body}")
+        assert answer.status == 200
+        assert len(second.requests[0].body) == len(body)
+    assert charges.since() == {"response timed out": 1}
+
+
+async def test_a_stream_refused_behind_an_interim_response_is_not_repeated(start: Start) -> None:
+    balancer = start(2, strategy="n-to-one", retry_budget=1, **H2C)
+
+    async def hints_and_refuses(asked: Asked) -> None:
+        asked.served.h2.send_headers(asked.stream, [(":status", "103"), ("link", "a")])
+        await asked.refuse(REFUSED_STREAM)
+
+    async with (
+        H2Endpoint(balancer.endpoints[0], hints_and_refuses),
+        H2Endpoint(balancer.endpoints[1], ok) as second,
+        await Client.connect(balancer.port) as client,
+    ):
+        assert (await client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n")).status == 103
+        assert (await client.response()).status == 502
+        assert not second.requests
+
+
+@pytest.mark.parametrize("queue", [0, 10], ids=["full", "too slow"])
+async def test_a_call_that_finds_no_place_is_told_unavailable_and_charges_nobody(queue: int, start: Start) -> None:
+    balancer = start(1, endpoint_max_requests=1, queue_size=queue, queue_timeout=0.2, **H2C)
+    charges = Charges(balancer)
+    may_end = asyncio.Event()
+
+    async def waits(asked: Asked) -> None:
+        await may_end.wait()
+        await asked.respond()
+
+    async with (
+        H2Endpoint(balancer.endpoints[0], waits) as endpoint,
+        await H2Client.connect(balancer.port) as client,
+    ):
+        first = await client.begin(asking("/t.T/Unary", "POST", GRPC))
+        await endpoint.until(lambda: bool(endpoint.requests))
+        answer = await client.answer(await client.begin(asking("/t.T/Unary", "POST", GRPC)))
+        assert (answer.status, answer.field("grpc-status")) == (200, "14")
+        assert "queue" in (answer.field("grpc-message") or "")
+        may_end.set()
+        await client.answer(first)
+    assert charges.since() == {}

@@ -17,7 +17,7 @@ from balancer.proxy.flow import PEER_FULL, Intake
 from balancer.proxy.http1 import framing, lines
 from balancer.proxy.http1.framing import BARE_LF, ChunkedReader
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, SENT, STALE, ClientStream, Receiver
-from balancer.proxy.messages import HTTP_2, NO_FIELDS, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
+from balancer.proxy.messages import HTTP_2, NO_FIELDS, NOT_SAID, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
 from balancer.proxy.timers import Timed, TimerWheel
 from balancer.proxy.transport import Protocol, Transport
 
@@ -430,6 +430,8 @@ class ClientConnection(Timed, ClientStream, Protocol):
         if length >= 0 and len(rest) >= length:
             # The whole response is here: the common case, passed on in one call so that it goes out in one write.
             reusable = head.keep_alive and len(rest) == length
+            if status == 204 and head.length != 0 and head.length != NOT_SAID:
+                reusable = False  # what it says that it sends would be read as the next response
             self._release(reusable, now)
             receiver.response(head, rest[:length] if len(rest) > length else rest, True, now)
             return
