@@ -40,13 +40,14 @@ def until(true: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """What `true` returns once it is true; while the API is away it is not."""
     end = time.monotonic() + seconds
     while True:
+        last: AssertionError | None = None
         try:
             if found := true():
                 return found
-        except AssertionError:
-            pass
+        except AssertionError as error:
+            last = error
         if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
+            raise AssertionError(f"not within {seconds:g} s: {what}") from last
         time.sleep(0.2)
 
 

@@ -13,14 +13,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
+from tests.e2e.conftest import ROOT, until
 
 pytestmark = pytest.mark.timeout(420)
 
-ROOT = Path(__file__).parents[2]
 DIES_WITH_ITS_CLIENTS = "the balancer that clients are connected to dies: nobody is left to retry"
 STRATEGIES = ["least-connections", "least-response-time", "random-of-two", "consistent-hash", "n-to-one", "round-robin"]
 
@@ -90,9 +90,11 @@ def test_a_wrong_port_or_service_replaces_no_pod(cluster: Any, load: Any, wrong:
     words = "no port htpp" if "PORT" in wrong else "lb-py"
     with load.case(f"a rollout with {wrong}"):
         cluster.kubectl("set", "env", "deployment/lb", wrong)
-        pod = wait_for(lambda: [each for each in cluster.pods("balancer") if each["metadata"]["name"] not in before])
+        pod = until(
+            lambda: [new for new in cluster.pods("balancer") if new["metadata"]["name"] not in before], "a new pod"
+        )
         name = pod[0]["metadata"]["name"]
-        wait_for(lambda: words in cluster.kubectl("logs", name))
+        until(lambda: words in cluster.kubectl("logs", name), f"{words!r} in the pod's log")
         time.sleep(5)
         assert set(cluster.names("balancer")) == before
         cluster.kubectl("rollout", "undo", "deployment/lb")
@@ -176,23 +178,23 @@ def test_the_api_server_stopped_for_a_minute(cluster: Any, load: Any) -> None:
             time.sleep(60)
         finally:
             command("LB_E2E_API_START")
-        pods = wait_for(lambda: cluster.names("balancer"))
+        pods = until(lambda: cluster.names("balancer"), "the balancers' pods")
         # It follows again. By a slice of our own, since the controllers that write the others wait longer than we.
         cluster.kubectl("apply", "-f", "-", stdin=json.dumps(EXTRA_SLICE))
         try:
             for pod in pods:
-                wait_for(lambda pod=pod: "192.0.2.1:8000" in [e["address"] for e in endpoints(cluster, pod)], 120)
-                wait_for(lambda pod=pod: cluster.admin(pod, "/readyz")["discovery"]["error"] is None)
+                until(partial(knows, cluster, pod, EXTRA), "the slice is seen", 120)
+                until(partial(discovers, cluster, pod), "discovery has no error")
         finally:
             cluster.kubectl("delete", "endpointslice", "lb-pi-extra")
-        for pod in pods:
-            wait_for(lambda pod=pod: "192.0.2.1:8000" not in [e["address"] for e in endpoints(cluster, pod)])
+        until(lambda: not any(knows(cluster, pod, EXTRA) for pod in pods), "the slice is gone")
         cluster.settled()
     for pod in cluster.names("balancer"):
         logged = cluster.kubectl("logs", pod)
         assert "last known endpoints go on serving" in logged
 
 
+EXTRA = "192.0.2.1:8000"
 EXTRA_SLICE = {
     "apiVersion": "discovery.k8s.io/v1",
     "kind": "EndpointSlice",
@@ -208,6 +210,14 @@ def delete_without_grace(cluster: Any, component: str) -> None:
     """As if its node had lost it: killed, and gone from the API at once."""
     pod = random.choice(cluster.names(component))
     cluster.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
+
+
+def discovers(cluster: Any, pod: str) -> bool:
+    return cluster.admin(pod, "/readyz")["discovery"]["error"] is None
+
+
+def knows(cluster: Any, pod: str, address: str) -> bool:
+    return any(endpoint["address"] == address for endpoint in endpoints(cluster, pod))
 
 
 def endpoints(cluster: Any, pod: str) -> list[dict[str, Any]]:
@@ -239,7 +249,7 @@ def odd_pod(cluster: Any, *, ready_file: bool = False, **environment: str) -> It
     try:
         if ready_file:
             cluster.kubectl("wait", "pod/odd", "--for=jsonpath={.status.phase}=Running", "--timeout=60s")
-            wait_for(lambda: cluster.kubectl("exec", "odd", "--", "python", "-c", WORKS))
+            until(lambda: cluster.kubectl("exec", "odd", "--", "python", "-c", WORKS), "the odd pod answers")
             cluster.kubectl("exec", "odd", "--", "touch", "/tmp/ready")
         cluster.kubectl("wait", "pod/odd", "--for=condition=Ready", "--timeout=60s")
         yield
@@ -253,16 +263,3 @@ WORKS = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8
 
 def command(variable: str) -> None:
     subprocess.run(shlex.split(os.environ[variable]), check=True, timeout=180, cwd=ROOT)
-
-
-def wait_for(true: Any, seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            if found := true():
-                return found
-        except AssertionError:
-            if time.monotonic() > end:
-                raise
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.5)

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from tests.e2e.test_changes import DIES_WITH_ITS_CLIENTS, ROOT, odd_pod, wait_for
+from tests.e2e.conftest import ROOT, until
+from tests.e2e.test_changes import DIES_WITH_ITS_CLIENTS, odd_pod
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -68,8 +69,8 @@ def test_replicas_see_what_the_others_send(cluster: Any, load: Any, replicas: in
     # By turns, so that the slow pod gets its share whatever is known of it.
     cluster.helm("peers.enabled=true", f"balancer.replicas={replicas}", "balancer.settings.strategy=round-robin")
     with load.case(f"{replicas} replicas that know of each other"), odd_pod(cluster, PI_DELAY_MS="8000"):
-        wait_for(lambda: all_hear(cluster, replicas))
-        wait_for(lambda: agree(cluster))
+        until(lambda: all_hear(cluster, replicas), "all replicas hear each other")
+        until(lambda: agree(cluster), "the replicas' counts agree")
         ages = [
             each["age"] for fleet in fleets(cluster).values() for each in fleet["replicas"] if each["state"] == "live"
         ]
@@ -81,10 +82,13 @@ def test_a_replica_killed_is_forgotten_at_once(cluster: Any, load: Any) -> None:
         dead = cluster.names("balancer")[0]
         cluster.kubectl("delete", "pod", dead, "--grace-period=0", "--force")
         began = time.monotonic()
-        wait_for(lambda: not any(dead in heard(fleet) for name, fleet in fleets(cluster).items() if name != dead))
+        until(
+            lambda: not any(dead in heard(fleet) for name, fleet in fleets(cluster).items() if name != dead),
+            "nobody counts on the dead one",
+        )
         assert time.monotonic() - began < FORGOTTEN + ASKING
         cluster.settled()
-        wait_for(lambda: all_hear(cluster, 4))
+        until(lambda: all_hear(cluster, 4), "all four hear each other")
     assert load.rows[-1].failed <= 24, load.rows[-1].failures
 
 
@@ -99,9 +103,11 @@ def test_replicas_cut_off_from_each_other_forget_and_find_each_other_again(clust
         sides = set(names[:2]), set(names[2:])
         with partitioned([(found[one], found[other]) for one, other in itertools.product(*sides)]):
             began = time.monotonic()
-            wait_for(lambda: all(heard(fleet) in sides for fleet in fleets(cluster).values()))
+            until(
+                lambda: all(heard(fleet) in sides for fleet in fleets(cluster).values()), "each hears its own side only"
+            )
             assert time.monotonic() - began < FORGOTTEN + ASKING
-        wait_for(lambda: all_hear(cluster, 4))
+        until(lambda: all_hear(cluster, 4), "all four hear each other")
     cluster.helm()
 
 

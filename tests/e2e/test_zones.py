@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import run
-from tests.e2e.test_changes import EXTRA_SLICE, endpoints, wait_for
+from tests.e2e.conftest import run, until
+from tests.e2e.test_changes import EXTRA_SLICE, endpoints
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -67,11 +68,11 @@ def test_hints_of_the_service_keep_traffic_in_the_zone(cluster: Any, load: Any, 
         cluster.kubectl(
             "patch", "service", "lb-pi", "--type=merge", "-p", '{"spec":{"trafficDistribution":"PreferClose"}}'
         )
-        wait_for(lambda: hinted(cluster))
+        until(lambda: hinted(cluster), "hints of zones in the slice")
         with service(cluster, trafficDistribution="PreferClose"):
             pods = cluster.names("balancer")
             for pod in pods:
-                wait_for(lambda pod=pod: attempts(cluster, pod))
+                until(partial(attempts, cluster, pod), "requests through each pod")
             load.recent(300)
             told = {pod: attempts(cluster, pod) for pod in pods}
         assert all(each == {"opened": 0, "failed": {}} for each in told.values()), told
