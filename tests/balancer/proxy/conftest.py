@@ -16,7 +16,10 @@ FAULTS = ("Traceback", "was never retrieved", "was never awaited", "was destroye
 
 def unrest(balancer: Balancer) -> list[str]:
     """Every count that is not what it is when nobody asks for anything."""
-    samples = balancer.metrics()
+    try:
+        samples = balancer.metrics()
+    except OSError as error:  # it may be about to end
+        return [f"the admin port does not answer: {error}"]
     found = []
     idle = sum(value for name, value in samples.items() if name.startswith("lb_endpoint_connections_idle"))
     opened = sum(value for name, value in samples.items() if name.startswith("lb_endpoint_connections_open{"))

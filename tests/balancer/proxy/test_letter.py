@@ -7,6 +7,7 @@ import re
 
 import pytest
 from tests.balancer.proxy.wire.ends import OK, Accepted, Client, Endpoint, always
+from tests.balancer.proxy.wire.http2 import H2Client
 from tests.balancer.proxy.wire.process import Start
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\n"
@@ -78,6 +79,16 @@ async def test_twins_of_framing_fields_are_dropped(start: Start) -> None:
         await client.ask(f"{GET}Transfer_Encoding: chunked\r\nContent_Length: 5\r\n\r\n")
     assert endpoint.requests[0].get("transfer_encoding") is None
     assert endpoint.requests[0].get("content_length") is None
+
+
+async def test_an_empty_expectation_expects_nothing(start: Start) -> None:
+    balancer = start()
+    async with Endpoint(balancer.endpoints[0]) as endpoint:
+        async with await Client.connect(balancer.port) as client:
+            assert (await client.ask(f"{GET}Expect:\r\n\r\n")).status == 200
+        async with await H2Client.connect(balancer.port) as by_http2:
+            assert (await by_http2.get("/", [("expect", "")])).status == 200
+    assert [request.get("expect") for request in endpoint.requests] == [None, None]
 
 
 async def test_twins_of_framing_fields_are_dropped_from_trailers(start: Start) -> None:

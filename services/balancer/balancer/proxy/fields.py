@@ -123,8 +123,8 @@ def fill_request(
         elif traced and lowered in TRACE_CONTEXT:
             fields.trace_context.append((lowered, value))
         elif lowered == b"expect":
-            if version == HTTP_1_0:
-                continue  # a 1.0 client's is to be ignored (RFC 9110 §10.1.1)
+            if version == HTTP_1_0 or not value:
+                continue  # a 1.0 client's is to be ignored (RFC 9110 §10.1.1), and an empty one expects nothing
             if value.lower() != b"100-continue":
                 raise BadMessage("unknown expectation", 417)
             fields.expects_continue = True

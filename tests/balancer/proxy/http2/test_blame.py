@@ -283,7 +283,7 @@ async def test_an_endpoint_that_opens_no_window_for_an_upload_is_charged_and_ano
     charges = Charges(balancer)
 
     async def stalls(asked: Asked) -> None:
-        asked.served.h2.acknowledge_received_data = lambda *_: None
+        asked.served.h2.acknowledge_received_data = lambda *_: None  # type: ignore[method-assign]
         await hangs(asked)
 
     body = "x" * 400_000
