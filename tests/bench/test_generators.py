@@ -1,4 +1,4 @@
-"""The generators of HTTP/2 and TLS: how their reports are read, how programs are set up, what is left out."""
+"""The generators of HTTP/2, gRPC and TLS: how their reports are read, how programs are set up, what is left out."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import contextlib
 import dataclasses
 import socket
 import ssl
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
 import hpack
 import pytest
-from benchmarks import idle, load, measures, report
+from benchmarks import idle, load, measures, processes, report, unequal
 from benchmarks.certificate import certificate
 from benchmarks.peers.envoy import Envoy
 from benchmarks.peers.haproxy import Haproxy
 from benchmarks.peers.lb import Lb
 from benchmarks.peers.nginx import Nginx
 from benchmarks.peers.peer import Mode, Peer, Setup
-from benchmarks.ports import AGREED, agreed, speaks_http2
+from benchmarks.ports import AGREED, agreed, free_port, speaks_http2
 from benchmarks.results import Result
 from benchmarks.run import plan
-from benchmarks.workloads import HAPROXY, HTTP2, NGINX, OVER_HTTP2, OVER_TLS, Bar, Workload
+from benchmarks.workloads import HAPROXY, HTTP2, NGINX, OVER_HTTP2, OVER_TLS, Bar, Calls, Workload
 
 H2LOAD = """starting benchmark...
 finished in 1.00s, 35512.00 req/s, 1.29MB/s
@@ -166,3 +168,28 @@ def test_the_table_says_whom_a_bar_is_held_against() -> None:
     ):
         assert report.verdict(dataclasses.replace(measured, bar=Bar(2.0, rivals)))[1] == f"≥ 2 of {name}"
     assert report.verdict(dataclasses.replace(measured, bar=Bar(2.0, HAPROXY)))[2] == "yes"
+
+
+def test_calls_are_answered_with_a_message_and_trailers_each(tmp_path: Path) -> None:
+    port = free_port()
+    process = processes.start([sys.executable, "-m", "benchmarks.calls", "serve", str(port)], tmp_path, None)
+    try:
+        while not speaks_http2(port):
+            assert process.poll() is None, (tmp_path / "output.log").read_text()
+            time.sleep(0.01)
+        done = load.calls(port, Calls("", "", Bar(1.0), paths=50, connections=2, streams=4), 0.3, None)
+    finally:
+        processes.stop(process)
+    assert done.requests > 8
+    assert done.errors == 0
+
+
+def test_calls_to_a_fleet_are_answered_by_those_that_work_and_not_by_those_that_fail(tmp_path: Path) -> None:
+    with unequal.scripted(tmp_path, None, "one-failing", 1, calls=True) as addresses:
+        ports = [int(address.rpartition(":")[2]) for address in addresses]
+        works, fails = [
+            load.open_loop(port, 50, 0.5, None, ["--seed", "1", "--calls"]) for port in (ports[0], ports[3])
+        ]
+    assert works.failures == 0
+    assert works.mean > 0.001
+    assert fails.failures == fails.requests
