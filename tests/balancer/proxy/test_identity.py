@@ -45,6 +45,17 @@ async def test_a_connection_that_was_authenticated_serves_nobody_else(start: Sta
                 assert (await stranger.ask(f"{GET}\r\n")).status == 401
 
 
+async def test_a_connection_that_was_authenticated_is_kept_whatever_the_client_asks_for(start: Start) -> None:
+    balancer = start()
+    async with Endpoint(balancer.endpoints[0], logs_in) as endpoint, await Client.connect(balancer.port) as alice:
+        assert (await alice.ask(f"{GET}Authorization: NTLM alice\r\n\r\n")).body == b"alice"
+        for hops, body in ((0, b""), (5, b"alice")):
+            options = f"OPTIONS / HTTP/1.1\r\nHost: lb.test\r\nMax-Forwards: {hops}\r\n\r\n"
+            assert (await alice.ask(options)).body == body
+            assert (await alice.ask(f"{GET}\r\n")).body == b"alice"
+        assert endpoint.accepted == 1
+
+
 async def test_a_connection_that_was_authenticated_is_closed_with_its_client(start: Start) -> None:
     balancer = start()
     async with Endpoint(balancer.endpoints[0], None) as endpoint:

@@ -108,10 +108,10 @@ class Exchange(Upgraded):
         if total:
             self._total_deadline = now + total
             service.wheel.arm(self, self._total_deadline)
+        if self.info.method == "OPTIONS" and self.head.fields.max_forwards >= 0 and self._is_last_hop(now):
+            return
         pinned = self.server.pinned
-        if self.info.method == "OPTIONS" and self.head.fields.max_forwards >= 0:
-            self._forward_once_less(now)
-        elif pinned is None or not self._go_on(pinned, now):
+        if pinned is None or not self._go_on(pinned, now):
             self.acquire(now)
 
     def _acquire_client_slot(self, clients: Clients) -> bool:
@@ -122,20 +122,22 @@ class Exchange(Upgraded):
         count(self.http.counters.connections_refused, "too many connections from this client")
         return False
 
-    def _forward_once_less(self, now: float) -> None:
-        """Max-Forwards (RFC 9110 §7.6.2): answer where it has come to 0, else say one less."""
+    def _is_last_hop(self, now: float) -> bool:
+        """Max-Forwards (RFC 9110 §7.6.2): answer where it has come to 0, else say one less. Whether it was answered."""
         fields = self.head.fields
         if fields.max_forwards == 0:
             self._answer_ourselves(own_answers.options(self.http.date(now)), now)
-            return
+            return True
         self._forwarded = forwarded_once(self.routed.head or self.head, fields.max_forwards - 1)
-        self.acquire(now)
+        return False
 
     def _go_on(self, pinned: ClientStream, now: float) -> bool:
         """Use the connection that is bound to this client, if that can be had."""
-        self.server.pin(None)
         pool = self.cluster.pool
-        lease = pool.lease_at(pinned.endpoint, self.info, now) if pinned.endpoint.cluster == pool.cluster else None
+        if pinned.endpoint.cluster != pool.cluster:
+            return False  # it is kept for the client's next request to its own cluster
+        self.server.pin(None)
+        lease = pool.lease_at(pinned.endpoint, self.info, now)
         stream = pinned.reuse(self) if lease is not None else None
         if lease is None or stream is None:
             pinned.reset()

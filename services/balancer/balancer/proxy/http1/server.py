@@ -350,7 +350,9 @@ class ServerConnection(Timed, ServerStream, Leaving, Protocol):
     # What an exchange calls.
 
     def pin(self, stream: ClientStream | None) -> None:
-        self.pinned = stream
+        before, self.pinned = self.pinned, stream
+        if before is not None and stream is not None:
+            before.reset()
 
     def informational(self, head: ResponseHead) -> None:
         if self._minor:  # HTTP/1.0 knows none (RFC 9110 §15.2).

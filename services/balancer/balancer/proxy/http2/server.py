@@ -139,9 +139,10 @@ class Request(Stream, ServerStream):
     # What an exchange calls.
 
     def pin(self, stream: ClientStream | None) -> None:
-        self.pinned = stream
-        if stream is not None:
-            self.give_back()  # another request of the client's may need it before this stream is gone
+        if stream is None:
+            self.pinned = None
+        else:
+            self.own.keep_bound(stream)  # another request of the client's may need it before this stream is gone
 
     def informational(self, head: ResponseHead) -> None:
         if not self.sent_end:
@@ -209,12 +210,8 @@ class Request(Stream, ServerStream):
     def give_back(self) -> None:
         """What is bound to this client may carry another of its requests."""
         pinned, self.pinned = self.pinned, None
-        if pinned is None:
-            return
-        if self.own.ended:
-            pinned.reset()
-        else:
-            self.own.bound.append(pinned)
+        if pinned is not None:
+            self.own.keep_bound(pinned)
 
     def pause_reading(self, reason: int) -> None:
         self.pauses |= reason
@@ -514,6 +511,13 @@ class ServerConnection(Connection, Leaving):
             # Who was asked to send no more here has a moment for what was on its way.
             patience = NOTICE if self._said_goaway else self.service.keepalive_timeout
             self.service.wheel.arm(self, self.now + patience)
+
+    def keep_bound(self, stream: ClientStream) -> None:
+        """Keep what is bound to this client for another of its requests."""
+        if self.ended:
+            stream.reset()
+        else:
+            self.bound.append(stream)
 
     def ended_early(self, stream: Stream) -> None:
         if isinstance(stream, Request) and stream.over and not stream.received:
