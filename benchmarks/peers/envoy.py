@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from benchmarks.certificate import certificate
-from benchmarks.peers.peer import FAILURES, MODES, Peer
+from benchmarks.peers.peer import FAILURES, MODES, ROUTES, Peer
 
 _ENVOY = "type.googleapis.com/envoy.extensions."
 _LOG = {
@@ -91,7 +91,8 @@ class Envoy(Peer):
             "upgrade_configs": [{"upgrade_type": "websocket"}],
             "route_config": {
                 "virtual_hosts": [
-                    {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": route}]}
+                    {"name": host, "domains": [host], "routes": [{"match": {"prefix": "/"}, "route": route}]}
+                    for host in (ROUTES if self.setup.routes else ("*",))
                 ]
             },
             "http_filters": [
