@@ -39,7 +39,7 @@ def replicas_view(running: Running, meter: Meter) -> View:
     heard = {replica.name: replica for replica in peers.heard} if peers is not None else {}
     name = running.proxy.replica
     in_flight = sum(endpoint.in_flight for endpoint in running.pool.endpoints)
-    ejected = sorted(endpoint.address for endpoint in running.pool.endpoints if endpoint.health.ejected_until)
+    ejected = sorted(running.pool.ejected)
     replicas = [_replica(name, True, "", "live", "", 0.0, in_flight, ejected, own)]
     for member in members:
         reported = heard.get(member.name)

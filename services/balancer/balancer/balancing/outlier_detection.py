@@ -34,6 +34,11 @@ class OutlierDetection:
         self._rates_at: float | None = None
         """When success rates are compared next (s)."""
 
+    @property
+    def ejected(self) -> frozenset[str]:
+        """Addresses of the endpoints that are ejected."""
+        return frozenset([endpoint.address for endpoint in self._ejected])
+
     def failed(self, endpoint: Endpoint, ready: int, now: float) -> list[Transition]:
         """A lease of `endpoint` ended in a failure: eject it, if that was one too many."""
         after = self._policy.eject_after

@@ -202,6 +202,11 @@ class Pool(Rotation):
         """Every endpoint of the last snapshot, eligible or not, in its order."""
         return self._members.endpoints
 
+    @property
+    def ejected(self) -> frozenset[str]:
+        """Addresses of the endpoints that are ejected."""
+        return self._outliers.ejected
+
     def find(self, address: str) -> Endpoint | None:
         """The endpoint at `host:port`, or None."""
         return self._members.find(address)

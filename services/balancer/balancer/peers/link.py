@@ -41,10 +41,6 @@ class Speaker(Protocol):
     def intent(self) -> Intent:
         """What was asked of the whole fleet."""
 
-    @property
-    def ejected(self) -> frozenset[str]:
-        """Addresses of the endpoints ejected here."""
-
     def status(self) -> Status | None:
         """What this replica says of itself; None: nothing yet."""
 
@@ -143,7 +139,7 @@ class Link:
             address = endpoint.address
             if in_flight != reported.get(address, 0):
                 changed[address] = reported[address] = in_flight
-        ejected, intent = speaker.ejected, speaker.intent
+        ejected, intent = speaker.pool.ejected, speaker.intent
         if not (whole or measure or changed or ejected != self._told_ejected or intent is not self._told_intent):
             return None
         report = Report(

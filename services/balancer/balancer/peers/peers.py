@@ -75,11 +75,6 @@ class Peers:
         return self.fleet.intent
 
     @property
-    def ejected(self) -> frozenset[str]:
-        """Addresses of the endpoints ejected here."""
-        return frozenset(endpoint.address for endpoint in self.pool.endpoints if endpoint.health.ejected_until)
-
-    @property
     def heard(self) -> list[Replica]:
         """The replicas that are heard, by name."""
         return list(self.belief.replicas)
