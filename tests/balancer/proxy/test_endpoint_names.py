@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -150,3 +153,76 @@ async def test_a_new_client_certificate_is_shown_to_endpoints(
                 await asyncio.sleep(0.2)
                 assert await ask(balancer) == 200
     assert shown[0] == "old.test"
+
+
+@contextlib.contextmanager
+def refusing(port: int, context: ssl.SSLContext) -> Iterator[None]:
+    """An endpoint whose handshake fails and says why: asyncio's would cut instead of sending the alert."""
+
+    def serve(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = listening.accept()
+                accepted.settimeout(5)
+                secured = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+                with contextlib.suppress(OSError):
+                    secured.do_handshake()
+                plain = socket.socket(fileno=secured.detach())
+                with contextlib.suppress(OSError):
+                    plain.shutdown(socket.SHUT_WR)
+                    while plain.recv(65536):
+                        pass
+                plain.close()
+
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        yield
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("protocol", ["http1", "h2"])
+async def test_an_endpoint_that_does_not_accept_our_certificate_is_told_as_that(
+    protocol: str, version: ssl.TLSVersion, start: Start, authority: Authority, tmp_path: Path
+) -> None:
+    strangers = Authority(tmp_path)
+    context = authority.server("127.0.0.1")
+    context.load_verify_locations(authority.file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.maximum_version = version
+    context.set_alpn_protocols(["h2" if protocol == "h2" else "http/1.1"])
+    balancer = start(
+        fresh=True,
+        retries=0,
+        upstream_protocol=protocol,
+        upstream_tls="on",
+        upstream_tls_ca=authority.file,
+        upstream_tls_cert=strangers.certificate,
+        upstream_tls_key=strangers.key,
+    )
+    with refusing(balancer.endpoints[0], context):
+        async with await Client.connect(balancer.port) as client:
+            answer = await client.ask(GET)
+    assert answer.status == 502
+    assert answer.get("proxy-status") == 'lb; error=tls_certificate_error; details="certificate not trusted"'
+
+
+@pytest.mark.parametrize("speaks", ["plain", "no h2"])
+async def test_a_handshake_that_fails_is_told_as_that(speaks: str, start: Start, authority: Authority) -> None:
+    protocol = "h2" if speaks == "no h2" else "http1"
+    balancer = start(retries=0, upstream_tls="on", upstream_tls_ca=authority.file, upstream_protocol=protocol)
+
+    async def script(connection: Accepted) -> None:
+        if speaks == "plain":
+            await connection.some(5)
+            await connection.send("HTTP/1.1 400 Bad Request\r\n\r\n")
+        else:
+            await connection.to_end()
+
+    context = authority.server("127.0.0.1") if speaks == "no h2" else None
+    async with Endpoint(balancer.endpoints[0], script, tls=context), await Client.connect(balancer.port) as client:
+        answer = await client.ask(GET)
+    assert answer.status == 502
+    assert "TLS handshake failed" in (answer.get("proxy-status") or "")

@@ -27,6 +27,8 @@ class Kind(enum.Enum):
     CONNECT_TIMEOUT = "connection timed out"
     CERTIFICATE = "certificate not trusted"
     """Its certificate does not verify, or it does not accept ours."""
+    HANDSHAKE = "TLS handshake failed"
+    """It accepted a connection, and speaks no TLS, or none that we share."""
     RESET = "connection closed"
     """Closed or reset before the response was whole, with the request sent whole or the connection still wanted."""
     TIMED_OUT = "response timed out"
@@ -51,6 +53,7 @@ VERDICTS: Final = {
     Kind.REFUSED: FAILURE,  # yes                        yes                    the endpoint's
     Kind.CONNECT_TIMEOUT: FAILURE,  # yes                yes                    the endpoint's
     Kind.CERTIFICATE: FAILURE,  # yes                    yes                    the endpoint's
+    Kind.HANDSHAKE: FAILURE,  # yes                      yes                    the endpoint's
     Kind.RESET: FAILURE,  # yes                          yes                    the endpoint's
     Kind.TIMED_OUT: FAILURE,  # yes                      yes                    the endpoint's
     Kind.BAD_RESPONSE: FAILURE,  # yes                   yes                    the endpoint's

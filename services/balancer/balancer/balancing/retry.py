@@ -34,7 +34,7 @@ def may_retry(
     `status` counts where `kind` is ANSWERED. `reused_connection`: it had served before, and closed with nothing come
     back, which says that the endpoint had closed it as idle.
     """
-    if kind in (Kind.REFUSED, Kind.CONNECT_TIMEOUT, Kind.CERTIFICATE, Kind.LOCAL):
+    if kind in (Kind.REFUSED, Kind.CONNECT_TIMEOUT, Kind.CERTIFICATE, Kind.HANDSHAKE, Kind.LOCAL):
         return Retry.ELSEWHERE  # Nothing was sent: safe for any method.
     if not idempotent:
         return Retry.NO

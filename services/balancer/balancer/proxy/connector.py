@@ -31,9 +31,17 @@ HANDSHAKE_LIMIT: Final = 60.0
 
 def failure_of(error: Exception) -> Kind:
     """Whose fault it is that a connection could not be had."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Kind.CERTIFICATE
+    if isinstance(error, ssl.SSLError):
+        return Kind.CERTIFICATE if is_about_certificates(error) else Kind.HANDSHAKE
     return of_connect_error(error.errno) if isinstance(error, OSError) else Kind.REFUSED
+
+
+def is_about_certificates(error: Exception | None) -> bool:
+    """Whether a certificate is what it failed for: the peer's, or, by an alert of the peer's, ours."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return True
+    reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
+    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
 
 
 @trait
@@ -264,7 +272,7 @@ class Connecting(Watched, Secured, Inquirer):
         self._transport = None
         opener, self._opener = self._opener, None
         if opener is not None:
-            opener.not_opened(error or ConnectionResetError("closed in the handshake"))
+            opener.not_opened(error or ssl.SSLError(1, "closed in the handshake"))
 
 
 def _hand_over(opener: Opener, transport: Transport) -> None:

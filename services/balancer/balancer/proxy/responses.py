@@ -91,7 +91,13 @@ _FAILED_ATTEMPT: Final = {
     Kind.REFUSED: Error(502, "connection_refused", Kind.REFUSED.value, "No endpoint accepted a connection."),
     Kind.CONNECT_TIMEOUT: Error(504, "connection_timeout", Kind.CONNECT_TIMEOUT.value, "Connecting took too long."),
     Kind.CERTIFICATE: Error(
-        502, "tls_certificate_error", Kind.CERTIFICATE.value, "The endpoint's TLS certificate does not verify."
+        502,
+        "tls_certificate_error",
+        Kind.CERTIFICATE.value,
+        "The endpoint's TLS certificate does not verify, or it does not accept ours.",
+    ),
+    Kind.HANDSHAKE: Error(
+        502, "tls_protocol_error", Kind.HANDSHAKE.value, "The endpoint speaks no TLS, or none that we share with it."
     ),
     Kind.LOCAL: Error(
         503, "proxy_internal_error", Kind.LOCAL.value, "The balancer has no descriptor or port left to connect with.", 1

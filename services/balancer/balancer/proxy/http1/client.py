@@ -12,6 +12,7 @@ from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
 from balancer.proxy import fields as rules
 from balancer.proxy import websocket
+from balancer.proxy.connector import is_about_certificates
 from balancer.proxy.fields import BadMessage
 from balancer.proxy.flow import PEER_FULL, Intake
 from balancer.proxy.http1 import framing, lines
@@ -313,6 +314,10 @@ class ClientConnection(Timed, ClientStream, Protocol):
             if nothing_came and self._untaken:
                 # As nginx has it: with no byte sent, it is safe to ask again, whatever the method.
                 receiver.attempt_failed(Kind.UNUSED if self.carried > 1 else Kind.REFUSED, NOT_PROCESSED)
+                return
+            if nothing_came and self.carried == 1 and is_about_certificates(error):
+                # In TLS 1.3 the endpoint looks at our certificate behind the handshake, and before any request.
+                receiver.attempt_failed(Kind.CERTIFICATE, NOT_PROCESSED, str(error))
                 return
             progress = BEGAN if not nothing_came else STALE if self.carried > 1 else SENT
             receiver.attempt_failed(Kind.RESET, progress)

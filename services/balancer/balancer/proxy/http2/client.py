@@ -12,6 +12,7 @@ from mypy_extensions import trait
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.outcome import Kind
+from balancer.proxy.connector import is_about_certificates
 from balancer.proxy.fields import fill_response
 from balancer.proxy.http2 import fields, frames
 from balancer.proxy.http2.connection import CONNECTION_WINDOW, Connection, trailers_of
@@ -496,7 +497,10 @@ class ClientConnection(Connection):
         if self.transport is not None:  # else it was never counted
             self.transport = None
             self.endpoint.stats.connections_open -= 1
-        self._not_ready(Kind.REFUSED, "closed before its SETTINGS")
+        kind = (
+            Kind.CERTIFICATE if is_about_certificates(error) else Kind.REFUSED
+        )  # TLS 1.3 says so behind the handshake
+        self._not_ready(kind, "closed before its SETTINGS")
         self.owner.lost(self)
         streams = [stream for stream in self.streams.values() if isinstance(stream, Call)]
         stale = self.served > 0 and all(stream.progress() == SENT for stream in streams)

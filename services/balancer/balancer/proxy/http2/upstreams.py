@@ -53,7 +53,7 @@ class Opening(Opener, Starter):
         secured = isinstance(transport, TlsTransport)
         if isinstance(transport, TlsTransport) and transport.alpn != "h2":
             transport.close()
-            self.not_ready(Kind.REFUSED, "does not speak h2")
+            self.not_ready(Kind.HANDSHAKE, "does not speak h2")
             return
         self._connection = ClientConnection(self._owner, self.endpoint, b"https" if secured else b"http", self)
         transport.attach(self._connection)
