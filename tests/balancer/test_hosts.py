@@ -44,11 +44,11 @@ async def test_the_admin_port_of_every_address_answers_ipv4_as_ipv4() -> None:
     app = web.Application()
     app.router.add_get("/", answer)
     async with AsyncExitStack() as stack:
-        runner, port = await listen_admin(app, ["::"], 0)
-        stack.push_async_callback(runner.cleanup)
+        listening = await listen_admin(app, ["::"], 0)
+        stack.push_async_callback(listening.close)
         client = await stack.enter_async_context(aiohttp.ClientSession())
         for host in ["127.0.0.1", *(["[::1]"] if has_ipv6() else [])]:
-            assert (await client.get(f"http://{host}:{port}/")).status == 200
+            assert (await client.get(f"http://{host}:{listening.port}/")).status == 200
     assert seen == ["127.0.0.1", *(["::1"] if has_ipv6() else [])]
 
 
