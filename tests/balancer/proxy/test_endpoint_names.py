@@ -17,7 +17,7 @@ from tests.balancer.proxy.wire.authority import Authority
 from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint, always
 from tests.balancer.proxy.wire.process import Balancer, Start
 
-from balancer.proxy import endpoint_tls
+from balancer.proxy.endpoint_tls import name_of_endpoints
 from balancer.settings import Settings
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\nConnection: close\r\n\r\n"
@@ -109,15 +109,12 @@ async def test_the_name_holds_in_tcp_mode(begin: Begin, authority: Authority) ->
 
 
 @pytest.mark.parametrize(("namespace", "name"), [("shop", "pi.shop.svc"), (None, "pi.from-the-pod.svc")])
-def test_the_default_name_of_a_service(
-    namespace: str | None, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_default_name_of_a_service(namespace: str | None, name: str, tmp_path: Path) -> None:
     file = tmp_path / "namespace"
     file.write_text("from-the-pod\n")
-    monkeypatch.setattr(endpoint_tls, "NAMESPACE", file)
     settings = Settings(discovery="kubernetes", kubernetes_service="pi", kubernetes_namespace=namespace)
-    assert endpoint_tls.name_of_endpoints(settings) == name
-    assert endpoint_tls.name_of_endpoints(settings.model_copy(update={"upstream_tls_name": "a.test."})) == "a.test"
+    assert name_of_endpoints(settings, file) == name
+    assert name_of_endpoints(settings.model_copy(update={"upstream_tls_name": "a.test."}), file) == "a.test"
 
 
 @pytest.mark.parametrize("mode", ["http", "tcp"])

@@ -133,7 +133,7 @@ def fault_of_authorities(pem: str) -> str:
     return ""
 
 
-def name_of_endpoints(settings: Settings) -> str | None:
+def name_of_endpoints(settings: Settings, own_namespace: Path = NAMESPACE) -> str | None:
     """The name that endpoints' certificates must have: as set, else the name by which they were found; None: none."""
     if settings.upstream_tls_name is not None:
         return settings.upstream_tls_name.rstrip(".")
@@ -143,7 +143,7 @@ def name_of_endpoints(settings: Settings) -> str | None:
         namespace = settings.kubernetes_namespace
         if namespace is None:
             try:
-                namespace = NAMESPACE.read_text().strip()
+                namespace = own_namespace.read_text().strip()
             except OSError:
                 namespace = "default"
         return f"{settings.kubernetes_service}.{namespace}.svc"
