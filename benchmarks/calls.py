@@ -21,10 +21,22 @@ from itertools import count
 import uvloop
 from benchmarks.ports import trusting
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITISED = 0x1, 0x1, 0x4, 0x8, 0x20
-WINDOW = 65535
+from balancer.proxy.http2.frames import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITISED,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW,
+    WINDOW_UPDATE,
+)
+
 ROOM = 0x7FFF0000 - WINDOW
 """Bytes of window that a connection is given at first: it needs no more."""
 MESSAGE = b"\x00\x00\x00\x00\x0b\x0a\x09something"

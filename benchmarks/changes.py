@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import os
 import ssl
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Final
@@ -262,39 +260,8 @@ class Load:
         writer.close()
 
 
-@asynccontextmanager
-async def _balancer(folder: Path, api: gateway.Api, admin: int) -> AsyncIterator[None]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("LB_")}
-    environment |= {
-        **api.settings(),
-        "LB_HOST": "127.0.0.1",
-        "LB_PORT": "0",
-        "LB_BACKENDS": "127.0.0.1:9",
-        "LB_ADMIN_HOST": "127.0.0.1",
-        "LB_ADMIN_PORT": str(admin),
-        "LB_ACCESS_LOG": "off",
-        "LB_LOG_LEVEL": "warning",
-    }
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "balancer", env=environment, cwd=folder)
-    try:
-        yield
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-async def _until_served(session: aiohttp.ClientSession, admin: int, wanted: int) -> None:
-    url = f"http://127.0.0.1:{admin}/api/routes"
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                async with session.get(url) as answer:
-                    found = await answer.json()
-                if len(found["listeners"]) == wanted and all(each["eligible"] for each in found["clusters"]):
-                    return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.05)
+def _served(routes: Json) -> bool:
+    return len(routes["listeners"]) == 3 and all(each["eligible"] for each in routes["clusters"])
 
 
 async def run(count: int, pause: float) -> tuple[Load, Changes, float]:
@@ -317,8 +284,8 @@ async def run(count: int, pause: float) -> tuple[Load, Changes, float]:
     with tempfile.TemporaryDirectory() as name:
         api, admin = gateway.Api(Path(name), kinds), free_port()
         try:
-            async with _balancer(Path(name), api, admin), aiohttp.ClientSession() as session:
-                await _until_served(session, admin, 3)
+            async with gateway.balancer(Path(name), api, admin), aiohttp.ClientSession() as session:
+                await gateway.until(admin, _served)
                 load = Load(ports, authority)
                 changes = Changes(session, f"http://127.0.0.1:{api.port}", authority, endpoints)
                 running = asyncio.create_task(load.run())

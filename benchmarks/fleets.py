@@ -24,6 +24,8 @@ import hpack
 import uvloop
 from benchmarks import calls
 
+from balancer.proxy.http2 import frames
+
 WORKERS = 4
 MEAN = 0.008
 """Seconds that a healthy endpoint works on a request, on average."""
@@ -188,7 +190,7 @@ class Calls(calls.Called):
         self._works: dict[int, float] = {}
 
     def came(self, kind: int, stream: int, ended: int, payload: bytes) -> None:
-        if kind == calls.HEADERS:
+        if kind == frames.HEADERS:
             said = dict(self._decoder.decode(calls.unpadded(payload, self.flags), raw=True))
             self._works[stream] = float(said.get(b"x-work", -1))
         if ended:
@@ -209,13 +211,13 @@ class Calls(calls.Called):
         ok = status == 200
         head = b"\x88\x0f\x10\x10application/grpc"
         said = calls.field(b"grpc-status", b"0" if ok else b"14")
-        last = calls.END_HEADERS | calls.END_STREAM
+        last = frames.END_HEADERS | frames.END_STREAM
         if ok:
-            message = calls.frame(calls.DATA, 0, stream, calls.MESSAGE)
-            first = calls.frame(calls.HEADERS, calls.END_HEADERS, stream, head)
-            self.send(first + message + calls.frame(calls.HEADERS, last, stream, said))
+            message = calls.frame(frames.DATA, 0, stream, calls.MESSAGE)
+            first = calls.frame(frames.HEADERS, frames.END_HEADERS, stream, head)
+            self.send(first + message + calls.frame(frames.HEADERS, last, stream, said))
         else:
-            self.send(calls.frame(calls.HEADERS, last, stream, head + said))
+            self.send(calls.frame(frames.HEADERS, last, stream, head + said))
         self.flush()
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 from benchmarks.peers.peer import ROUTES
 from benchmarks.ports import free_port
 
@@ -48,6 +53,40 @@ class Api:
         """End it."""
         self._process.terminate()
         self._process.wait()
+
+
+@asynccontextmanager
+async def balancer(folder: Path, api: Api, admin: int) -> AsyncIterator[int]:
+    """A balancer that serves the Gateways of `api`, and answers at the port `admin`; its process."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("LB_")}
+    environment |= {
+        **api.settings(),
+        "LB_HOST": "127.0.0.1",
+        "LB_PORT": "0",
+        "LB_BACKENDS": "127.0.0.1:9",
+        "LB_ADMIN_HOST": "127.0.0.1",
+        "LB_ADMIN_PORT": str(admin),
+        "LB_ACCESS_LOG": "off",
+        "LB_LOG_LEVEL": "warning",
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "balancer", env=environment, cwd=folder)
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def until(admin: int, true: Callable[[Json], bool]) -> None:
+    """Wait until what the balancer says of its routes is as wanted; for a minute at most."""
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(f"http://127.0.0.1:{admin}/api/routes?limit=1000") as answer:
+                    found = await answer.json()
+                if "listeners" in found and true(found):
+                    return
+            await asyncio.sleep(0.05)
 
 
 def named(name: str, namespace: str = "shop") -> Json:

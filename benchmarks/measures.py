@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import load, processes
@@ -27,19 +28,9 @@ def throughput(bench: Bench, workload: Workload) -> list[Result]:
         bench.tell(f"{workload.name}: left out, no {workload.tool} on PATH (apt install wrk nghttp2-client openssl)")
         return []
     peers = bench.running(workload.mode, access_log=workload.access_log)
-    samples: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    notes: dict[str, str] = {}
-    per_request = workload.size / 1e6 or 1.0
-    for _ in range(bench.rounds):
-        for peer in peers:
-            before = processes.cpu_seconds(peer.pids)
-            done = asked(bench, peer, workload)
-            used = processes.cpu_seconds(peer.pids) - before
-            samples[peer.name].append(done.requests * per_request / used)
-            if done.errors > done.requests // 2:
-                raise load.LoadError(f"{peer.name}: {done.errors} errors in {done.requests} requests")
-            if done.errors:
-                notes[peer.name] = f"{done.errors} errors in {done.requests} requests"
+    samples, notes = _for_cpu_seconds(
+        bench, peers, lambda peer: asked(bench, peer, workload), workload.size / 1e6 or 1.0
+    )
     unit = "MB per CPU second" if workload.size else "requests per CPU second"
     return [
         Result(
@@ -54,6 +45,44 @@ def throughput(bench: Bench, workload: Workload) -> list[Result]:
             notes=notes,
         )
     ]
+
+
+def _for_cpu_seconds(
+    bench: Bench, peers: Sequence[Peer], ask: Callable[[Peer], load.Closed], worth: float = 1.0
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """What each peer did in each round for a second of its CPU time, a request counting as `worth`; and its errors."""
+    samples: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    notes: dict[str, str] = {}
+    for _ in range(bench.rounds):
+        for peer in peers:
+            before = processes.cpu_seconds(peer.pids)
+            done = ask(peer)
+            used = processes.cpu_seconds(peer.pids) - before
+            samples[peer.name].append(done.requests * worth / used)
+            if done.errors > done.requests // 2:
+                raise load.LoadError(f"{peer.name}: {done.errors} errors in {done.requests} requests")
+            if done.errors:
+                notes[peer.name] = f"{done.errors} errors in {done.requests} requests"
+    return samples, notes
+
+
+@contextmanager
+def _before_own_endpoints(
+    bench: Bench, serve: Sequence[str], ready: Callable[[], bool], setup: Setup
+) -> Iterator[list[Peer]]:
+    """The peers that can do it, started, in front of endpoints that `python -m` and `serve` start, once `ready`."""
+    endpoints = processes.start([sys.executable, "-m", *serve], bench.folder, bench.load_core)
+    peers = [kind(setup) for kind in bench.peers if setup.mode in kind.modes]
+    try:
+        while not ready():
+            time.sleep(0.01)
+        for peer in peers:
+            peer.started()
+        yield peers
+    finally:
+        for peer in peers:
+            peer.stop()
+        processes.stop(endpoints)
 
 
 def asked(bench: Bench, peer: Peer, workload: Workload) -> load.Closed:
@@ -122,27 +151,17 @@ def _half_load(bench: Bench, peers: Sequence[Peer], direct: int) -> int:
 def websocket(bench: Bench) -> list[Result]:
     """Frames of 64 bytes echoed through the balancer for each second of its CPU time, on 64 connections."""
     port = free_port()
-    module = [sys.executable, "-m", "benchmarks.websocket"]
-    endpoint = processes.start([*module, "serve", str(port)], bench.folder, bench.load_core)
-    peers = [peer(Setup(bench.folder, (f"127.0.0.1:{port}",), core=bench.balancer_core)) for peer in bench.peers]
-    samples: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    try:
-        while not status_of(port):
-            time.sleep(0.01)
-        for peer in peers:
-            peer.started()
-        for _ in range(bench.rounds):
-            for peer in peers:
-                before = processes.cpu_seconds(peer.pids)
-                ask = [*module, "ask", str(peer.port), "64", f"{bench.seconds:g}"]
-                pinned = load.pinned(ask, bench.load_core)
-                done = subprocess.run(pinned, capture_output=True, text=True, check=True)
-                used = processes.cpu_seconds(peer.pids) - before
-                samples[peer.name].append(int(done.stdout.split()[0]) / used)
-    finally:
-        for peer in peers:
-            peer.stop()
-        processes.stop(endpoint)
+    setup = Setup(bench.folder, (f"127.0.0.1:{port}",), core=bench.balancer_core)
+
+    def ask(peer: Peer) -> load.Closed:
+        command = [sys.executable, "-m", "benchmarks.websocket", "ask", str(peer.port), "64", f"{bench.seconds:g}"]
+        pinned = load.pinned(command, bench.load_core)
+        done = subprocess.run(pinned, capture_output=True, text=True, check=True)
+        return load.Closed(int(done.stdout.split()[0]), bench.seconds, 0)
+
+    serve = ["benchmarks.websocket", "serve", str(port)]
+    with _before_own_endpoints(bench, serve, lambda: bool(status_of(port)), setup) as peers:
+        samples, _ = _for_cpu_seconds(bench, peers, ask)
     title, unit = "WebSocket echo, 64 connections", "frames per CPU second"
     return [Result("websocket", title, unit, "higher", samples, _COMMAND + "websocket")]
 
@@ -150,28 +169,12 @@ def websocket(bench: Bench) -> list[Result]:
 def calls(bench: Bench, calls: Calls) -> list[Result]:
     """Calls of gRPC, with a message and trailers, for each second of CPU time."""
     ports = [free_port(), free_port()]
-    serve = [sys.executable, "-m", "benchmarks.calls", "serve", *map(str, ports)]
-    endpoints = processes.start(serve, bench.folder, bench.load_core)
     setup = Setup(bench.folder, tuple(f"127.0.0.1:{port}" for port in ports), calls.mode, core=bench.balancer_core)
-    peers = [kind(setup) for kind in bench.peers if calls.mode in kind.modes]
-    samples: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    notes: dict[str, str] = {}
-    try:
-        while not all(speaks_http2(port) for port in ports):
-            time.sleep(0.01)
-        for peer in peers:
-            peer.started()
-        for _ in range(bench.rounds):
-            for peer in peers:
-                before = processes.cpu_seconds(peer.pids)
-                done = load.calls(peer.port, calls, bench.seconds, bench.load_core)
-                samples[peer.name].append(done.requests / (processes.cpu_seconds(peer.pids) - before))
-                if done.errors:
-                    notes[peer.name] = f"{done.errors} errors in {done.requests} requests"
-    finally:
-        for peer in peers:
-            peer.stop()
-        processes.stop(endpoints)
+    serve = ["benchmarks.calls", "serve", *map(str, ports)]
+    with _before_own_endpoints(bench, serve, lambda: all(speaks_http2(port) for port in ports), setup) as peers:
+        samples, notes = _for_cpu_seconds(
+            bench, peers, lambda peer: load.calls(peer.port, calls, bench.seconds, bench.load_core)
+        )
     unit = "calls per CPU second"
     command = _COMMAND + calls.name
     return [Result(calls.name, calls.title, unit, "higher", samples, command, calls.bar, group="http2", notes=notes)]

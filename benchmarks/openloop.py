@@ -25,6 +25,8 @@ import hpack
 import uvloop
 from benchmarks import calls
 
+from balancer.proxy.http2 import frames
+
 TICK = 0.001
 MOST_CONNECTIONS = 2048
 AT_FIRST = 64
@@ -208,7 +210,7 @@ class Caller(Generator):
 class Calls(calls.Connection):
     """One connection of HTTP/2."""
 
-    begins = calls.PREFACE
+    begins = frames.PREFACE
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -222,12 +224,12 @@ class Calls(calls.Connection):
         """Make a call that was due then."""
         stream, self._next = self._next, self._next + 2
         self._due[stream] = due
-        head = calls.frame(calls.HEADERS, calls.END_HEADERS, stream, block)
-        self.send(head + calls.frame(calls.DATA, calls.END_STREAM, stream, calls.MESSAGE))
+        head = calls.frame(frames.HEADERS, frames.END_HEADERS, stream, block)
+        self.send(head + calls.frame(frames.DATA, frames.END_STREAM, stream, calls.MESSAGE))
         self.flush()
 
     def came(self, kind: int, stream: int, ended: int, payload: bytes) -> None:
-        if kind == calls.HEADERS:
+        if kind == frames.HEADERS:
             fields = self._decoder.decode(calls.unpadded(payload, self.flags), raw=True)
             self._said.setdefault(stream, {}).update(fields)
         if ended:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import json
 import logging
@@ -31,7 +30,7 @@ from typing import Any, Final
 import aiohttp
 import structlog
 import uvloop
-from benchmarks import gateway, own
+from benchmarks import gateway, own, processes
 from benchmarks.ports import free_port
 
 from balancer.app import Balancer
@@ -276,17 +275,17 @@ async def _resident(services: int, endpoints: int) -> int:
     kinds[ROUTES] = [gateway.route(name, name, f"{name}.example.com") for name in names]
     with tempfile.TemporaryDirectory() as name:
         api, admin = gateway.Api(Path(name), kinds), free_port()
-        own = {"LB_BACKENDS": "127.0.0.1:9", "LB_PORT": "0", "LB_HOST": "127.0.0.1", "LB_ADMIN_PORT": str(admin)}
-        environment = {**os.environ, **own, **api.settings(), "LB_LOG_LEVEL": "warning"}
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "balancer", env=environment)
         try:
-            await _until_known(admin, services * endpoints)
-            await asyncio.sleep(2.0)
-            return _kilobytes(process.pid) * 1024
+            async with gateway.balancer(Path(name), api, admin) as pid:
+                await gateway.until(admin, lambda routes: _endpoints_in(routes) == services * endpoints)
+                await asyncio.sleep(2.0)
+                return processes.resident_bytes([pid])
         finally:
-            process.terminate()
-            await process.wait()
             api.stop()
+
+
+def _endpoints_in(routes: Json) -> int:
+    return sum(each["endpoints"] for each in routes["clusters"])
 
 
 def _slice(name: str, number: int, endpoints: int) -> Json:
@@ -294,23 +293,6 @@ def _slice(name: str, number: int, endpoints: int) -> Json:
     addresses = [f"10.{number // 250}.{number % 250}.{1 + each}:8080" for each in range(endpoints)]
     first, *others = gateway.slices_of(name, addresses)
     return {**first, "endpoints": [each["endpoints"][0] for each in (first, *others)]}
-
-
-async def _until_known(admin: int, endpoints: int) -> None:
-    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
-        while True:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(f"http://127.0.0.1:{admin}/api/routes?limit=1000") as answer:
-                    found = await answer.json()
-                if sum(each["endpoints"] for each in found.get("clusters", ())) == endpoints:
-                    return
-            await asyncio.sleep(0.1)
-
-
-def _kilobytes(pid: int) -> int:
-    """Of memory in use by a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def main() -> None:
