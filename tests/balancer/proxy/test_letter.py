@@ -115,19 +115,16 @@ def upgrade(protocols: str) -> str:
     return f"{GET}Connection: Upgrade\r\nUpgrade: {protocols}\r\n\r\n"
 
 
-async def test_a_switch_to_a_protocol_that_was_not_asked_for_is_no_answer(start: Start) -> None:
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [("websocket", "Upgrade: other\r\n"), ("websocket, other", "")],
+    ids=["not asked for", "one of several, and not which"],
+)
+async def test_a_switch_to_an_unknown_protocol_is_no_answer(asked: str, named: str, start: Start) -> None:
     balancer = start(retries=0)
-    odd = always("HTTP/1.1 101 Odd\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
+    odd = always(f"HTTP/1.1 101 Odd\r\nConnection: Upgrade\r\n{named}\r\n")
     async with Endpoint(balancer.endpoints[0], odd), await Client.connect(balancer.port) as client:
-        await client.send(upgrade("websocket"))
-        assert (await client.response()).status == 502
-
-
-async def test_a_switch_that_does_not_say_to_which_of_several_is_no_answer(start: Start) -> None:
-    balancer = start(retries=0)
-    mute = always("HTTP/1.1 101 Odd\r\nConnection: Upgrade\r\n\r\n")
-    async with Endpoint(balancer.endpoints[0], mute), await Client.connect(balancer.port) as client:
-        await client.send(upgrade("websocket, other"))
+        await client.send(upgrade(asked))
         assert (await client.response()).status == 502
 
 

@@ -7,6 +7,16 @@ from typing import Any
 from aiohttp import web
 
 
+def slice_of(name: str, host: str, port: int, ready: bool = True) -> dict[str, Any]:
+    """The EndpointSlice of a Service of one endpoint."""
+    return {
+        "metadata": {"name": f"{name}-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "ports": [{"name": "", "port": port}],
+        "endpoints": [{"addresses": [host], "conditions": {"ready": ready}}],
+    }
+
+
 class Pod:
     """The only pod of the Service `name` in the namespace `shop`; `start` it, and `stop` it."""
 
@@ -35,10 +45,4 @@ class Pod:
 
     def slice(self, *, ready: bool = True) -> dict[str, Any]:
         """The Service's EndpointSlice."""
-        labels = {"kubernetes.io/service-name": self.name}
-        return {
-            "metadata": {"name": f"{self.name}-1", "namespace": "shop", "labels": labels},
-            "addressType": "IPv4",
-            "ports": [{"name": "", "port": self.port}],
-            "endpoints": [{"addresses": [self.host], "conditions": {"ready": ready}}],
-        }
+        return slice_of(self.name, self.host, self.port, ready)

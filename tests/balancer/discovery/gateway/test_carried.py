@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trustme
 from tests.balancer.discovery.gateway import cluster
+from tests.balancer.discovery.gateway.pods import slice_of
 from tests.balancer.discovery.gateway.test_control import GATEWAYS, SECRETS, SERVICES, SLICES, until
 from tests.balancer.discovery.gateway.test_traffic import INGRESSES, POLICIES, Here, running
 from tests.balancer.proxy.test_client_hello import hello, in_records
@@ -68,13 +69,7 @@ class Echo:
             writer.transport.abort()
 
     def slice(self, *, ready: bool = True) -> dict[str, Any]:
-        labels = {"kubernetes.io/service-name": self.name}
-        return {
-            "metadata": {"name": f"{self.name}-1", "namespace": "shop", "labels": labels},
-            "addressType": "IPv4",
-            "ports": [{"name": "", "port": self.port}],
-            "endpoints": [{"addresses": [self.host], "conditions": {"ready": ready}}],
-        }
+        return slice_of(self.name, self.host, self.port, ready)
 
 
 class Carried:
