@@ -6,13 +6,13 @@ The one that has been unused longest makes room for a new one; those amid an ans
 from __future__ import annotations
 
 import asyncio
-import errno
 import resource
 import socket
 from collections.abc import Awaitable, Callable
 
-import structlog
 from aiohttp import web
+
+from balancer.balancing.outcome import LOCAL_ERRORS
 
 MOST = 256
 """Connections at once, or an eighth of the files that may be open: the data plane counts on the rest."""
@@ -22,9 +22,6 @@ BURST = 8
 """Connections accepted before others have their turn, and being opened at once."""
 RETRY = 0.1
 """Seconds until accepting is tried again, where nothing of ours could make room."""
-OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-log = structlog.get_logger()
 
 
 def most_callers() -> int:
@@ -100,7 +97,7 @@ class Callers:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno in OUT_OF_RESOURCES:
+                if error.errno in LOCAL_ERRORS:
                     self._wait(listening)
                     return
                 continue  # it has gone again
@@ -120,21 +117,20 @@ class Callers:
             accepted.close()
             del self._open[protocol]
 
-    def _make_room(self, number: int) -> bool:
-        """Close connections, and forget those that have closed; whether any descriptor is going to be free."""
+    def _make_room(self, number: int) -> None:
+        """Forget so many connections: those that have closed, and as many more as that takes, which are closed."""
         for protocol, caller in list(self._open.items()):
             if caller.transport is not None and caller.transport.is_closing():
                 del self._open[protocol]
                 number -= 1
         if number <= 0:
-            return True
+            return
         closable = [each for each in self._open.items() if each[1].transport is not None]
         closable.sort(key=lambda each: (each[1].busy > 0, each[1].unused_since))
         for protocol, caller in closable[:number]:
             if caller.transport is not None:
                 caller.transport.abort()
             del self._open[protocol]
-        return bool(closable)
 
     def _wait(self, listening: socket.socket) -> None:
         """No descriptor is left: one of ours makes room, or the others may have some soon."""

@@ -14,7 +14,7 @@ from balancer.discovery.gateway.objects import Secret
 from balancer.discovery.gateway.result import PortPlan
 from balancer.proxy.cluster import Cluster
 from balancer.proxy.http import HttpProxy
-from balancer.proxy.place import ENDED, PASSED, REQUESTS
+from balancer.proxy.place import PASSED, REQUESTS, TERMINATED
 from balancer.proxy.routes import SiteRouter
 from balancer.proxy.service import Context
 from balancer.proxy.sni import Certificates
@@ -24,7 +24,7 @@ from balancer.proxy.tcp_routes import SiteTcpRouter
 from balancer.settings import Settings
 from balancer.tracing import Tracer
 
-WANTED: Final = {"HTTPS": REQUESTS, "Passthrough": PASSED, "Terminate": ENDED}
+WANTED: Final = {"HTTPS": REQUESTS, "Passthrough": PASSED, "Terminate": TERMINATED}
 """What clients want, by what their listener does."""
 
 Clusters = Mapping[str, Cluster]

@@ -101,20 +101,22 @@ class Ask:
 
         The system's resolver would ask in one of a few threads: a name about which it is silent would hold up others.
         """
-        addresses = [host] if resolving.literal(host.partition("%")[0]) else (await resolving.resolve(host)).addresses
-        for last, address in enumerate(addresses, 1 - len(addresses)):
+
+        async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            return await asyncio.open_connection(address, port, limit=MAX_HEAD, ssl=context, server_hostname=name)
+
+        if resolving.literal(host.partition("%")[0]):
+            return await connect(host)
+        *others, last = (await resolving.resolve(host)).addresses
+        for address in others:
             try:
-                # Half of the time for the first, and what is left for all others together.
-                async with asyncio.timeout(None if last == 0 else self._timeout / 2 / max(1, len(addresses) - 1)):
-                    return await asyncio.open_connection(
-                        address, port, limit=MAX_HEAD, ssl=context, server_hostname=name
-                    )
-            except ssl.SSLError:
-                raise
-            except (OSError, TimeoutError) as error:
-                if last == 0 or (isinstance(error, OSError) and error.errno in LOCAL_ERRORS):
+                # Half of the time for all of them together: the other half is the last one's.
+                async with asyncio.timeout(self._timeout / 2 / len(others)):
+                    return await connect(address)
+            except OSError as error:  # TimeoutError is one too
+                if isinstance(error, ssl.SSLError) or error.errno in LOCAL_ERRORS:
                     raise
-        raise AssertionError("a name has at least one address")
+        return await connect(last)
 
     def _by_http2(self, endpoint: Endpoint) -> bool:
         if self._service is not None or self._path == "tcp":

@@ -10,7 +10,6 @@ Above 300 lines because accepting, counting and making room keep the same counts
 from __future__ import annotations
 
 import asyncio
-import errno
 import ssl
 from ipaddress import ip_address
 from socket import SocketType
@@ -18,13 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from balancer.balancing.outcome import LOCAL_ERRORS
 from balancer.counters import Counters, count
 from balancer.hosts import to_listen_at
 from balancer.proxy import descriptors
 from balancer.proxy.clients import Clients
 from balancer.proxy.listening import BACKLOG, Acceptor, Listening, listen
 from balancer.proxy.opening import Greeted, Greeting, Namer, Opening, Protocols, ProxyHeader
-from balancer.proxy.place import ENDED, PASSED, REQUESTS, Addresses, Keeper, Place
+from balancer.proxy.place import PASSED, REQUESTS, TERMINATED, Addresses, Keeper, Place
 from balancer.proxy.poller import Poller
 from balancer.proxy.sorting import Sorter
 from balancer.proxy.timers import TICK, Timed
@@ -44,7 +44,6 @@ GRACE: Final = 0.2
 """Seconds in which a connection is not taken for an idle one, though nothing comes."""
 RETRY: Final = 0.1
 """Seconds until accepting is tried again, when nothing else would wake it."""
-OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 __all__ = ["Door", "Protocols"]
 
@@ -165,7 +164,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
             except BlockingIOError:
                 return False
             except OSError as error:
-                if error.errno in OUT_OF_RESOURCES:
+                if error.errno in LOCAL_ERRORS:
                     self._pause(error.strerror or "out of means", "raise ulimit -n")
                     return False
                 continue  # it has gone again
@@ -278,7 +277,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
         if place.carries == PASSED:
             self._attach(transport, place, held)
         else:
-            context = sorter.context if place.carries == ENDED else self._tls
+            context = sorter.context if place.carries == TERMINATED else self._tls
             self._secure(transport, place, context, held, self._left(place))
 
     def not_greeted(self, transport: Transport, why: str, held: bytes) -> None:

@@ -19,7 +19,7 @@ REQUESTS: Final = 0
 """Requests, by TLS or without."""
 PASSED: Final = 1
 """A TLS connection whose bytes go to an endpoint as they are."""
-ENDED: Final = 2
+TERMINATED: Final = 2
 """A TLS connection that ends here, and whose bytes go to an endpoint."""
 
 
@@ -63,7 +63,7 @@ class Place(Guard):
         self.alpn = ""
         """The protocol agreed on in the TLS handshake; empty: none."""
         self.carries = REQUESTS
-        """What is made of its bytes: REQUESTS, or a tunnel (PASSED, ENDED)."""
+        """What is made of its bytes: REQUESTS, or a tunnel (PASSED, TERMINATED)."""
         self.name = ""
         """The name that the client's first TLS message asks for, where that is read before anything else."""
         self.began = began

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 
 from balancer.proxy.opening import Protocols
-from balancer.proxy.place import ENDED, PASSED, REQUESTS
+from balancer.proxy.place import PASSED, REQUESTS, TERMINATED
 from balancer.proxy.sni import most_specific
 
 
@@ -24,14 +24,14 @@ class Sorter:
         self._others = PASSED
 
     def use(self, by_host: Mapping[str, int]) -> None:
-        """From now on go by these host names and wildcards (empty: every name): REQUESTS, PASSED or ENDED.
+        """From now on go by these host names and wildcards (empty: every name): REQUESTS, PASSED or TERMINATED.
 
         A name that none of them covers ends by an alert where TLS ends here for requests, and by a reset where bytes
         are passed on.
         """
         self._by_host = dict(by_host)
         kinds = set(self._by_host.values())
-        self._others = next((kind for kind in (REQUESTS, PASSED, ENDED) if kind in kinds), PASSED)
+        self._others = next((kind for kind in (REQUESTS, PASSED, TERMINATED) if kind in kinds), PASSED)
 
     def sort(self, name: str) -> int:
         """What a client wants that asks for `name`, in lower case; empty: for none."""

@@ -497,9 +497,8 @@ class ClientConnection(Connection):
         if self.transport is not None:  # else it was never counted
             self.transport = None
             self.endpoint.stats.connections_open -= 1
-        kind = (
-            Kind.CERTIFICATE if is_about_certificates(error) else Kind.REFUSED
-        )  # TLS 1.3 says so behind the handshake
+        # In TLS 1.3 the endpoint looks at our certificate behind the handshake.
+        kind = Kind.CERTIFICATE if is_about_certificates(error) else Kind.REFUSED
         self._not_ready(kind, "closed before its SETTINGS")
         self.owner.lost(self)
         streams = [stream for stream in self.streams.values() if isinstance(stream, Call)]
