@@ -26,10 +26,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import quantiles
 
 from benchmarks.ports import free_port, trusting
+from benchmarks.processes import resident_bytes
 
 KINDS = ("read", "upload", "tcp", "tls", "tls-idle", "h2")
 SIZE = 20_000_000
@@ -62,14 +62,6 @@ class Result:
     def each(self) -> float:
         """Bytes for each slow client."""
         return (self.during - self.before) / self.clients
-
-
-def memory(pid: int) -> int:
-    """Resident memory of a process (bytes)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise ProcessLookupError(pid)
 
 
 async def serve(port: int) -> None:
@@ -203,17 +195,17 @@ def measure(port: int, pid: int, kind: str, clients: int, seconds: float = 5.0, 
     """One run against a balancer that is up; `fast_port` is where the fast client asks, if not at `port`."""
     fast_port = fast_port or port
     p99_before, failed = ask(fast_port, seconds)
-    before = memory(pid)
+    before = resident_bytes([pid])
     crowd = Crowd(port, kind)
     try:
         crowd.come(clients)
         crowd.push(1.0)
         p99_during, more = ask(fast_port, seconds, crowd)
-        during = memory(pid)
+        during = resident_bytes([pid])
     finally:
         crowd.go()
     until = time.monotonic() + 30
-    while (after := memory(pid)) - before > 20 << 20 and time.monotonic() < until:
+    while (after := resident_bytes([pid])) - before > 20 << 20 and time.monotonic() < until:
         time.sleep(0.5)
     return Result(clients, before, during, after, p99_before, p99_during, failed + more)
 

@@ -54,13 +54,20 @@ class World:
 
     def routes_of(self, kind: str) -> Mapping[Key, Route]:
         """The routes of one kind."""
-        kinds = {"HTTPRoute": self.routes, "GRPCRoute": self.grpc_routes, "TLSRoute": self.tls_routes}
-        return kinds.get(kind, self.tcp_routes)
+        return self._routes()[kind]
 
     def all_routes(self) -> Iterator[Route]:
         """The routes of every kind."""
-        for kind in (self.routes, self.grpc_routes, self.tls_routes, self.tcp_routes):
-            yield from kind.values()
+        for routes in self._routes().values():
+            yield from routes.values()
+
+    def _routes(self) -> dict[str, Mapping[Key, Route]]:
+        return {
+            "HTTPRoute": self.routes,
+            "GRPCRoute": self.grpc_routes,
+            "TLSRoute": self.tls_routes,
+            "TCPRoute": self.tcp_routes,
+        }
 
     def our_gateways(self) -> list[Gateway]:
         """The Gateways of our classes, the oldest first."""
