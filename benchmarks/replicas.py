@@ -1,9 +1,12 @@
-"""What it is worth that replicas know of each other: p99 of four that do, beside four that do not.
+"""What it is worth that replicas know of each other, and what it costs: of those that do, beside those that do not.
 
 Endpoints of one worker each stand before nothing but a clock: a request takes as long as its X-Work header says, after
 those that came before it. The same requests come at the same times to blind replicas and to those that tell each other.
 
-    python -m benchmarks.replicas [--endpoints 16] [--load 0.7] [--milliseconds 20] [--seconds 10] [--rounds 3]
+    python -m benchmarks.replicas [--endpoints 4 16] [--load 0.5 0.7 0.9] [--milliseconds 20] [--seconds 8] [--rounds 1]
+
+prints a table of p99s. With `--cpu 0 140 500 2000` it prints what share of a core each replica takes at so many
+requests a second each, of which none waits for another at its endpoint, for each number of `--replicas`.
 """
 
 from __future__ import annotations
@@ -21,15 +24,18 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 from benchmarks.openloop import Generator, at_random
 from benchmarks.ports import free_port
+from benchmarks.processes import cpu_seconds
 
-REPLICAS = 4
 TIMEOUT = 10.0
 COMPILED = Path(".venv-compiled/bin/python")
+READY = Path(".venv-compiled/.ready")
 _WORK = re.compile(rb"X-Work: ([0-9.]+)")
+_SENT = re.compile(r'lb_peer_events_total\{[^}]*"sent"[^}]*\} ([0-9.e+]+)')
 
 
 class Endpoint(asyncio.Protocol):
@@ -38,6 +44,8 @@ class Endpoint(asyncio.Protocol):
     free: dict[int, float] = {}  # noqa: RUF012 (one for all connections of the process)
     unit = 0.0
     """Seconds that one unit of work takes."""
+    one_by_one = True
+    """Whether a request waits for those before it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
@@ -46,7 +54,7 @@ class Endpoint(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         work = _WORK.search(data)
         loop = asyncio.get_running_loop()
-        begins = max(loop.time(), self.free.get(self._port, 0.0))
+        begins = max(loop.time(), self.free.get(self._port, 0.0) if self.one_by_one else 0.0)
         self.free[self._port] = ends = begins + self.unit * (float(work[1]) if work else 1.0)
         loop.call_at(ends, self._answer)
 
@@ -55,13 +63,15 @@ class Endpoint(asyncio.Protocol):
 
 
 @contextlib.contextmanager
-def replicas(backends: str, strategy: str, aware: bool) -> Iterator[tuple[list[int], list[subprocess.Popen[bytes]]]]:
-    """Four replicas of the balancer: their ports, and their processes."""
-    ports = [free_port() for _ in range(REPLICAS)]
-    admin_ports = [free_port() for _ in range(REPLICAS)]
-    python = str(COMPILED) if COMPILED.exists() else sys.executable
+def replicas(
+    backends: str, strategy: str, number: int, aware: bool
+) -> Iterator[tuple[list[int], list[int], list[subprocess.Popen[bytes]]]]:
+    """So many replicas of the balancer: their ports, their admin ports, and their processes."""
+    ports = [free_port() for _ in range(number)]
+    admin_ports = [free_port() for _ in range(number)]
+    python = str(COMPILED) if READY.exists() else sys.executable
     started = []
-    for number, (port, admin_port) in enumerate(zip(ports, admin_ports, strict=True)):
+    for i, (port, admin_port) in enumerate(zip(ports, admin_ports, strict=True)):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LB_")} | {
             "LB_BACKENDS": backends,
             "LB_PORT": str(port),
@@ -69,7 +79,7 @@ def replicas(backends: str, strategy: str, aware: bool) -> Iterator[tuple[list[i
             "LB_STRATEGY": strategy,
             "LB_ACCESS_LOG": "off",
             "LB_LOG_LEVEL": "warning",
-            "HOSTNAME": f"lb-{number}",
+            "HOSTNAME": f"lb-{i}",
         }
         if aware:
             environment["LB_PEERS"] = ",".join(f"127.0.0.1:{other}" for other in admin_ports)
@@ -78,7 +88,7 @@ def replicas(backends: str, strategy: str, aware: bool) -> Iterator[tuple[list[i
     try:
         for admin_port in admin_ports:
             _wait_until_ready(admin_port)
-        yield ports, started
+        yield ports, admin_ports, started
     finally:
         for process in started:
             process.send_signal(signal.SIGINT)
@@ -98,58 +108,112 @@ def _wait_until_ready(admin_port: int) -> None:
             time.sleep(0.02)
 
 
-def cpu_of(process: subprocess.Popen[bytes]) -> float:
-    """CPU seconds of a process so far."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def reports_of(admin_port: int) -> int:
+    """Reports that a replica has sent so far."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/metrics", timeout=5) as answer:
+        sent = _SENT.search(answer.read().decode())
+    return int(float(sent[1])) if sent else 0
 
 
-async def measure(options: argparse.Namespace, aware: bool, seed: int) -> tuple[float, int, float]:
-    """p99 (s), requests that failed, and the CPU (s) that a replica took in a second."""
+class Run(NamedTuple):
+    """What was measured of some replicas."""
+
+    p99: float
+    """Seconds."""
+    failed: int
+    cpu: float
+    """Of a core, each."""
+    reports: float
+    """Sent a second by each."""
+
+
+async def measure(options: argparse.Namespace, number: int, rate: float, aware: bool, seed: int) -> Run:
+    """`number` replicas that get `rate` requests a second each."""
     loop = asyncio.get_running_loop()
-    Endpoint.unit = options.milliseconds / 1000
-    ports = [free_port() for _ in range(options.endpoints)]
+    Endpoint.free.clear()
+    ports = [free_port() for _ in range(options.size)]
     servers = [await loop.create_server(Endpoint, "127.0.0.1", port) for port in ports]
     backends = ",".join(f"127.0.0.1:{port}" for port in ports)
-    rate = options.load * options.endpoints / Endpoint.unit / REPLICAS
     try:
-        with replicas(backends, options.strategy, aware) as (entries, processes):
-            await asyncio.sleep(0.5)
-            before = sum(map(cpu_of, processes))
-            runs = [
-                Generator(port, TIMEOUT).run(at_random(rate, options.seconds, ["/"], REPLICAS * seed + number))
-                for number, port in enumerate(entries)
-            ]
-            answers = [answer for run in await asyncio.gather(*runs) for answer in run]
-            cpu = (sum(map(cpu_of, processes)) - before) / REPLICAS / options.seconds
+        with replicas(backends, options.strategy, number, aware) as (entries, admin_ports, processes):
+            pids = [process.pid for process in processes]
+            await asyncio.sleep(1.5)  # Until all have found each other, and the work of a start is done.
+            sent, cpu = sum(map(reports_of, admin_ports)), cpu_seconds(pids)
+            began = time.monotonic()
+            answers: list[tuple[int, float]] = []
+            if rate > 0:
+                runs = [
+                    Generator(port, TIMEOUT).run(at_random(rate, options.seconds, ["/"], number * seed + i))
+                    for i, port in enumerate(entries)
+                ]
+                answers = [answer for run in await asyncio.gather(*runs) for answer in run]
+            else:
+                await asyncio.sleep(options.seconds)
+            took = time.monotonic() - began
+            cpu = cpu_seconds(pids) - cpu
+            sent = sum(map(reports_of, admin_ports)) - sent
     finally:
         for server in servers:
             server.close()
-    took = sorted(seconds for _, seconds in answers)
+    times = sorted(seconds for _, seconds in answers) or [0.0]
     failed = sum(status != 200 for status, _ in answers)
-    return took[int(len(took) * 0.99)], failed, cpu
+    return Run(times[int(len(times) * 0.99)], failed, cpu / number / took, sent / number / took)
+
+
+def worth(options: argparse.Namespace) -> None:
+    """Print the ratio of p99s for each size and load."""
+    number = options.replicas[0]
+    print(
+        "| endpoints | load | blind p99, ms | aware p99, ms | aware to blind | CPU of each, blind and aware | failed |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for size in options.endpoints:
+        for load in options.load:
+            options.size = size
+            rate = load * size / Endpoint.unit / number
+            pairs = []
+            for seed in range(1, options.rounds + 1):
+                blind, aware = (uvloop.run(measure(options, number, rate, knows, seed)) for knows in (False, True))
+                pairs.append((blind, aware))
+            mean = statistics.geometric_mean
+            blind_p99, aware_p99 = (mean([pair[i].p99 for pair in pairs]) for i in (0, 1))
+            ratio = mean([aware.p99 / blind.p99 for blind, aware in pairs])
+            cpu = " and ".join(f"{statistics.mean([pair[i].cpu for pair in pairs]):.1%}" for i in (0, 1))
+            failed = ", ".join(str(sum(pair[i].failed for pair in pairs)) for i in (0, 1))
+            figures = f"{1000 * blind_p99:.0f} | {1000 * aware_p99:.0f} | {ratio:.2f} | {cpu} | {failed}"
+            print(f"| {size} | {load:g} | {figures} |", flush=True)
+
+
+def costs(options: argparse.Namespace) -> None:
+    """Print what each replica takes of a core, for each number of them and each rate."""
+    Endpoint.one_by_one = False
+    options.size = options.endpoints[0]
+    print("| replicas | requests a second each | blind, % of a core | aware | for the peers | reports a second |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for number in options.replicas:
+        for rate in options.cpu:
+            blind, aware = (uvloop.run(measure(options, number, rate, knows, 1)) for knows in (False, True))
+            figures = [f"{100 * share:.2f}" for share in (blind.cpu, aware.cpu, aware.cpu - blind.cpu)]
+            print(f"| {number} | {rate:g} | {' | '.join(figures)} | {aware.reports:.0f} |", flush=True)
 
 
 def main() -> None:
-    """Measure, round by round, and print the ratio."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoints", type=int, default=16)
-    parser.add_argument("--load", type=float, default=0.7)
+    parser.add_argument("--endpoints", type=int, nargs="+", default=[16])
+    parser.add_argument("--load", type=float, nargs="+", default=[0.7])
     parser.add_argument("--milliseconds", type=float, default=20.0, help="what a request takes, on average")
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--replicas", type=int, nargs="+", default=[4])
+    parser.add_argument("--cpu", type=float, nargs="+", help="requests a second: print the CPU time instead")
     parser.add_argument("--strategy", default="least-connections")
     options = parser.parse_args()
-    ratios = []
-    for seed in range(1, options.rounds + 1):
-        blind, blind_failed, blind_cpu = uvloop.run(measure(options, False, seed))
-        aware, aware_failed, aware_cpu = uvloop.run(measure(options, True, seed))
-        ratios.append(aware / blind)
-        print(
-            f"round {seed}: blind p99 {blind * 1000:.0f} ms ({blind_failed} failed, {blind_cpu:.1%} of a core each), "
-            f"aware {aware * 1000:.0f} ms ({aware_failed} failed, {aware_cpu:.1%}): {aware / blind:.2f}"
-        )
-    print(f"{options.endpoints} endpoints at {options.load:.0%}: {statistics.geometric_mean(ratios):.2f}")
+    Endpoint.unit = options.milliseconds / 1000
+    if options.cpu:
+        costs(options)
+    else:
+        worth(options)
 
 
 if __name__ == "__main__":

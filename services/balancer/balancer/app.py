@@ -299,6 +299,8 @@ class Balancer(Subscriber):
             self._wheel.advance(now)
             self._pool.tick(now)
             self._heap.tick(now)
+            if self._peers is not None:
+                self._peers.tick(now)
             if self.gateways is not None:
                 for pool in self.gateways.pools():
                     pool.tick(now)

@@ -6,7 +6,7 @@ import pytest
 from tests.balancer.balancing.world import Fleet
 
 from balancer.balancing.outcome import Outcome
-from balancer.peers.belief import ELSEWHERE_BIAS, FIRST_DURATION, SILENCE, Belief
+from balancer.peers.belief import ELSEWHERE_BIAS, FIRST_DURATION, LATE, OVERDUE, SILENCE, Belief
 from balancer.peers.report import Report
 
 
@@ -25,15 +25,30 @@ def test_an_endpoint_that_another_replica_keeps_busy_gets_no_request(fleet: Flee
     assert set(fleet.chosen(20)) == {"b", "d"}
 
 
-def test_news_fades_with_the_time_that_a_request_takes(fleet: Fleet, belief: Belief) -> None:
+def test_while_a_replica_reports_what_it_did_not_name_is_as_it_was(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
-    fresh = fleet["a"].elsewhere
-    belief.tick(fleet.now + FIRST_DURATION)
-    faded = fleet["a"].elsewhere
     belief.tick(fleet.now + 20 * FIRST_DURATION)
-    assert fresh == pytest.approx(10.0, abs=ELSEWHERE_BIAS)
-    assert faded == pytest.approx(3.68, abs=ELSEWHERE_BIAS)
+    assert fleet["a"].elsewhere == pytest.approx(10.0, abs=ELSEWHERE_BIAS)
+
+
+def test_news_of_a_replica_that_should_have_reported_fades_with_the_time_that_a_request_takes(
+    fleet: Fleet, belief: Belief
+) -> None:
+    belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
+    belief.tick(fleet.now + LATE + FIRST_DURATION)
+    assert fleet["a"].elsewhere == pytest.approx(3.68, abs=ELSEWHERE_BIAS)
+    belief.tick(fleet.now + LATE + 20 * FIRST_DURATION)
     assert fleet["a"].elsewhere <= ELSEWHERE_BIAS
+    belief.take(Report("lb-2", {"c:80": 1}), fleet.now + SILENCE)
+    assert fleet["a"].elsewhere == pytest.approx(10.0, abs=ELSEWHERE_BIAS)
+
+
+def test_one_that_reports_often_is_late_soon(fleet: Fleet, belief: Belief) -> None:
+    for number in range(100):
+        belief.take(Report("lb-2", {"a:80": 10 + number % 2}, whole=not number), fleet.now)
+        fleet.now += 0.005
+    belief.tick(fleet.now - 0.005 + OVERDUE * 0.005 + FIRST_DURATION)
+    assert fleet["a"].elsewhere == pytest.approx(11 * 0.368, abs=ELSEWHERE_BIAS)
 
 
 def test_late_news_counts_less(fleet: Fleet, belief: Belief) -> None:
@@ -58,13 +73,13 @@ def test_the_parts_follow_the_endpoints_that_come_and_go(fleet: Fleet, belief: B
     assert set(fleet.chosen(20)) == {"b", "d"}
 
 
-def test_news_that_ended_between_two_ticks_counts_no_more(fleet: Fleet, belief: Belief) -> None:
+def test_news_that_ended_or_faded_counts_no_more(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 4, "c:80": 2}, whole=True), fleet.now)
     belief.tick(fleet.now)
     belief.take(Report("lb-2", {"c:80": 0}), fleet.now)
-    belief.tick(fleet.now + 20 * FIRST_DURATION)
+    belief.tick(fleet.now + LATE + 20 * FIRST_DURATION)
     assert fleet["a"].elsewhere == fleet["c"].elsewhere == 0.0
-    belief.forget("lb-2", fleet.now)
+    belief.forget("lb-2")
     belief.tick(fleet.now)
     assert all(endpoint.elsewhere == 0.0 for endpoint in fleet.pool.endpoints)
 
@@ -82,7 +97,7 @@ def test_without_other_replicas_nothing_is_preferred(fleet: Fleet, belief: Belie
 
 def test_a_replica_that_left_is_forgotten(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
-    belief.forget("lb-2", fleet.now)
+    belief.forget("lb-2")
     assert [fleet[name].elsewhere for name in "abcd"] == [0.0] * 4
     assert not list(belief.replicas)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from mypy_extensions import mypyc_attr
@@ -44,6 +45,32 @@ class Subscriber:
 
     def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
         """`event` is one of EVENTS; where `endpoint` is None, it is the pool's own."""
+
+
+class LoadChanges:
+    """Endpoints whose number of requests in flight has changed since somebody looked: two calls for each request."""
+
+    __slots__ = ("_changed", "_first")
+
+    def __init__(self, first: Callable[[], None]) -> None:
+        """`first` is called when there is one again; it must not call back into the pool."""
+        self._changed: dict[Endpoint, None] = {}
+        self._first = first
+
+    def add(self, endpoint: Endpoint) -> None:
+        """It has one request more, or one less."""
+        changed = self._changed
+        if changed:
+            changed[endpoint] = None
+        else:
+            changed[endpoint] = None
+            self._first()
+
+    def take(self) -> list[Endpoint]:
+        """Those since the last call."""
+        changed = list(self._changed)
+        self._changed.clear()
+        return changed
 
 
 class Subscribers:

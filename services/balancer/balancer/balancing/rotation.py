@@ -7,7 +7,7 @@ Above 300 lines because leases, queue and strategy keep the same counts, which o
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from balancer.balancing.admission import Admission
@@ -15,7 +15,7 @@ from balancer.balancing.decision import Decision, DecisionLog
 from balancer.balancing.eligibility import Eligibility
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import AllAtLimit, AllEjected, AllTried, NoEndpoint
-from balancer.balancing.events import Subscribers
+from balancer.balancing.events import LoadChanges, Subscribers
 from balancer.balancing.explain import Explainer, View
 from balancer.balancing.lease import Lease, Owner
 from balancer.balancing.membership import Membership
@@ -55,6 +55,7 @@ class Rotation(Owner):
         self.panics = 0
         """How often panic began."""
         self._subscribers = Subscribers()
+        self._load_changes: LoadChanges | None = None
         self._members = Membership()
         self._costs = Costs(policy.cost_key)
         self._eligibility = Eligibility(policy.panic_share, policy.prefer_zone)
@@ -133,6 +134,8 @@ class Rotation(Owner):
             self._strategy.removed(endpoint)
         elif self._hears_load:
             self._strategy.changed(endpoint)
+        if self._load_changes is not None:
+            self._load_changes.add(endpoint)
         return lease
 
     def _record(self, view: View, chosen: Endpoint | None, why_none: str | None) -> Decision:
@@ -180,6 +183,8 @@ class Rotation(Owner):
     def give_back(self, endpoint: Endpoint, now: float) -> None:
         """One lease of `endpoint` has ended."""
         endpoint.in_flight -= 1
+        if self._load_changes is not None:
+            self._load_changes.add(endpoint)
         if endpoint.eligible:
             if self._hears_load:
                 self._strategy.changed(endpoint)
@@ -188,6 +193,11 @@ class Rotation(Owner):
             self._strategy.added(endpoint)
         if self._limited and endpoint.in_rotation:
             self._admission.free(now)
+
+    def follow_load(self, first: Callable[[], None]) -> LoadChanges:
+        """Endpoints whose requests in flight change, for one who follows that; `first` is called for the first."""
+        self._load_changes = LoadChanges(first)
+        return self._load_changes
 
     # Waiting
 

@@ -23,7 +23,7 @@ from balancer.lab.fleet import FLEETS, Script, named
 from balancer.lab.news import News
 from balancer.lab.record import Summary
 from balancer.lab.replay import Recording
-from balancer.lab.replica import Replica, Rules
+from balancer.lab.replica import TICK, Replica, Rules
 from balancer.lab.study import Study, study
 from balancer.lab.traffic import ARRIVALS, COSTS, Traffic
 from balancer.peers.belief import Belief
@@ -146,13 +146,16 @@ class Beliefs:
 
     def __init__(self) -> None:
         self._beliefs: dict[Replica, Belief] = {}
+        self._ticked_at: dict[Replica, float] = {}
 
     def hear(self, replica: Replica, own: str, name: str, in_flight: dict[str, int], age: float) -> None:
         """A report has come."""
         belief = self._beliefs.get(replica)
         if belief is None:
             belief = self._beliefs[replica] = Belief(replica.pool, own)
-        belief.tick(replica.clock.now)
+        if replica.clock.now - self._ticked_at.get(replica, 0.0) >= TICK:
+            self._ticked_at[replica] = replica.clock.now
+            belief.tick(replica.clock.now)
         belief.take(Report(name, in_flight, delay=age, whole=True), replica.clock.now)
 
 

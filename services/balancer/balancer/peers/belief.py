@@ -4,7 +4,9 @@ Two rules about load, both tried in the lab (`python -m balancer lab --replicas 
 
 **News has an age.** What another replica had in flight `a` seconds ago counts `exp(-a / T)` of itself, where `T` is how
 long a request takes on average: after that time most of what was reported has ended. Old news counted whole is worse
-than none, because all replicas see the same endpoint idle and send to it at once: they herd.
+than none, because all replicas see the same endpoint idle and send to it at once: they herd. A replica reports what
+changes, so its silence says that nothing has: the age is the time that a report takes to arrive, and grows only once
+the replica is silent for longer than it ever is.
 
 **Among near ties each replica prefers a part of its own.** The replicas in order of their names share the endpoints in
 order of their addresses, one after the other; an endpoint of another replica's part counts as if it had a fraction of
@@ -35,13 +37,19 @@ SILENCE: Final = 3.0
 FIRST_DURATION: Final = 0.05
 """How long (s) a request takes, until some have ended."""
 SMOOTHING: Final = 0.2
-"""Weight of one tick's figures in the average duration of a request."""
+"""Weight of one tick's figures in the average duration of a request, and of one report in the time between two."""
+LONGEST_GAP: Final = 1.0
+"""Seconds between two reports at the most: it reports then, whatever has changed."""
+OVERDUE: Final = 4.0
+"""A report is late after so many times the usual gap before it, …"""
+LATE: Final = 1.3
+"""… and in any case after so many seconds."""
 
 
 class Replica:
     """What one other replica has said."""
 
-    __slots__ = ("delay", "ejected", "heard_at", "in_flight", "name", "reports")
+    __slots__ = ("delay", "ejected", "faded", "gap", "heard_at", "in_flight", "name", "reports", "weight")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -52,9 +60,24 @@ class Replica:
         """Seconds that a report takes to arrive."""
         self.heard_at = 0.0
         self.reports = 0
+        self.gap = LONGEST_GAP
+        """Seconds between two of its reports, on average."""
+        self.weight = 1.0
+        """What a request that it reported counts."""
+        self.faded = False
+        """Whether that has become less since it was heard."""
 
-    def hear(self, report: Report) -> None:
-        """What it has in flight, the whole or what has changed."""
+    def hear(self, report: Report, now: float) -> None:
+        """What it says, the whole or what has changed."""
+        if self.reports:
+            self.gap += SMOOTHING * (min(now - self.heard_at, LONGEST_GAP) - self.gap)
+        self.heard_at = now
+        self.reports += 1
+        self.faded = False
+        if report.delay is not None:
+            self.delay = report.delay
+        if report.ejected is not None:
+            self.ejected = report.ejected
         if report.whole:
             self.in_flight.clear()
         for address, in_flight in report.in_flight.items():
@@ -64,8 +87,12 @@ class Replica:
                 self.in_flight.pop(address, None)
 
     def age(self, now: float) -> float:
-        """Age (s) of its news."""
+        """Seconds since what it said last was so."""
         return now - self.heard_at + self.delay
+
+    def late(self, now: float) -> float:
+        """Seconds by which its next report is late; 0 or less where it is not."""
+        return now - self.heard_at - min(OVERDUE * self.gap, LATE)
 
 
 class Belief(Subscriber):
@@ -78,8 +105,6 @@ class Belief(Subscriber):
         self._replicas: dict[str, Replica] = {}
         self._home: frozenset[str] | None = None
         """Addresses of this replica's part; None: to be worked out again."""
-        self._loaded: set[str] = set()
-        """Addresses of the endpoints of which there was news at the last tick."""
         self._duration = FIRST_DURATION
         self._choices = 0
         self._ticked_at = -1.0
@@ -109,37 +134,35 @@ class Belief(Subscriber):
         if replica is None:
             replica = self._replicas[report.replica] = Replica(report.replica)
             self._home = None
-        if report.delay is not None:
-            replica.delay = report.delay
-        if report.ejected is not None:
-            replica.ejected = report.ejected
-        replica.heard_at = now
-        replica.reports += 1
-        replica.hear(report)
-        if report.whole or self._home is None:
-            self._count_all(now)
+        recount = report.whole or replica.faded or report.delay is not None
+        before = set(replica.in_flight) if recount else set()
+        replica.hear(report, now)
+        self._weigh(replica, now)
+        if self._home is None:
+            self._count_all()
             return
-        for address in report.in_flight:
-            endpoint = self._pool.find(address)
-            if endpoint is not None:
-                self._count(endpoint, now)
+        for address in before.union(replica.in_flight) if recount else report.in_flight:
+            self._find_and_count(address)
 
-    def forget(self, name: str, now: float) -> None:
+    def forget(self, name: str) -> None:
         """A replica is gone."""
         if self._replicas.pop(name, None) is not None:
             self._home = None
-            self._count_all(now)
+            self._count_all()
 
     def tick(self, now: float) -> None:
-        """Let time pass: news ages, the silent are dropped, and the duration of a request is measured."""
+        """Let time pass: the silent fade and are dropped, and the duration of a request is measured."""
         self._measure(now)
         for replica in list(self._replicas.values()):
             if now - replica.heard_at > SILENCE:
-                self.forget(replica.name, now)
+                self.forget(replica.name)
+            elif replica.late(now) > 0.0:
+                replica.faded = True
+                self._weigh(replica, now)
+                for address in replica.in_flight:
+                    self._find_and_count(address)
         if self._home is None:
-            self._count_all(now)
-        else:
-            self._fade(now)
+            self._count_all()
         self._vote(now)
 
     def _vote(self, now: float) -> None:
@@ -162,30 +185,27 @@ class Belief(Subscriber):
         self._choices = begun
         self._ticked_at = now
 
-    def _fade(self, now: float) -> None:
-        """Count again where there is news, or was at the last tick: the other endpoints are as they were."""
-        loaded = set().union(*(replica.in_flight for replica in self._replicas.values()))
-        for address in loaded | self._loaded:
-            endpoint = self._pool.find(address)
-            if endpoint is not None:
-                self._count(endpoint, now)
-        self._loaded = loaded
+    def _weigh(self, replica: Replica, now: float) -> None:
+        """What its news is worth now."""
+        age = (replica.delay + max(replica.late(now), 0.0)) / self._duration
+        replica.weight = math.exp(-age) if age < FORGOTTEN else 0.0
 
-    def _count_all(self, now: float) -> None:
+    def _count_all(self) -> None:
         if self._home is None:
             self._home = self._part()
         for endpoint in self._pool.endpoints:
-            self._count(endpoint, now)
+            self._count(endpoint)
 
-    def _count(self, endpoint: Endpoint, now: float) -> None:
+    def _find_and_count(self, address: str) -> None:
+        endpoint = self._pool.find(address)
+        if endpoint is not None:
+            self._count(endpoint)
+
+    def _count(self, endpoint: Endpoint) -> None:
         address = endpoint.address
         elsewhere = 0.0
         for replica in self._replicas.values():
-            in_flight = replica.in_flight.get(address, 0)
-            if in_flight:
-                faded = replica.age(now) / self._duration
-                if faded < FORGOTTEN:
-                    elsewhere += in_flight * math.exp(-faded)
+            elsewhere += replica.weight * replica.in_flight.get(address, 0)
         if self._home is not None and self._replicas and address not in self._home:
             elsewhere += ELSEWHERE_BIAS
         if elsewhere != endpoint.elsewhere:

@@ -1,53 +1,70 @@
-"""How often a replica reports: as soon as something changes, as far as its CPU time allows, and all links together.
-
-All links report in the same turn of the event loop: to wake an idle process costs more than what it then does.
-"""
+"""When a replica reports: soon after something changes, as often as its CPU time allows, and otherwise never."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
-SOONEST: Final = 0.002
-"""Seconds between two reports at the least: what changes within them is reported together."""
+SOONEST: Final = 0.001
+"""Seconds from a change to its report at the least: what changes within them is reported together."""
 LATEST: Final = 0.1
-"""Seconds between two looks at a pool at rest."""
-SHARE: Final = 0.02
-"""Largest share of the CPU time that reporting may take; hearing the others takes about as much."""
+"""And at the most."""
+SHARE: Final = 0.012
+"""Largest share of the CPU time that sending reports may take; hearing the others takes more than that again."""
+PART: Final = 0.1
+"""Of the time that a request takes: reporting its beginning sooner after the last report is not worth a message."""
+SMOOTHING: Final = 0.1
+"""Weight of one report in the average of what they cost."""
 
 
 class Pace:
-    """Wakes every link at the same moments."""
+    """Calls `turn` after a change: never twice within the pause, and not at all while nothing changes."""
 
-    def __init__(self) -> None:
-        self._turn: asyncio.Future[None] | None = None
+    def __init__(self, turn: Callable[[], None]) -> None:
+        self._turn = turn
+        self._timer: asyncio.TimerHandle | None = None
+        self._next = 0.0
+        """When the next report may go out (s, the loop's time)."""
+        self._cost = 0.0
         self._spent = 0.0
-        self._changed = False
         self.pause = SOONEST
-        """Seconds between this turn and the next."""
+        """Seconds between two reports, at the least."""
 
-    def spend(self, seconds: float, changed: bool) -> None:
-        """A link took so much CPU time in this turn; `changed`: it had something to report."""
-        self._spent += seconds
-        self._changed = self._changed or changed
-
-    async def turn(self) -> None:
-        """Wait for the next moment to report."""
-        turn = self._turn
-        if turn is None:
+    def arm(self) -> None:
+        """Something has changed."""
+        if self._timer is None:
             loop = asyncio.get_running_loop()
-            turn = self._turn = loop.create_future()
-            # Called once the other links have had this turn too, so that what all of them spent is known.
-            loop.call_soon(self._schedule, turn)
-        await asyncio.shield(turn)
+            self._timer = loop.call_at(max(loop.time() + SOONEST, self._next), self._end)
 
-    def _schedule(self, turn: asyncio.Future[None]) -> None:
-        soonest = max(SOONEST, self._spent / SHARE)
-        pause = min(LATEST, soonest if self._changed else max(soonest, 2 * self.pause))
-        self._spent, self._changed, self.pause = 0.0, False, pause
-        asyncio.get_running_loop().call_later(pause, self._end, turn)
+    def cancel(self) -> None:
+        """No turn is due any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _end(self, turn: asyncio.Future[None]) -> None:
-        self._turn = None
-        if not turn.done():
-            turn.set_result(None)
+    def heard(self) -> None:
+        """Another's report has come, and this process is awake: report now rather than wake again for what is due soon.
+
+        So the replicas fall into step, and each wakes once or twice for all reports rather than for each.
+        """
+        timer = self._timer
+        if timer is not None and asyncio.get_running_loop().time() >= self._next - self.pause / 2:
+            timer.cancel()
+            self._end()
+
+    def spend(self, seconds: float) -> None:
+        """The last report took so much CPU time, on one of its ways."""
+        self._spent += seconds
+
+    def reported(self, duration: float, heard: bool) -> None:
+        """A report goes out; a request takes `duration` seconds on average. `heard`: somebody hears it."""
+        if self._spent:
+            self._cost += SMOOTHING * (self._spent - self._cost)
+            self._spent = 0.0
+        self.pause = min(max(SOONEST, PART * duration, self._cost / SHARE), LATEST)
+        self._next = asyncio.get_running_loop().time() + (self.pause if heard else LATEST)
+
+    def _end(self) -> None:
+        self._timer = None
+        self._turn()

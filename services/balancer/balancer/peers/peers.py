@@ -18,13 +18,13 @@ from balancer.balancing.pool import Pool
 from balancer.peers.belief import Belief, Replica
 from balancer.peers.fleet import FleetIntent
 from balancer.peers.link import OURSELVES, REFUSED, Link
-from balancer.peers.pace import Pace
 from balancer.peers.report import MAX_BYTES, BadReport, Intent, Status, answer, decode
+from balancer.peers.reporter import Reporter
 from balancer.peers.roster import Member, Roster
 
 PATH: Final = "/peers"
-TICK: Final = 0.05
-"""Seconds between two moments at which news ages."""
+HEARTBEAT: Final = 0.95
+"""Seconds after which a tick reports though nothing has changed; that also measures the delay."""
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class Source(Protocol):
 
 
 class Peers:
-    """Reports this replica's load to the others, and receives theirs. `run` it as a task; serve `routes`."""
+    """Reports this replica's load to the others, and receives theirs. `run` it as a task; `tick` it; serve `routes`."""
 
     def __init__(
         self,
@@ -52,14 +52,13 @@ class Peers:
         """`name` is this replica's among the others; `token` is what all of them know; `status` is what this one says
         of itself.
         """
-        self.pool = pool
         self.name = name
-        self.pace = Pace()
         self.events: dict[str, int] = {}
         """What happened, by kind: connected, sent, received, refused, …"""
         self.fleet = FleetIntent(pool, switch_strategy, time.time)
         self.belief = Belief(pool, name)
-        self.status = status
+        self._reporter = Reporter(pool, name, lambda: self.intent, status, lambda: self.belief.duration)
+        self._beat_at = 0.0
         self._roster = Roster()
         self._source = source
         self._token = token
@@ -87,10 +86,12 @@ class Peers:
     def strategy_switched(self, name: str) -> None:
         """The fleet's strategy was switched here."""
         self.fleet.strategy(name)
+        self._reporter.arm()
 
     def drained(self, address: str, drained: bool) -> None:
         """An endpoint was drained in the whole fleet, or taken back, here."""
         self.fleet.drain(address, drained)
+        self._reporter.arm()
 
     def routes(self) -> list[web.RouteDef]:
         """Where the others speak to this one."""
@@ -99,17 +100,26 @@ class Peers:
     async def run(self) -> None:
         """Link to every replica there is, until cancelled."""
         async with aiohttp.ClientSession() as session:
-            ageing = asyncio.create_task(self._age())
+            self._reporter.start()
             try:
                 async with aclosing(self._source.snapshots()) as snapshots:
                     async for snapshot in snapshots:
                         self._link(snapshot, session)
-                await ageing
+                await asyncio.get_running_loop().create_future()
             finally:
-                tasks = [ageing, *(task for _, task in self._links.values())]
+                self._reporter.stop()
+                tasks = [task for _, task in self._links.values()]
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    def tick(self, now: float) -> None:
+        """Let time pass: news ages. Called every 100 ms, with the pool's, so that nothing is awoken for this alone."""
+        self.belief.tick(now)
+        self.fleet.enforce(now)
+        if now - self._beat_at >= HEARTBEAT:
+            self._beat_at = now
+            self._reporter.beat()
 
     async def hear(self, request: web.Request) -> web.StreamResponse:
         """Another replica speaks, on one connection, until it closes."""
@@ -131,7 +141,7 @@ class Peers:
         finally:
             if name and self._hearing.get(name) is socket:
                 del self._hearing[name]
-                self.belief.forget(name, self._clock())
+                self.belief.forget(name)
                 self._roster.left(name, self._clock())
                 log.info("peer left", peer=name)
         return socket
@@ -159,6 +169,8 @@ class Peers:
         self._roster.heard(report.replica, report.status, now)
         if report.intent is not None:
             self.fleet.take(report.intent, report.replica, now)
+            self._reporter.arm()
+        self._reporter.pace.heard()
         if report.answer:
             await socket.send_str(answer(self.name))
         return report.replica
@@ -169,17 +181,10 @@ class Peers:
         for address in self._links.keys() - wanted:
             self._links.pop(address)[1].cancel()
         for address in wanted - self._links.keys():
-            link = Link(self, address, PATH, self._token, self._count)
+            link = Link(self._reporter, address, PATH, self._token, self._count)
             task = asyncio.create_task(link.run(session), name=f"peer {address}")
             task.add_done_callback(_log_fault)
             self._links[address] = link, task
-
-    async def _age(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            now = self._clock()
-            self.belief.tick(now)
-            self.fleet.enforce(now)
 
     def _count(self, event: str) -> None:
         self.events[event] = self.events.get(event, 0) + 1

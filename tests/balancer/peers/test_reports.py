@@ -1,0 +1,169 @@
+"""What goes over the wire between replicas, on real sockets of one event loop: nothing while nothing changes."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from tests.balancer.balancing.world import REQUEST, Fleet
+
+from balancer.balancing.endpoint import EndpointSpec, Snapshot
+from balancer.balancing.outcome import Outcome
+from balancer.peers import Peers
+
+SEEN = 10.0
+"""Seconds within which what is bound to happen has happened, on a busy machine too."""
+
+
+class Listed:
+    """A discovery that knows all from the start."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self._ports = ports
+
+    async def snapshots(self) -> AsyncGenerator[Snapshot, None]:
+        yield [EndpointSpec("127.0.0.1", port) for port in self._ports]
+
+
+class Replica:
+    """A pool, its peers and the port at which they speak."""
+
+    def __init__(self, number: int, ports: list[int]) -> None:
+        self.fleet = Fleet("least-connections", "a b c d")
+        self.switched: list[str] = []
+        self.peers = Peers(
+            self.fleet.pool, Listed(ports), f"lb-{number}", "secret", self.switched.append, time.monotonic
+        )
+
+    def told(self) -> list[int]:
+        """Requests that `lb-0` has said it has in flight at a, b, c and d."""
+        said = next(replica for replica in self.peers.heard if replica.name == "lb-0")
+        return [said.in_flight.get(f"{name}:80", 0) for name in "abcd"]
+
+
+@asynccontextmanager
+async def replicas(number: int) -> AsyncIterator[list[Replica]]:
+    """So many that hear each other."""
+    ports: list[int] = []
+    made = [Replica(i, ports) for i in range(number)]
+    runners = []
+    for replica in made:
+        app = web.Application()
+        app.add_routes(replica.peers.routes())
+        runners.append(web.AppRunner(app))
+        await runners[-1].setup()
+        site = web.TCPSite(runners[-1], "127.0.0.1", 0)
+        await site.start()
+        ports.append(runners[-1].addresses[0][1])
+    tasks = [asyncio.create_task(replica.peers.run()) for replica in made]
+    try:
+        assert await seen(lambda: all(len(replica.peers.heard) == number - 1 for replica in made))
+        # The connection of each to itself has been closed and forgotten.
+        assert await seen(lambda: all(any(task.done() for _, task in each.peers._links.values()) for each in made))
+        yield made
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for runner in runners:
+            await runner.cleanup()
+
+
+async def seen(condition: Callable[[], bool]) -> bool:
+    """Whether it holds within `SEEN` seconds."""
+    deadline = time.monotonic() + SEEN
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.005)
+    return True
+
+
+@pytest.fixture
+def wakeups(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When the event loop has waited, and woken."""
+    woken: list[float] = []
+    wait = selectors.EpollSelector.select
+
+    def select(self: selectors.EpollSelector, timeout: float | None = None) -> Any:
+        ready = wait(self, timeout)
+        woken.append(time.monotonic())
+        return ready
+
+    monkeypatch.setattr(selectors.EpollSelector, "select", select)
+    return woken
+
+
+async def test_at_rest_nothing_is_sent_and_nobody_wakes(wakeups: list[float]) -> None:
+    async with replicas(2) as made:
+        sent = [replica.peers.events["sent"] for replica in made]
+        wakeups.clear()
+        await asyncio.sleep(1.0)
+        assert len(wakeups) <= 10  # A hundred, when each looked at its pool again and again.
+        assert [replica.peers.events["sent"] for replica in made] == sent
+
+
+async def test_a_tick_a_second_tells_that_one_is_there() -> None:
+    async with replicas(2) as (one, two):
+        heard = two.peers.heard[0].reports
+        now = time.monotonic()
+        for tick in range(50):
+            one.peers.tick(now + tick / 10)
+            await asyncio.sleep(0)
+        assert await seen(lambda: two.peers.heard[0].reports >= heard + 4)
+        assert two.peers.heard[0].reports <= heard + 6
+
+
+async def test_what_changes_is_told_at_once_and_together() -> None:
+    async with replicas(3) as (one, two, three):
+        sent = one.peers.events["sent"]
+        leases = [one.fleet.pool.lease(REQUEST, 0.0) for _ in range(8)]
+        assert await seen(lambda: two.told() == [2, 2, 2, 2])
+        assert await seen(lambda: three.told() == [2, 2, 2, 2])
+        assert one.peers.events["sent"] == sent + 2
+        for lease in leases:
+            lease.close(Outcome.answered(200), 0.1)
+        assert await seen(lambda: two.told() == [0, 0, 0, 0])
+        assert one.peers.events["sent"] == sent + 4
+
+
+async def test_one_that_comes_later_hears_all_of_it() -> None:
+    async with replicas(2) as (one, two):
+        leases = [one.fleet.pool.lease(REQUEST, 0.0) for _ in range(4)]
+        assert await seen(lambda: two.told() == [1, 1, 1, 1])
+        before = two.peers.heard[0].reports
+        for socket in list(two.peers._hearing.values()):
+            await socket.close()
+        assert await seen(lambda: bool(two.peers.heard) and two.peers.heard[0].reports < before + 1)
+        assert await seen(lambda: two.told() == [1, 1, 1, 1])
+        leases[0].close(Outcome.answered(200), 0.1)
+        assert await seen(lambda: sum(two.told()) == 3)
+
+
+async def test_an_ejection_and_an_intent_are_told_without_a_request() -> None:
+    async with replicas(2) as (one, two):
+        one.fleet.end("a", Outcome.answered(500), 5)
+        assert await seen(lambda: two.peers.heard[0].ejected == {"a:80"})
+        one.peers.strategy_switched("round-robin")
+        assert await seen(lambda: two.switched == ["round-robin"])
+        one.peers.drained("b:80", True)
+        assert await seen(lambda: two.fleet["b"].health.drained)
+
+
+async def test_many_changes_are_told_no_more_often_than_the_pace_allows() -> None:
+    async with replicas(2) as (one, two):
+        sent = one.peers.events["sent"]
+        began = time.monotonic()
+        while time.monotonic() < began + 0.3:
+            one.fleet.pool.lease(REQUEST, 0.0).close(Outcome.answered(200), 0.0)
+            lease = one.fleet.pool.lease(REQUEST, 0.0)
+            await asyncio.sleep(0)
+            lease.close(Outcome.answered(200), 0.0)
+        assert one.peers.events["sent"] - sent <= 0.3 / 0.001
+        assert await seen(lambda: not two.peers.heard[0].in_flight)
