@@ -156,6 +156,7 @@ def tell_inside(*_: object) -> None:
             "timers": sum(len(slot) for slot in wheel._slots.values()),
             "descriptors": poller.open_files,
             "unsent": poller.buffers.unsent,
+            "due_soon": sum(len(slot) for tick, slot in wheel._slots.items() if tick < wheel._looked + 10),
         }
     file = Path("inside.new")
     file.write_text(json.dumps(told))

@@ -34,7 +34,7 @@ MOST_STREAMS: Final = 1000
 MAX_INTERIM: Final = 32
 """1xx responses to one request: an endpoint that sends more never means to answer."""
 SWEEP: Final = 0.1
-"""Seconds between two looks at the streams that take too long."""
+"""Seconds between two looks at a connection's streams, at least: the next is when the first of them can be late."""
 RENEW: Final = frames.MAX_STREAM_ID - (1 << 16)
 """The stream from which on a connection is replaced, before its numbers run out."""
 
@@ -60,6 +60,7 @@ class Owner(Upstreams):
         "poller",
         "reads_load",
         "response_timeout",
+        "shortest_timeout",
         "wheel",
     )
 
@@ -69,6 +70,8 @@ class Owner(Upstreams):
         self.clock = context.clock
         self.response_timeout: float = settings.response_timeout
         self.idle_timeout: float = settings.idle_timeout
+        self.shortest_timeout: float = min(self.response_timeout, self.idle_timeout)
+        """What nothing can have waited for that is not waited for yet."""
         self.keepalive_timeout: float = settings.upstream_keepalive_timeout
         self.max_header_bytes: int = settings.max_header_bytes
         self.max_headers: int = settings.max_headers
@@ -249,21 +252,24 @@ class Call(Stream, ClientStream):
             if self.receiver is not None:
                 self.receiver.endpoint_ready()
 
-    def look(self, now: float) -> None:
+    def look(self, now: float) -> float:
         own = self.own
         owner = own.owner
-        silent = now - self.moved_at
         if self.began:
-            late = silent >= owner.idle_timeout and not self.paused and not self.patient
+            waits, patience = not self.paused and not self.patient, owner.idle_timeout
         elif self.unsent:
-            late = silent >= owner.idle_timeout
+            waits, patience = True, owner.idle_timeout
         else:
-            late = (self.sent_whole or self.awaits_continue) and silent >= owner.response_timeout
-        if late:
-            # Without its body the request was none yet: it is safe to ask another endpoint.
-            progress = NOT_PROCESSED if self.awaits_continue and not self.interim else self.progress()
-            own.reset(self, frames.CANCEL)
-            self.fail(Kind.STALLED if self.began else Kind.TIMED_OUT, progress)
+            waits, patience = self.sent_whole or self.awaits_continue, owner.response_timeout
+        if not waits:
+            return now + owner.shortest_timeout
+        if now - self.moved_at < patience:
+            return self.moved_at + patience
+        # Without its body the request was none yet: it is safe to ask another endpoint.
+        progress = NOT_PROCESSED if self.awaits_continue and not self.interim else self.progress()
+        own.reset(self, frames.CANCEL)
+        self.fail(Kind.STALLED if self.began else Kind.TIMED_OUT, progress)
+        return now + owner.shortest_timeout
 
     # What an exchange calls.
 
@@ -403,7 +409,7 @@ class ClientConnection(Connection):
             self.closing = True
         if not self.streams:
             self.now = self.owner.clock()
-            self.owner.wheel.arm(self, self.now + SWEEP)
+            self.owner.wheel.arm(self, self.now + self.owner.shortest_timeout)
         stream = Call(self, number, receiver)
         self.streams[number] = stream
         return stream
@@ -518,10 +524,11 @@ class ClientConnection(Connection):
     def expired(self, now: float) -> None:
         if self.streams:
             self.now = now
+            due = now + self.owner.shortest_timeout
             for stream in list(self.streams.values()):
-                stream.look(now)
+                due = min(due, stream.look(now))
             if self.streams:
-                self.owner.wheel.arm(self, now + SWEEP)
+                self.owner.wheel.arm(self, max(due, now + SWEEP))
         else:
             self.close()
 

@@ -100,10 +100,6 @@ class Connection(Sending):
 
     # For the side to say.
 
-    def time(self) -> float:
-        """The time (s)."""
-        raise NotImplementedError
-
     def stream_opened(self, number: int, block: Block, end: bool) -> None:
         """A header block has come for a stream that is not among `streams`. Raises ConnectionFault or Malformed."""
         raise NotImplementedError
@@ -159,6 +155,7 @@ class Connection(Sending):
     def reset(self, stream: Stream, code: int) -> None:
         """End a stream at once; what is still on its way on it is ignored."""
         self._remember(stream.id)
+        self.now = self.time()  # It may be another connection's event that ends it.
         super().reset(stream, code)
 
     def reject(self, number: int, code: int) -> None:
@@ -364,7 +361,7 @@ class Connection(Sending):
         if not stream.paused:
             return
         stream.paused = False
-        stream.moved_at = self.now
+        stream.moved_at = self.time()
         self._waiting -= stream.taken
         if not stream.received and stream.taken > stream.size >> 1:
             self._open(stream)

@@ -104,8 +104,11 @@ class Stream:
         """What waited for a window has been sent."""
         raise NotImplementedError
 
-    def look(self, now: float) -> None:
-        """Time has passed: look whether something takes too long."""
+    def look(self, now: float) -> float:
+        """Time has passed: look whether something takes too long; when (s) to look again at the latest.
+
+        Whatever begins to be waited for later sets `moved_at`, so that it cannot be late before a timeout from then.
+        """
         raise NotImplementedError
 
 
@@ -163,6 +166,10 @@ class Sending(Timed, Protocol, Writer):
         self._dirty = False
         self._blocked: dict[Stream, None] = {}
         """Streams with data that waits, the next first."""
+
+    def time(self) -> float:
+        """The time (s)."""
+        raise NotImplementedError
 
     # Frames.
 
@@ -253,6 +260,7 @@ class Sending(Timed, Protocol, Writer):
                 stream.unsent.append(data)
             else:
                 stream.unsent = [data]
+                stream.moved_at = self.time()  # from here on the peer is waited for
         stream.unsent_end = end
         self.opened(stream)
 
@@ -339,7 +347,7 @@ class Sending(Timed, Protocol, Writer):
                 continue  # It comes back when its own window opens.
             piece = self._piece(stream, room)
             end = stream.unsent_end and not stream.unsent
-            stream.moved_at = self.now
+            stream.moved_at = self.time()
             self._send_frame(stream, piece, end)
             collected += len(piece)
             if collected >= ENOUGH:

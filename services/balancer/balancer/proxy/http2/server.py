@@ -31,7 +31,7 @@ MAX_STREAMS: Final = 1000
 """Requests that a client may have under way on one connection."""
 MAX_LITERALS: Final = 16
 SWEEP: Final = 0.2
-"""Seconds between two looks at the streams that take too long."""
+"""Seconds between two looks at a connection's streams, at least: the next is when the first of them can be late."""
 LINGER: Final = 2.0
 """Seconds for which a client has time to close after us."""
 NOTICE: Final = 1.0
@@ -118,18 +118,22 @@ class Request(Stream, ServerStream):
             if self.exchange is not None:
                 self.exchange.client_ready()
 
-    def look(self, now: float) -> None:
+    def look(self, now: float) -> float:
         own = self.own
-        if now - self.moved_at < own.service.idle_timeout:
-            return
+        patience = own.service.idle_timeout
+        if now - self.moved_at < patience:
+            return self.moved_at + patience
         if self.unsent:
             if self.peer_closed_window():
                 own.reset_for(self, frames.CANCEL, "response not read")
+            else:
+                return now
         elif self.exchange is not None and not self.received and not self.paused and not self.patient:
             if self.exchange.awaits_continue():
-                return  # It is not the client that is waited for.
+                return now + patience  # It is not the client that is waited for.
             exchange, self.exchange = self.exchange, None
             exchange.broken_off(responses.REQUEST_TIMEOUT)
+        return now + patience
 
     def peer_closed_window(self) -> bool:
         """Whether it is the client who does not let us send, and not its neighbours' data."""
@@ -146,6 +150,7 @@ class Request(Stream, ServerStream):
 
     def informational(self, head: ResponseHead) -> None:
         if not self.sent_end:
+            self.moved_at = self.own.time()  # from here on it is the client's turn, where it waited for this
             self.own.send_headers(self, self._block(head, []), False)
 
     def respond(self, head: ResponseHead, extra: Headers, body: bytes, ended: bool, now: float) -> None:
@@ -384,27 +389,35 @@ class ServerConnection(Connection, Leaving):
                 self.transport.abort()
             return
         if self.streams:
+            self.now = now
+            due = self._ask_whether_alive(now)
             for stream in list(self.streams.values()):
-                stream.look(now)
-            self._ask_whether_alive(now)
-            service.wheel.arm(self, now + SWEEP)
+                due = min(due, stream.look(now))
+            if self.streams and not self.ended:
+                service.wheel.arm(self, max(due, now + SWEEP))
         elif not self._settled:
             self.go_away(frames.SETTINGS_TIMEOUT, "no SETTINGS in time")
         else:
             self._finish()
 
-    def _ask_whether_alive(self, now: float) -> None:
-        """Ping a client that says nothing while requests of its own are under way, and give it up in the end."""
+    def _ask_whether_alive(self, now: float) -> float:
+        """Ping a client that says nothing while requests of its own are under way, and give it up in the end.
+
+        Returns when (s) to look again.
+        """
         patience = self.service.idle_timeout
         silent = now - self._read_at
-        if self.full or silent < patience:
-            return
+        if self.full:
+            return now + patience
+        if silent < patience:
+            return self._read_at + patience
         if not self._pinged:
             self._pinged = True
             self.write(frames.ping(_ALIVE, False))
-        elif silent > 2 * patience:
+        elif silent >= 2 * patience:
             count(self.service.counters.client_faults, "client silent")
             self.abort()
+        return self._read_at + 2 * patience
 
     def time(self) -> float:
         return self.service.clock()
@@ -455,7 +468,7 @@ class ServerConnection(Connection, Leaving):
             self._refuse(stream, refused.error, [field.pair for field in block.fields])
             return
         if not self.streams:
-            self.service.wheel.arm(self, self.now + SWEEP)
+            self.service.wheel.arm(self, self.now + self.service.idle_timeout)
         self.streams[number] = stream
         if not end:
             self._recent = stream
@@ -507,6 +520,7 @@ class ServerConnection(Connection, Leaving):
         if self._final >= 0:
             self._loop.call_soon(self._close_if_done)
         else:
+            self.now = self.time()  # It is an endpoint's event that has ended the last request.
             self.idle_since = self.now
             # Who was asked to send no more here has a moment for what was on its way.
             patience = NOTICE if self._said_goaway else self.service.keepalive_timeout
