@@ -16,6 +16,7 @@ import time
 import pytest
 from tests.balancer.proxy.wire.authority import Authority
 from tests.balancer.proxy.wire.ends import Accepted, Client, Endpoint
+from tests.balancer.proxy.wire.http2 import PREFACE, frame
 from tests.balancer.proxy.wire.process import Balancer, Start
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\n\r\n"
@@ -180,6 +181,62 @@ async def test_the_client_idle_longest_makes_room_for_a_new_one(start: Start) ->
         assert await old[0].reader.read(1) == b""
         assert balancer.metric("lb_downstream_connections_evicted_total") >= 1
         for client in old:
+            await client.close()
+
+
+BEGINNINGS = {
+    "a head": b"GET / HTTP/1.1\r\nHost: lb.test\r\nX-Slow: ",
+    "a first byte": b"G",
+    "a preface": b"PRI * HTTP/2.0\r\n\r\nS",
+    "no settings": PREFACE,
+    "a header block": PREFACE + frame(4, 0, 0) + frame(1, 1, 1, b"\x82\x86"),
+    "a handshake": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+@pytest.mark.parametrize("beginning", list(BEGINNINGS))
+async def test_clients_that_never_finish_their_head_make_room(
+    beginning: str, start: Start, authority: Authority
+) -> None:
+    """A client of ours waited until their LB_REQUEST_TIMEOUT, a quarter of a minute."""
+    tls = {"tls_cert": authority.certificate, "tls_key": authority.key} if beginning == "a handshake" else {}
+    balancer = start(max_connections=8, **tls)
+    slow = [connect(balancer.port) for _ in range(8)]
+    for sock in slow:
+        sock.sendall(BEGINNINGS[beginning])
+    await until(lambda: balancer.metric("lb_downstream_connections_open") == 8)
+    async with Endpoint(balancer.endpoints[0]):
+        began = time.monotonic()
+        async with await Client.connect(balancer.port, tls=authority.client() if tls else None) as new:
+            assert (await new.ask(GET)).status == 200
+        assert time.monotonic() - began < 6
+    assert balancer.metric("lb_downstream_connections_evicted_total") >= 1
+    closed = []
+    for sock in slow:
+        sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            closed.append(sock.recv(4096))
+        sock.close()
+    if beginning in ("a head", "a first byte"):
+        assert sum(answer.startswith(b"HTTP/1.1 408 ") for answer in closed) >= 1
+
+
+async def test_a_head_that_has_only_just_begun_is_not_closed_for_a_new_client(start: Start) -> None:
+    balancer = start(max_connections=2)
+    before = balancer.metric("lb_downstream_connections_evicted_total")
+    async with Endpoint(balancer.endpoints[0]):
+        first = [await Client.connect(balancer.port) for _ in range(2)]
+        for client in first:
+            await client.send(GET[:-2])
+        await until(lambda: balancer.metric("lb_downstream_connections_open") == 2)
+        new = await Client.connect(balancer.port)
+        await new.send(GET)
+        await asyncio.sleep(0.5)
+        assert balancer.metric("lb_downstream_connections_evicted_total") == before
+        for client in first:
+            await client.send(GET[-2:])
+        for client in [*first, new]:
+            assert (await client.response()).status == 200
             await client.close()
 
 

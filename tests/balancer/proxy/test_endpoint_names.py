@@ -206,20 +206,63 @@ async def test_an_endpoint_that_does_not_accept_our_certificate_is_told_as_that(
     assert answer.get("proxy-status") == 'lb; error=tls_certificate_error; details="certificate not trusted"'
 
 
-@pytest.mark.parametrize("speaks", ["plain", "no h2"])
-async def test_a_handshake_that_fails_is_told_as_that(speaks: str, start: Start, authority: Authority) -> None:
-    protocol = "h2" if speaks == "no h2" else "http1"
+async def logged(balancer: Balancer, text: str) -> None:
+    """Wait until the log has it."""
+    async with asyncio.timeout(5):
+        while text not in balancer.log():  # noqa: ASYNC110 (a file has no event)
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("protocol", ["http1", "h2"])
+@pytest.mark.parametrize("does", ["speaks plainly", "knows no h2", "closes", "resets", "closes behind the hello"])
+async def test_a_handshake_that_fails_is_told_as_that(
+    does: str, protocol: str, start: Start, authority: Authority
+) -> None:
+    """An endpoint that only ended it, without an alert, had accepted the connection: it did not refuse it."""
+    if does == "knows no h2" and protocol == "http1":
+        return
     balancer = start(retries=0, upstream_tls="on", upstream_tls_ca=authority.file, upstream_protocol=protocol)
 
     async def script(connection: Accepted) -> None:
-        if speaks == "plain":
+        if does == "speaks plainly":
             await connection.some(5)
             await connection.send("HTTP/1.1 400 Bad Request\r\n\r\n")
-        else:
+        elif does == "knows no h2":
             await connection.to_end()
+        elif does == "closes behind the hello":
+            await connection.exactly(5)
+            # The head of a ServerHello, and no more.
+            await connection.send(b"\x16\x03\x03\x00\x7a\x02\x00")
+        elif does == "resets":
+            await connection.exactly(5)
+            connection.writer.transport.abort()
 
-    context = authority.server("127.0.0.1") if speaks == "no h2" else None
+    context = authority.server("127.0.0.1") if does == "knows no h2" else None
+    reason = "TLS handshake failed"
+    before = balancer.metric("lb_endpoint_failures_total", reason=reason)
     async with Endpoint(balancer.endpoints[0], script, tls=context), await Client.connect(balancer.port) as client:
         answer = await client.ask(GET)
     assert answer.status == 502
-    assert "TLS handshake failed" in (answer.get("proxy-status") or "")
+    assert answer.get("proxy-status") == f'lb; error=tls_protocol_error; details="{reason}"'
+    assert balancer.metric("lb_endpoint_failures_total", reason=reason) == before + 1
+    await logged(balancer, f'"reason":"{reason}: ')
+
+
+@pytest.mark.parametrize(
+    ("protocol", "stands_at"), [("http1", "TLS handshake"), ("h2", "TLS handshake"), ("h2c", "SETTINGS")]
+)
+async def test_silence_in_the_handshake_is_a_connection_that_timed_out(
+    protocol: str, stands_at: str, start: Start, authority: Authority
+) -> None:
+    """The log says what was waited for: the endpoint's port was open."""
+    tls = {} if protocol == "h2c" else {"upstream_tls": "on", "upstream_tls_ca": authority.file}
+    balancer = start(retries=0, connect_timeout=0.3, upstream_protocol=protocol, **tls)
+
+    async def script(connection: Accepted) -> None:
+        await connection.to_end()
+
+    async with Endpoint(balancer.endpoints[0], script), await Client.connect(balancer.port) as client:
+        answer = await client.ask(GET)
+    assert answer.status == 504
+    assert answer.get("proxy-status") == 'lb; error=connection_timeout; details="connection timed out"'
+    await logged(balancer, f'"reason":"connection timed out: {stands_at}"')

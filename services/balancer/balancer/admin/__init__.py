@@ -75,8 +75,8 @@ class Admin:
 
     def own_status(self) -> Mapping[str, object]:
         """What this replica says of itself to the others; worked out once a second, however many there are."""
-        history = self._feed.meter.history
-        if not self._said or not history or self._said["second"] is not history[-1]:
+        last = self._feed.meter.last
+        if not self._said or last is None or self._said["second"] is not last:
             self._said = own_status(self._running, self._feed.meter)
         return self._said
 

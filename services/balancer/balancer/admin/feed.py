@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from typing import cast
 
 import structlog
@@ -19,6 +18,7 @@ from balancer.admin.status import Running
 from balancer.admin.views import View
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.events import Subscriber
+from balancer.balancing.history import History
 
 DECISIONS = 10
 """Decisions sent a second, at most: as many as a person can follow. /api/decisions has the last thousand."""
@@ -38,8 +38,8 @@ class Feed(Subscriber):
         self.meter = Meter(running)
         self.choices = Choices(running)
         self._running = running
-        self._happened: deque[View] = deque(maxlen=HAPPENED)
-        self._fleet_history: deque[View] = deque(maxlen=HISTORY)
+        self._happened = History(HAPPENED)
+        self._fleet_history = History(HISTORY)
         """The last five minutes of all replicas together."""
         self._told = float("-inf")
         self._task: asyncio.Task[None] | None = None

@@ -26,7 +26,7 @@ def own_status(running: Running, meter: Meter) -> View:
         "strategy": running.pool.strategy_name,
         "endpoints": len(eligible),
         "eligible": sum(eligible),
-        "second": meter.history[-1] if meter.history else None,
+        "second": meter.last,
         "latency_counts": {str(index): count for index, count in enumerate(meter.recent) if count},
     }
 

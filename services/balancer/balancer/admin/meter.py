@@ -10,6 +10,7 @@ from balancer.admin.slices import in_pieces
 from balancer.admin.status import Running
 from balancer.admin.views import View, endpoint_view, rounded
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.history import History
 from balancer.counters import Histogram
 
 HISTORY = 300
@@ -43,7 +44,10 @@ class Meter:
 
     def __init__(self, running: Running) -> None:
         self._running = running
-        self.history: deque[View] = deque(maxlen=HISTORY)
+        self.history = History(HISTORY)
+        """What `second` has returned."""
+        self.last: View | None = None
+        """The last of that."""
         self.recent: list[int] = []
         """Requests of the last WINDOW seconds, by the histogram's bucket."""
         self._totals: deque[tuple[float, _Totals]] = deque([(running.clock(), _Totals(running))], maxlen=WINDOW + 1)
@@ -76,6 +80,7 @@ class Meter:
             "bytes": [round((totals.received - last.received) / span), round((totals.sent - last.sent) / span)],
             "strategy": running.pool.strategy_name,
         }
+        self.last = view
         self.history.append(view)
         return view
 

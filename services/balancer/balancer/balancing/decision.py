@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from balancer.balancing.history import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class DecisionLog:
     __slots__ = ("_next_at", "_recorded")
 
     def __init__(self) -> None:
-        self._recorded: deque[Decision] = deque(maxlen=1000)
+        self._recorded = History(1000)
         self._next_at = float("-inf")
 
     def due(self, now: float) -> bool:
@@ -59,7 +61,7 @@ class DecisionLog:
 
     def add(self, decision: Decision, pause: float = 0.01) -> None:
         """Record `decision`; the next is due `pause` seconds after it, and never sooner than a hundredth."""
-        self._recorded.append(decision)
+        self._recorded.append(_plain(decision))
         self._next_at = decision.at + max(pause, 0.01)
 
     def __len__(self) -> int:
@@ -67,4 +69,29 @@ class DecisionLog:
 
     def __iter__(self) -> Iterator[Decision]:
         """The decisions recorded, newest first."""
-        return reversed(self._recorded)
+        return map(_decision, reversed(self._recorded))
+
+
+def _plain(decision: Decision) -> tuple[Any, ...]:
+    candidates = [
+        (each.address, each.score, each.ineligible_reason, each.in_flight, each.latency, each.weight)
+        for each in decision.candidates
+    ]
+    return (
+        decision.at,
+        decision.strategy,
+        decision.client,
+        decision.method,
+        decision.path,
+        decision.chosen,
+        decision.by,
+        candidates,
+        decision.others,
+        decision.cluster,
+    )
+
+
+def _decision(plain: tuple[Any, ...]) -> Decision:
+    at, strategy, client, method, path, chosen, by, candidates, others, cluster = plain
+    shown = tuple([Candidate(*each) for each in candidates])
+    return Decision(at, strategy, client, method, path, chosen, by, shown, others, cluster)

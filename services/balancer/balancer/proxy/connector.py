@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import trait
 
-from balancer.balancing.outcome import Kind, of_connect_error
+from balancer.balancing.outcome import LOCAL_ERRORS, Kind, of_connect_error
 from balancer.proxy.endpoint_tls import EndpointTls, Trust
 from balancer.proxy.listening import tune
 from balancer.proxy.names import Address, Inquirer, Names
@@ -33,6 +33,8 @@ def failure_of(error: Exception) -> Kind:
     """Whose fault it is that a connection could not be had."""
     if isinstance(error, ssl.SSLError):
         return Kind.CERTIFICATE if is_about_certificates(error) else Kind.HANDSHAKE
+    if isinstance(error, TimeoutError):
+        return Kind.CONNECT_TIMEOUT
     return of_connect_error(error.errno) if isinstance(error, OSError) else Kind.REFUSED
 
 
@@ -40,7 +42,7 @@ def is_about_certificates(error: Exception | None) -> bool:
     """Whether a certificate is what it failed for: the peer's, or, by an alert of the peer's, ours."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return True
-    reason = (error.reason or "") if isinstance(error, ssl.SSLError) else ""
+    reason = getattr(error, "reason", None) or "" if isinstance(error, ssl.SSLError) else ""  # ours have none
     return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
 
 
@@ -124,6 +126,10 @@ class Connecting(Watched, Secured, Inquirer):
         self._error: Exception | None = None
         self._first = True
         """Whether no address has been tried yet."""
+
+    def stands_at(self) -> str:
+        """What is waited for, where it is not the connection itself; empty: that."""
+        return "TLS handshake" if self._transport is not None else ""
 
     def cancel(self) -> None:
         """Nobody wants it any more."""
@@ -272,7 +278,15 @@ class Connecting(Watched, Secured, Inquirer):
         self._transport = None
         opener, self._opener = self._opener, None
         if opener is not None:
-            opener.not_opened(error or ssl.SSLError(1, "closed in the handshake"))
+            opener.not_opened(_in_handshake(error))
+
+
+def _in_handshake(error: Exception | None) -> Exception:
+    """What to say of a handshake that has failed: a connection that only ended was not refused."""
+    if isinstance(error, (ssl.SSLError, TimeoutError)) or getattr(error, "errno", None) in LOCAL_ERRORS:
+        return error or ssl.SSLError()
+    said = "reset in the handshake" if isinstance(error, ConnectionResetError) else "closed in the handshake"
+    return ssl.SSLError(1, said)
 
 
 def _hand_over(opener: Opener, transport: Transport) -> None:

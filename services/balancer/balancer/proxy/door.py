@@ -1,8 +1,9 @@
 """Where clients connect: accepted, counted, named by a PROXY header if there is one, secured, and given a protocol.
 
 A client has its place from the moment it is accepted (place.py), so that those who never shake hands count as much as
-those who ask. At LB_MAX_CONNECTIONS the connections that idle longest make room; when none idles, accepting pauses, and
-clients wait in the kernel's backlog instead of being refused. Listening sockets stay open all the while.
+those who ask. At LB_MAX_CONNECTIONS the connections that idle longest make room, then those whose request's head has
+been coming longest; when there is neither, accepting pauses, and clients wait in the kernel's backlog instead of being
+refused. Listening sockets stay open all the while.
 
 Above 300 lines because accepting, counting and making room keep the same counts.
 """
@@ -42,6 +43,8 @@ EVICTED: Final = 0.02
 """Share of the idle connections that are closed at once: a search looks at all of them, so it closes many."""
 GRACE: Final = 0.2
 """Seconds in which a connection is not taken for an idle one, though nothing comes."""
+UNFINISHED: Final = 2.0
+"""Seconds that a request's head may be coming before its connection makes room: a lost packet is sent again in one."""
 RETRY: Final = 0.1
 """Seconds until accepting is tried again, when nothing else would wake it."""
 
@@ -328,9 +331,14 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
             self.clients.leave(place.address)
 
     def _make_room(self) -> bool:
-        """Close some of the connections that have been idle longest; False when none is idle."""
+        """Close some of the connections that have been idle longest; False when there is none to close.
+
+        Where none idles, those whose request's head has been coming for longest: who sends half a head to many
+        connections would keep all others out for LB_REQUEST_TIMEOUT.
+        """
         now = self._poller.clock()
         idle: list[tuple[float, int, Transport]] = []
+        unfinished: list[tuple[float, int, Transport]] = []
         for number, place in enumerate(self._places):
             transport = place.transport
             if transport is not None and not transport.closing:
@@ -339,11 +347,17 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
                     since = place.began
                 if 0.0 <= since <= now - GRACE:
                     idle.append((since, number, transport))
-        idle.sort()
-        for _, _, transport in idle[: int(len(idle) * EVICTED) + 1]:
+                elif since < 0.0:
+                    since = transport.protocol.unfinished_since()
+                    if 0.0 <= since <= now - UNFINISHED:
+                        unfinished.append((since, number, transport))
+        found = idle or unfinished
+        found.sort()
+        for _, _, transport in found[: int(len(found) * EVICTED) + 1]:
             self._counters.connections_evicted += 1
+            transport.protocol.evicted()
             transport.close()
-        return bool(idle)
+        return bool(found)
 
     def _pause(self, why: str, remedy: str) -> None:
         self._paused = True

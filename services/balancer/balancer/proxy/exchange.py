@@ -452,8 +452,9 @@ class Exchange(Upgraded):
             self._backing_off = False
             self.acquire(now)
         elif self._connecting is not None:
+            stands_at = self._connecting.stands_at()
             self._connecting.cancel()
-            self.attempt_failed(Kind.CONNECT_TIMEOUT, NOT_PROCESSED)
+            self.attempt_failed(Kind.CONNECT_TIMEOUT, NOT_PROCESSED, stands_at)
         elif self.state == SENT and self.stream is not None:
             # The route's own patience with an endpoint has come to its end.
             self.stream.reset()

@@ -226,6 +226,10 @@ class Connecting:
         """Nobody wants it any more: its receiver is not called."""
         raise NotImplementedError
 
+    def stands_at(self) -> str:
+        """What is waited for, where it is not the connection itself (`TLS handshake`, `SETTINGS`); empty: that."""
+        return ""
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Upstreams:

@@ -71,6 +71,13 @@ class Protocol:
         """Since when (s) nothing is under way, so that the connection may be closed for a newcomer; below 0: busy."""
         return -1.0
 
+    def unfinished_since(self) -> float:
+        """Since when (s) the client has been sending what must be whole before anything is done; below 0: it is not."""
+        return -1.0
+
+    def evicted(self) -> None:
+        """The connection is about to be closed for a newcomer: say so to a client that has begun to ask."""
+
 
 class Nobody(Protocol):
     """Called for a connection that has no protocol yet, or no more."""

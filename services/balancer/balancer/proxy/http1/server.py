@@ -164,6 +164,15 @@ class ServerConnection(Timed, ServerStream, Leaving, Protocol):
             return -1.0
         return NOT_BEGUN if self._received == 0 else self._idle_since
 
+    def unfinished_since(self) -> float:
+        if self._state != _HEAD or not self._held or self.deadline == 0.0:
+            return -1.0
+        return self.deadline - self.service.request_timeout
+
+    def evicted(self) -> None:
+        if self._state == _HEAD and self._held:
+            self._refuse(responses.REQUEST_TIMEOUT, self._held)
+
     def pause_writing(self) -> None:
         self.full = True
         if self.exchange is not None:

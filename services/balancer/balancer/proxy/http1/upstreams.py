@@ -130,6 +130,9 @@ class Opening(Connecting, Opener):
     def cancel(self) -> None:
         self._way.cancel()
 
+    def stands_at(self) -> str:
+        return self._way.stands_at()
+
     def opened(self, transport: Transport) -> None:
         owner = self._upstreams.owner
         try:

@@ -36,6 +36,10 @@ class Opening(Opener, Starter):
         self._began = owner.clock()
         self._connecting = owner.connector.connect(endpoint.spec.host, endpoint.spec.port, self)
 
+    def stands_at(self) -> str:
+        """What is waited for, beside the connection itself."""
+        return "SETTINGS" if self._connection is not None else self._connecting.stands_at()
+
     def left(self, waiting: Waiting) -> None:
         """One waits no more; the last one to leave ends it all."""
         if waiting in self.waiting:
@@ -116,6 +120,9 @@ class Waiting(Connecting):
         self.receiver = None
         if self.opening is not None:
             self.opening.left(self)
+
+    def stands_at(self) -> str:
+        return "" if self.opening is None else self.opening.stands_at()
 
     def connected(self, connection: ClientConnection, took: float) -> None:
         """It is there, and has room."""
