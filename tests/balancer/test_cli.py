@@ -141,6 +141,8 @@ def test_check_loads_a_strategy_of_ones_own(
         "class Bad:\n    pass\n"
     )
     (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "unread.py").write_text("class X(:\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     mine = {"LB_BACKENDS": "a:1"}
@@ -148,8 +150,10 @@ def test_check_loads_a_strategy_of_ones_own(
     for name, words in [
         ("mine:Bad", "no strategy"),
         ("mine:None_", "has no None_"),
-        ("missing_module:X", "cannot import"),
-        ("broken:X", "division by zero"),
+        ("missing_module:X", "put its folder on PYTHONPATH"),
+        ("broken:X", f"division by zero ({tmp_path}/broken.py:1)"),
+        ("leaves:X", f"SystemExit: 3 ({tmp_path}/leaves.py:2)"),
+        ("unread:X", f"SyntaxError: invalid syntax ({tmp_path}/unread.py:1)"),
     ]:
         for arguments in (["--check"], []):
             done = command(*arguments, LB_STRATEGY=name, **mine)

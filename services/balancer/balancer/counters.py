@@ -6,6 +6,7 @@ What belongs to one endpoint is counted in the endpoint itself (balancing/endpoi
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Final
 
 from mypy_extensions import i64
 
@@ -70,6 +71,9 @@ GRPC_CODES = (
     "UNAUTHENTICATED",
 )
 """gRPC's statuses by number."""
+
+GRPC_AS_HTTP: Final = (200, 499, 500, 400, 408, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401)
+"""The status of HTTP that says the same of the endpoint. A deadline that passed is the client's: it chose it."""
 
 
 class Counters:

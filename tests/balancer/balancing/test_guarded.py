@@ -11,9 +11,10 @@ import pytest
 from tests.balancer.balancing.world import Fleet
 
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.kit import Promises, check_strategy
 from balancer.balancing.pool import Policy, Pool
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.strategies import ByScore, load
+from balancer.balancing.strategies import ByLoad, ByScore, Strategy, load
 
 
 class Raises(ByScore):
@@ -49,14 +50,49 @@ class Raises(ByScore):
             raise KeyError(hook)
 
 
-def fleet_with(broken: str, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    monkeypatch.setattr(Raises, "broken", broken)
-    name = f"{sys.modules[__name__].__name__}:Raises"
+class Whole(Strategy):
+    """All five methods written by a user, as the guide has it for what no base serves."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__(random)
+        self.endpoints: list[Endpoint] = []
+
+    def added(self, endpoint: Endpoint) -> None:
+        self.endpoints.append(endpoint)
+
+    def removed(self, endpoint: Endpoint) -> None:
+        self.endpoints.remove(endpoint)
+
+    def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
+        left = [endpoint for endpoint in self.endpoints if endpoint not in excluded]
+        return min(left, key=lambda endpoint: self.score(endpoint, request, now), default=None)
+
+    def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
+        return endpoint.in_flight
+
+
+class NotANumber(ByScore):
+    def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
+        return float("nan")
+
+
+class NoNumberInTheHeap(ByLoad):
+    def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
+        return float("nan")
+
+
+def fleet_of(strategy: type) -> Fleet:
+    name = f"{sys.modules[__name__].__name__}:{strategy.__name__}"
     fleet = Fleet(names="")
     fleet.pool = Pool(load(name, Random(1)), name, Policy(), Random(1))
     fleet.pool.subscribe(fleet)
     fleet.add("a", "b", "c")
     return fleet
+
+
+def fleet_with(broken: str, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    monkeypatch.setattr(Raises, "broken", broken)
+    return fleet_of(Raises)
 
 
 @pytest.mark.parametrize("broken", ["added", "removed", "changed", "choose", "score", "none", "stranger"])
@@ -78,3 +114,62 @@ def test_a_strategy_that_behaves_chooses_itself(monkeypatch: pytest.MonkeyPatch)
     assert set(fleet.chosen(30)) == {"a", "b", "c"}
     fleet.wait(0.2)
     assert ("pool", "strategy_failed") not in fleet.events
+
+
+def test_a_strategy_written_whole_chooses_compiled_too() -> None:
+    fleet = fleet_of(Whole)
+    leases = [fleet.lease() for _ in range(6)]
+    assert Counter(lease.endpoint.spec.host for lease in leases) == {"a": 2, "b": 2, "c": 2}
+    fleet.wait(0.2)
+    assert ("pool", "strategy_failed") not in fleet.events
+    check_strategy(Whole, Promises(ties_in_turn=False), examples=20)
+
+
+@pytest.mark.parametrize("strategy", [NotANumber, NoNumberInTheHeap])
+def test_a_score_that_is_no_number_leaves_the_choice_to_the_default(strategy: type) -> None:
+    fleet = fleet_of(strategy)
+    assert Counter(fleet.chosen(30)) == {"a": 10, "b": 10, "c": 10}
+    fleet.wait(0.2)
+    assert ("pool", "strategy_failed") in fleet.events
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("choose", "KeyError: 'choose'"),
+        ("none", "it chose none"),
+        ("stranger", "it chose <Endpoint a:80>, which may not"),
+    ],
+)
+def test_the_recorded_decision_says_that_the_default_chose_and_why(
+    broken: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = fleet_with(broken, monkeypatch)
+    decision = fleet.pool.lease(RequestInfo(), fleet.now, explain=True).decision
+    assert decision is not None
+    assert f"{__name__}:Raises failed, round-robin chose instead: Raises.choose: " in decision.by
+    assert words in decision.by
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Raises2", "has no Raises2"),
+        ("fleet_of", "fleet_of is no class"),
+        ("Fleet", "it has no added, removed, changed, choose, score: derive it from ByScore, ByLoad or Strategy"),
+        ("Unwritten", "Unwritten has to write choose and score"),
+        ("Unmade", r"Unmade\(random\) failed: KeyError: 'no' \(.*test_guarded.py:\d+\)"),
+    ],
+)
+def test_what_is_no_strategy_is_refused_with_the_remedy(name: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        load(f"{__name__}:{name}", Random(1))
+
+
+class Unwritten(Strategy):
+    pass
+
+
+class Unmade(Whole):
+    def __init__(self, random: Random) -> None:
+        raise KeyError("no")

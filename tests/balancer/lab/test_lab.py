@@ -14,8 +14,9 @@ from balancer.lab import plot
 from balancer.lab.experiment import Setting, run
 from balancer.lab.fleet import Script, named
 from balancer.lab.news import News
+from balancer.lab.record import Summary
 from balancer.lab.replica import Rules
-from balancer.lab.study import study
+from balancer.lab.study import Study, study
 from balancer.lab.traffic import Kind, Traffic
 
 ONE = (Script(workers=1),)
@@ -96,6 +97,17 @@ def test_strategies_that_are_alike_are_told_to_be() -> None:
     assert "no difference from least-response-time" in told
 
 
+def test_a_large_difference_of_few_runs_is_not_taken_for_none() -> None:
+    def run_of(p99: float) -> Summary:
+        return Summary(1000, p99, p99, p99, p99, 1.0, 0, (1.0,))
+
+    told = Study(
+        {"round-robin": [run_of(0.3), run_of(0.1)], "least-work": [run_of(0.05), run_of(0.08)]}
+    ).recommendation()
+    assert told.startswith("Use least-work: its p99 is 0.37 (")
+    assert "may be chance: more --seeds would tell" in told
+
+
 def test_the_command_prints_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["lab", "--requests", "300", "--seeds", "2", "--endpoint", "2*workers=1", "--endpoint", "slower=4"]
     assert main([*flags, "--strategies", "round-robin,least-connections"]) == 0
@@ -123,6 +135,8 @@ def test_what_a_strategy_of_ones_own_raises_is_reported(
     out = capsys.readouterr().out
     assert "clumsy:Clumsy failed: Clumsy." in out
     assert "RuntimeError: no score" in out
+    assert "clumsy.py:4" in out
+    assert int(out.split(" times, the default")[0].split()[-1].replace(",", "")) > 2000, "of the whole run"
     assert "round-robin failed" not in out
 
 
@@ -133,6 +147,7 @@ def test_what_a_strategy_of_ones_own_raises_is_reported(
         ["--endpoint", "speed=3"],
         ["--endpoint", "slower=much"],
         ["--replay", "no-such-file"],
+        ["--svg", "no/such/folder.svg"],
     ],
 )
 def test_what_cannot_be_simulated_is_told(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
-from collections.abc import Iterable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -73,7 +78,7 @@ def test_bad_lines_and_requests_without_an_answer_are_counted() -> None:
     other = ["no json", '{"event": "endpoint ejected"}', "{", '["x"]', _line(1.0, 0.1, None, 503), ""]
     found = replay.read([*(f"pod/lb-1 {line}" for line in lines), *other])
     assert (found.good, found.bad, found.other, found.unanswered) == (1500, 1, 3, 1)
-    assert "1 bad lines" in found.summary()
+    assert "3 lines of other logs, 1 bad line\n" in found.summary()
 
 
 def test_a_short_log_is_told_so() -> None:
@@ -132,3 +137,97 @@ def test_only_one_service_of_several_is_replayed() -> None:
     assert replay.read(lines, "shop").good == 300
     with pytest.raises(ValueError, match="no cluster 'shops': it has pi, shop"):
         replay.read(lines, "shops")
+
+
+FLAGS = ("lab", "--seeds", "1", "--strategies", "round-robin")
+
+
+def test_logs_may_be_named_plainly_and_gzipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\n".join(log(600, 2)).encode()
+    (tmp_path / "a.log").write_bytes(text)
+    (tmp_path / "b.log.1").write_bytes(gzip.compress(text))
+    assert main([*FLAGS, str(tmp_path / "a.log"), str(tmp_path / "b.log.1")]) == 0
+    assert "1,200 requests" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.mkdir(), "is a directory: name its files"),
+        (lambda path: None, "no such file"),
+        (lambda path: path.write_text(""), "the log is empty"),
+        (lambda path: path.write_bytes(gzip.compress(os.urandom(4000))[:2000]), "ended before the end-of-stream"),
+        (lambda path: path.write_text('127.0.0.1 - "GET / HTTP/1.1" 200\n' * 300), "no line is of lb's access log"),
+        (lambda path: path.write_text("\n".join([_line(1, 0.1, None, 503)] * 300)), "no request that an endpoint"),
+        (lambda path: path.write_text("\n".join(log(1, 1))), "1 usable requests"),
+        (lambda path: path.write_text('{"a":' * 50_000), "no line is of lb's access log"),
+    ],
+)
+def test_a_log_that_says_nothing_is_told_with_the_reason(
+    make: Callable[[Path], object], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "a.log")
+    assert main([*FLAGS, str(tmp_path / "a.log")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lab: ")
+    assert words in error
+
+
+def test_of_a_long_log_the_newest_requests_are_replayed() -> None:
+    lines = log(3000, 2)
+    found = replay.read(iter(lines[1500:] + lines[:1500]), most=1000)
+    assert found.good == 1000
+    assert found.asks[-1].at - found.asks[0].at == pytest.approx(1000 / 200, rel=0.2), "neighbours in time"
+    assert "Replayed are the newest 1,000 of 3,000 requests; --requests takes more." in found.summary()
+
+
+def test_a_grpc_call_that_failed_is_a_failure_and_what_the_client_is_charged_for_none() -> None:
+    def failures(**fields: object) -> float:
+        return replay.read([json.dumps({**json.loads(line), **fields}) for line in log(300, 1)]).fleet[0].fails
+
+    assert failures(grpc_status="UNAVAILABLE") == 1.0
+    assert failures(grpc_status="NOT_FOUND") == 0.0
+    assert failures(status=502) == 1.0
+    assert failures(status=501) == 0.0
+
+
+def test_a_response_that_lasts_holds_its_endpoint_but_no_worker_of_it() -> None:
+    lines = []
+    for number in range(400):
+        entry = json.loads(_line(number / 100, 2.01, "10.0.0.1:80"))
+        lines.append(json.dumps({**entry, "first_byte": 0.01, "attempts": 1}))
+    found = replay.read(lines)
+    assert found.asks[0].stream == pytest.approx(2.0)
+    assert found.asks[0].cost == pytest.approx(0.01, rel=0.01)
+    assert found.p99 == pytest.approx(0.01, rel=0.01)
+    assert found.fleet[0].workers == 1
+
+
+def test_a_reader_that_leaves_ends_the_lab_without_a_word() -> None:
+    command = [sys.executable, "-m", "balancer", *FLAGS, "--requests", "300"]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_bar_is_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stderr, flags, shown in (
+        (io.StringIO(), [], False),
+        (Terminal(), ["--json"], False),
+        (Terminal(), [], True),
+    ):
+        monkeypatch.setattr("sys.stderr", stderr)
+        assert main([*FLAGS, "--requests", "2000", *flags]) == 0
+        assert ("█" in stderr.getvalue()) == shown
+
+
+def test_what_a_log_cannot_tell_of_strategies_is_said() -> None:
+    assert "Only one endpoint answered" in replay.read(log(300, 1, (1.0,))).summary()
+    failed = [json.dumps({**json.loads(line), "status": 502}) for line in log(300, 1)]
+    assert "Every request failed" in replay.read(failed).summary()

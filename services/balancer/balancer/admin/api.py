@@ -97,7 +97,8 @@ class Api:
         name = ALIASES.get(name, name)
         names = self._feed.choices.names
         if name not in names:
-            raise Refusal(422, f"There is no strategy {name!r}. There are: {', '.join(names)}.")
+            own = " A class of your own has to be the one that LB_STRATEGY named at the start." if ":" in name else ""
+            raise Refusal(422, f"There is no strategy {name!r}. There are: {', '.join(names)}.{own}")
         before = self._running.pool.strategy_name
         peers = self._whole_fleet(request)
         self._running.switch_strategy(name)

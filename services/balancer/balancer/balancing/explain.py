@@ -106,8 +106,10 @@ class Explainer:
         view.pause = _PAUSE * len(eligible) + _PAUSE_EACH * len(endpoints)
         return view
 
-    def decide(self, view: View, chosen: Endpoint | None, why_none: str | None) -> Decision:
-        """The decision that took `chosen`; where nobody was, `why_none` says why. Call it before the choice counts."""
+    def decide(self, view: View, chosen: Endpoint | None, why: str | None) -> Decision:
+        """The decision that took `chosen`; `why`, where it was not by its score, or nobody was. Call it before the
+        choice counts.
+        """
         request = view.request
         return Decision(
             at=view.at,
@@ -116,7 +118,7 @@ class Explainer:
             method=request.method,
             path=request.path,
             chosen=None if chosen is None else chosen.address,
-            by=why_none or self._by(view, chosen),
+            by=why or self._by(view, chosen),
             candidates=self._candidates(view, chosen),
             others=view.others,
             cluster=self.cluster,

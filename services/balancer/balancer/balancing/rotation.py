@@ -23,6 +23,7 @@ from balancer.balancing.policy import Policy
 from balancer.balancing.queue import Granted, Refused, Ticket
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.rng import Random
+from balancer.balancing.strategies import DEFAULT
 from balancer.balancing.strategies.guarded import Guarded
 from balancer.balancing.strategies.strategy import Strategy, follows_work, hears_changes, hears_load
 from balancer.balancing.work import Costs
@@ -139,7 +140,11 @@ class Rotation(Owner):
         return lease
 
     def _record(self, view: View, chosen: Endpoint | None, why_none: str | None) -> Decision:
-        decision = self._explainer.decide(view, chosen, why_none)
+        strategy = self._strategy
+        why = why_none
+        if why is None and isinstance(strategy, Guarded) and strategy.instead:
+            why = f"{self.strategy_name} failed, {DEFAULT} chose instead: {strategy.instead}"
+        decision = self._explainer.decide(view, chosen, why)
         if self.decisions.due(view.at):
             self.decisions.add(decision, view.pause)
         return decision

@@ -10,7 +10,7 @@ import gc
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -21,6 +21,9 @@ ENV_FILE = Path(".env")
 
 WRONG_SETTINGS = 2
 """Exit status when a setting is wrong: nothing was started."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as a shell has it."""
 
 USAGE = "python -m balancer [--check | --version | --help | top | explain | lab | ingress-check]"
 
@@ -55,12 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command == "lab":
         from balancer.cli import lab
 
-        return lab.main(parsed)
+        return _until_interrupted(lab.main, parsed)
     if parsed.command == "ingress-check":
         from balancer.cli import ingress_check
 
         return ingress_check.main(parsed)
     return _check() if parsed.check else _run()
+
+
+def _until_interrupted(run: Callable[[argparse.Namespace], int], parsed: argparse.Namespace) -> int:
+    """Run a command that prints, until it is done, Ctrl-C, or nobody reads on (as behind `| head`)."""
+    try:
+        status = run(parsed)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # What is left is flushed there at exit.
+        return 0
+    return status
 
 
 def _parser(lab: bool = False) -> argparse.ArgumentParser:

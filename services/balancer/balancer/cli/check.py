@@ -35,8 +35,6 @@ def _strategy(settings: Settings) -> list[str]:
         if str(error).startswith("cost key"):
             return [f"LB_COST_KEY={settings.cost_key}: {error}"]
         return [f"LB_STRATEGY={settings.strategy}: {error}"]
-    except Exception as error:  # noqa: BLE001 (a user's module may raise anything while it is imported)
-        return [f"LB_STRATEGY={settings.strategy}: importing it failed: {type(error).__name__}: {error}"]
     return []
 
 

@@ -9,13 +9,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Self
 
 from balancer.balancing.policy import Policy
 from balancer.balancing.strategies import STRATEGIES, load
+from balancer.cli import recorded
 from balancer.lab import claims, plot, replay
 from balancer.lab.claims import CLAIMS
 from balancer.lab.experiment import Setting
@@ -30,6 +31,8 @@ from balancer.peers.belief import Belief
 from balancer.peers.report import Report
 
 WRONG: Final = 2
+REQUESTS: Final = 20_000
+"""Of each run, where the traffic is simulated."""
 _FIELDS: Final[dict[str, Callable[[str], object]]] = {
     "workers": int,
     "queue": int,
@@ -51,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one endpoint (or N alike) instead of --fleet, repeatedly: workers, slower, fails (a share), hangs, "
         "pause_every and pause (s), joins_after (s), queue, weight, cache (paths)",
     )
+    parser.add_argument("logs", nargs="*", metavar="LOG", help="the same as --replay LOG…")
     traffic = parser.add_argument_group("traffic")
     traffic.add_argument("--costs", choices=COSTS, default="exponential", help="how costs are spread (exponential)")
     traffic.add_argument("--mean", type=_above_zero, default=0.008, metavar="S", help="work of a request (0.008)")
@@ -58,8 +62,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     traffic.add_argument("--burst", type=_positive, default=20, metavar="N", help="requests of a burst (20)")
     traffic.add_argument("--users", type=_positive, default=64, metavar="N", help="clients of a closed loop (64)")
     traffic.add_argument("--load", type=_above_zero, default=0.7, metavar="X", help="share of capacity (0.7)")
-    traffic.add_argument("--requests", type=_positive, default=20_000, metavar="N", help="of each run (20,000)")
-    traffic.add_argument("--replay", nargs="+", metavar="FILE", help="access logs instead; - is standard input")
+    traffic.add_argument(
+        "--requests",
+        type=_positive,
+        metavar="N",
+        help=f"of each run ({REQUESTS:,}); of a replay the newest at most ({replay.MOST:,})",
+    )
+    traffic.add_argument(
+        "--replay",
+        nargs="+",
+        default=[],
+        metavar="LOG",
+        help="access logs instead, gzipped or not; - is standard input",
+    )
     traffic.add_argument("--cluster", default="", metavar="NAME", help="which Service's, where routes lead to several")
     balancer = parser.add_argument_group("balancer")
     balancer.add_argument("--strategies", default=",".join(_default()), metavar="A,B", help="which; module:Class too")
@@ -86,10 +101,13 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the study that the flags ask for; the exit status."""
     if arguments.claims:
         return _claims(arguments.json)
+    arguments.replay += arguments.logs
     try:
+        if arguments.svg and not arguments.svg.parent.is_dir():
+            raise ValueError(f"--svg {arguments.svg}: there is no folder {arguments.svg.parent}")  # noqa: TRY301
         names = _strategies(arguments.strategies)
         setting, recording = _setting(arguments)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         sys.stderr.write(f"lab: {error}\n")
         return WRONG
     if recording is not None and not arguments.json:
@@ -160,7 +178,7 @@ class Beliefs:
 
 
 def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
-    """What to simulate, and the recording that it is from, if it is. Raises ValueError or OSError."""
+    """What to simulate, and the recording that it is from, if it is. Raises ValueError."""
     policy = Policy(
         endpoint_max_requests=arguments.limit,
         eject_after=arguments.eject_after,
@@ -170,13 +188,16 @@ def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
     rules = Rules(policy, arguments.retries, response_timeout=arguments.timeout)
     news = News(arguments.news_every, arguments.news_late, None if arguments.naive else Beliefs().hear)
     if arguments.replay:
-        recording = replay.read(_lines(arguments.replay), arguments.cluster)
+        most = arguments.requests or replay.MOST
+        with _Progress(recorded.size(arguments.replay), arguments.json, "reading ") as progress:
+            recording = replay.read(recorded.lines(arguments.replay, progress.add), arguments.cluster, most)
         setting = Setting(recording.fleet, replicas=arguments.replicas, news=news, rules=rules, replayed=recording.asks)
         return setting, recording
     scripts = [each for spec in arguments.endpoint or () for each in _scripts(spec, arguments.workers)]
     fleet = tuple(scripts or named(arguments.fleet, arguments.endpoints, arguments.workers))
     traffic = Traffic(arguments.costs, arguments.mean, arguments.arrivals, arguments.burst, arguments.users)
-    return Setting(fleet, traffic, arguments.load, arguments.requests, arguments.replicas, news, rules), None
+    requests = arguments.requests or REQUESTS
+    return Setting(fleet, traffic, arguments.load, requests, arguments.replicas, news, rules), None
 
 
 def _scripts(spec: str, workers: int) -> list[Script]:
@@ -196,15 +217,6 @@ def _scripts(spec: str, workers: int) -> list[Script]:
     if not number.isdigit() or int(number) < 1:
         raise ValueError(f"--endpoint {spec!r}: {number!r} is no number of endpoints")
     return [Script(**values)] * int(number)  # type: ignore[arg-type]
-
-
-def _lines(files: list[str]) -> Iterator[str]:
-    with ExitStack() as stack:
-        for name in files:
-            if name == "-":
-                yield from sys.stdin
-            else:
-                yield from stack.enter_context(Path(name).open(encoding="utf-8", errors="replace"))
 
 
 def _strategies(text: str) -> list[str]:
@@ -286,8 +298,9 @@ def _recorded(recording: Recording) -> dict[str, object]:
 class _Progress:
     """A bar on a terminal; nothing elsewhere."""
 
-    def __init__(self, total: int, quiet: bool) -> None:
+    def __init__(self, total: int, quiet: bool, doing: str = "") -> None:
         self._total = total
+        self._doing = doing
         self._done = 0
         self._shown = -1
         self._on = sys.stderr.isatty() and not quiet
@@ -305,7 +318,7 @@ class _Progress:
         percent = 100 * self._done // max(self._total, 1)
         if self._on and percent != self._shown:
             self._shown = percent
-            sys.stderr.write(f"\r{'█' * (percent * 40 // 100):<40} {percent} %")
+            sys.stderr.write(f"\r{self._doing}{'█' * (percent * 40 // 100):<40} {percent} %")
             sys.stderr.flush()
 
 

@@ -67,8 +67,6 @@ class _Run:
             for i in range(setting.replicas)
         ]
         self.record = Record(len(servers), setting.rules.client_timeout)
-        for replica in self.replicas:
-            replica.pool.subscribe(self.record)
         self._asks, number = setting.asks(seed)
         self.record.whole = (number, self.clock.stop)
         self._spread = Random(seed + 1)
@@ -76,6 +74,7 @@ class _Run:
         self._started = 0
         self._begin()
         self.clock.run()
+        self.record.fault = next((replica.fault for replica in self.replicas if replica.fault), "")
 
     def _begin(self) -> None:
         if self._setting.traffic.arrivals == "closed" and not self._setting.replayed:

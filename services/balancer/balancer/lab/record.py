@@ -6,12 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from balancer.balancing.endpoint import Endpoint
-from balancer.balancing.events import Subscriber
 
-
-class Record(Subscriber):
-    """Collects one run, and hears of its pools' events; `timeout` (s) is what a failed request counts as."""
+class Record:
+    """Collects one run; `timeout` (s) is what a failed request counts as."""
 
     def __init__(self, endpoints: int, timeout: float) -> None:
         self._timeout = timeout
@@ -23,7 +20,8 @@ class Record(Subscriber):
         self.whole: tuple[int, Callable[[], None]] | None = None
         """So many requests are the whole run, and what to call when the last has ended."""
         self.ended = 0.0
-        self._fault = ""
+        self.fault = ""
+        """What a strategy of a user's own raised, and how often."""
 
     def add(self, took: float, cost: float, succeeded: bool, endpoint: int, now: float) -> None:
         """One request has ended: seconds it took, seconds of work it was, and at which endpoint."""
@@ -39,11 +37,6 @@ class Record(Subscriber):
         if self.whole is not None and self.noted == self.whole[0]:
             self.whole[1]()
 
-    def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
-        """Remember what a user's own strategy raised."""
-        if event == "strategy_failed":
-            self._fault = self._fault or detail
-
     def summary(self) -> Summary:
         """The run in a few figures."""
         times = sorted(self._times)
@@ -58,7 +51,7 @@ class Record(Subscriber):
             slowdown=quantile(slowdowns, 0.99),
             failures=self.failures,
             shares=tuple(count / total for count in self._shares),
-            fault=self._fault,
+            fault=self.fault,
         )
 
 

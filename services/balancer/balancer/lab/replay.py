@@ -13,21 +13,27 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heappushpop
 from typing import Final
 
 from balancer.balancing.cost import shape
+from balancer.balancing.outcome import FAILURE, Outcome
 from balancer.balancing.request import RequestInfo
+from balancer.counters import GRPC_AS_HTTP, GRPC_CODES
 from balancer.lab.fleet import Script
 from balancer.lab.record import Summary, quantile
 from balancer.lab.traffic import Ask
 
 ENOUGH: Final = 1000
 """Requests below which a log says nothing of a p99."""
+MOST: Final = 50_000
+"""Requests that are replayed, unless more are asked for: a study of them takes minutes, and they fit into memory."""
 FEW: Final = 200
 """Requests below which it is not replayed at all."""
 CLOSE: Final = 1.25
 """A simulated p99 within this factor of the recorded one is near."""
+LASTING: Final = 0.05
+"""Seconds from a response's first byte to its last from which on it is replayed as a stream, which needs no worker."""
 COMMON: Final = 20
 """Requests from which on a kind has figures of its own."""
 SHORTEST: Final = 1e-6
@@ -42,12 +48,37 @@ class _Entry:
 
     began: float
     took: float
+    lasted: float
+    """Seconds from its first byte on, or that it was sent for: it holds its endpoint, but no worker of it."""
     total: float
     endpoint: str
     strategy: str
     cluster: str
     failed: bool
     info: RequestInfo
+
+
+class _Newest:
+    """The `most` requests of each cluster that ended last, of however many: what is kept of a log is bounded."""
+
+    def __init__(self, most: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self._most = most
+        self._kept: dict[str, list[tuple[float, int, _Entry]]] = {}
+
+    def add(self, entry: _Entry) -> None:
+        """One more request."""
+        self.counts[entry.cluster] += 1
+        kept = self._kept.setdefault(entry.cluster, [])
+        item = (entry.began + entry.total, self.counts[entry.cluster], entry)
+        if len(kept) < self._most:
+            heappush(kept, item)
+        else:
+            heappushpop(kept, item)
+
+    def of(self, cluster: str) -> list[_Entry]:
+        """Those of one cluster."""
+        return [entry for _, _, entry in self._kept[cluster]]
 
 
 @dataclass(slots=True)
@@ -69,7 +100,7 @@ class Recording:
     strategy: str = ""
     """What chose most of them."""
     p50: float = 0.0
-    """Seconds that clients waited, as recorded."""
+    """Seconds that clients waited, as recorded; of a response that lasts, until its first byte."""
     p99: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
@@ -78,13 +109,17 @@ class Recording:
         times = f"p50 {self.p50 * 1000:,.1f} ms, p99 {self.p99 * 1000:,.1f} ms"
         lines = [
             f"{self.good:,} requests, {self.rate:,.1f} a second, by {self.strategy}: {times}",
-            f"Left out: {self.unanswered:,} unanswered, {self.other:,} lines of other logs, {self.bad:,} bad lines",
+            f"Left out: {self.left_out()}",
         ]
         for address, script in zip(self.endpoints, self.fleet, strict=True):
             lines.append(
                 f"  {address}: {script.workers} at once, pace {script.slower:.2f}, failures {script.fails:.1%}"
             )
         return "\n".join([*lines, *self.warnings])
+
+    def left_out(self) -> str:
+        """What is not replayed."""
+        return f"{self.unanswered:,} unanswered, {_lines(self.other)} of other logs, {_lines(self.bad, 'bad ')}"
 
     def compared(self, simulated: Summary) -> str:
         """How far `simulated`, a run of the requests as recorded by what chose then, is from what was recorded."""
@@ -95,13 +130,14 @@ class Recording:
         return f"{verdict}: rely on the order of the strategies more than on their figures."
 
 
-def read(lines: Iterable[str], cluster: str = "") -> Recording:
+def read(lines: Iterable[str], cluster: str = "", most: int = MOST) -> Recording:
     """Read access log lines, of any number of files one after another. Raises ValueError for too few.
 
     Where routes lead to several Services, only the requests of one are replayed: `cluster`, or the one that has most.
+    Of more than `most` requests the newest are.
     """
     found = Recording()
-    entries: list[_Entry] = []
+    newest = _Newest(most)
     for line in lines:
         if not line.strip():
             continue
@@ -113,30 +149,50 @@ def read(lines: Iterable[str], cluster: str = "") -> Recording:
         elif not entry.endpoint:
             found.unanswered += 1
         else:
-            entries.append(entry)
-    entries = _of_one_cluster(found, entries, cluster)
+            newest.add(entry)
+    entries = _of_one_cluster(found, newest, cluster)
     found.good = len(entries)
     if found.good < FEW:
-        raise ValueError(
-            f"the log has {found.good} usable requests ({found.bad} bad lines, {found.other} of other logs, "
-            f"{found.unanswered} unanswered): "
-            f"{FEW} are needed to say anything, {ENOUGH} for a p99"
-        )
+        raise ValueError(_too_few(found))
     if found.good < ENOUGH:
         found.warnings.append(f"Few requests: below {ENOUGH:,} a p99 is little more than the slowest ones.")
     _fit(found, sorted(entries, key=lambda entry: entry.began))
     return found
 
 
-def _of_one_cluster(found: Recording, entries: list[_Entry], wanted: str) -> list[_Entry]:
-    clusters = Counter(entry.cluster for entry in entries)
+def _too_few(found: Recording) -> str:
+    needed = f"{FEW} are needed to say anything, {ENOUGH:,} for a p99"
+    if found.good:
+        return f"the log has {found.good} usable requests (left out: {found.left_out()}): {needed}"
+    if found.unanswered:
+        return f"the log has no request that an endpoint answered (left out: {found.left_out()}): {needed}"
+    if found.other or found.bad:
+        return (
+            f"no line is of lb's access log (left out: {found.left_out()}): "
+            "is LB_ACCESS_LOG off, or is it another program's log?"
+        )
+    return f"the log is empty: {needed}"
+
+
+def _lines(number: int, which: str = "") -> str:
+    return f"{number:,} {which}line{'' if number == 1 else 's'}"
+
+
+def _of_one_cluster(found: Recording, newest: _Newest, wanted: str) -> list[_Entry]:
+    clusters = newest.counts
     if wanted and wanted not in clusters:
         raise ValueError(f"the log has no cluster {wanted!r}: it has {', '.join(sorted(clusters)) or 'none'}")
+    if not clusters:
+        return []
+    chosen = wanted or clusters.most_common(1)[0][0]
     if len(clusters) > 1:
-        chosen = wanted or clusters.most_common(1)[0][0]
         others = ", ".join(name for name, _ in clusters.most_common() if name != chosen)
         found.warnings.append(f"Only the cluster {chosen} is replayed; --cluster chooses another: {others}.")
-        return [entry for entry in entries if entry.cluster == chosen]
+    entries = newest.of(chosen)
+    if len(entries) < clusters[chosen]:
+        found.warnings.append(
+            f"Replayed are the newest {len(entries):,} of {clusters[chosen]:,} requests; --requests takes more."
+        )
     return entries
 
 
@@ -147,7 +203,7 @@ def _is_other(line: str) -> bool:
         return True
     try:
         return "event" in json.loads(line[start:])
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -159,17 +215,30 @@ def _entry(line: str) -> _Entry | None:
         ended = datetime.fromisoformat(fields["time"]).timestamp()
         first_byte = fields.get("first_byte")
         took = total if first_byte is None else float(first_byte)
-        if not (0.0 <= took <= MAX_COST and 0.0 <= total <= MAX_COST):
+        if not (took >= 0.0 and 0.0 <= total <= MAX_COST):
             return None
+        lasted = 0.0
+        if first_byte is not None and fields.get("attempts") == 1:
+            lasted = total - took - float(fields.get("queue") or 0.0) - float(fields.get("connect") or 0.0)
+        took = min(took, total)
         status = int(fields["status"])
         info = RequestInfo(str(fields["client"]), str(fields["method"]), str(fields["path"]))
         # One that no endpoint answered took the time of a timeout, not that of its work.
         answered = fields["endpoint"] and (first_byte is not None or fields["reason"] is None) and status != 499
         endpoint = str(fields["endpoint"]) if answered else ""
         by, cluster = str(fields.get("strategy", "")), str(fields.get("cluster", ""))
-        return _Entry(ended - total, took, total, endpoint, by, cluster, status >= 500, info)
-    except (ValueError, KeyError, TypeError, OverflowError):
+        failed = _failed(status, fields.get("grpc_status"))
+        lasted = lasted if lasted >= LASTING and not failed else 0.0
+        return _Entry(ended - total, took, lasted, total, endpoint, by, cluster, failed, info)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def _failed(status: int, grpc_status: str | None) -> bool:
+    """Whether the balancer charged the endpoint for such an answer."""
+    if status == 200 and grpc_status in GRPC_CODES:
+        status = GRPC_AS_HTTP[GRPC_CODES.index(grpc_status)]
+    return Outcome.answered(status).verdict == FAILURE
 
 
 def _fit(found: Recording, entries: list[_Entry]) -> None:
@@ -177,11 +246,15 @@ def _fit(found: Recording, entries: list[_Entry]) -> None:
     for entry in entries:
         by_endpoint[entry.endpoint].append(entry)
     found.strategy = Counter(entry.strategy for entry in entries).most_common(1)[0][0]
-    totals = sorted(entry.total for entry in entries)
+    totals = sorted(entry.total - entry.lasted for entry in entries)
     found.p50, found.p99 = quantile(totals, 0.5), quantile(totals, 0.99)
     span = entries[-1].began - entries[0].began
     found.rate = len(entries) / span if span > 0 else 0.0
     found.endpoints = tuple(sorted(by_endpoint))
+    if len(by_endpoint) == 1:
+        found.warnings.append("Only one endpoint answered: there is nothing to choose, so all strategies are alike.")
+    if all(entry.failed for entry in entries):
+        found.warnings.append("Every request failed: nothing can be said of what strategies would do.")
     costs: dict[int, float] = {}
     scripts = []
     workers = {address: _workers(group) for address, group in by_endpoint.items()}
@@ -202,7 +275,8 @@ def _fit(found: Recording, entries: list[_Entry]) -> None:
     found.fleet = tuple(scripts)
     start = entries[0].began
     found.asks = tuple(
-        Ask(entry.began - start, entry.info, costs[id(entry)] / paces[entry.endpoint]) for entry in entries
+        Ask(entry.began - start, entry.info, costs[id(entry)] / paces[entry.endpoint], stream=entry.lasted)
+        for entry in entries
     )
 
 

@@ -20,6 +20,7 @@ from balancer.balancing.pool import Lease, Pool
 from balancer.balancing.queue import Ticket
 from balancer.balancing.retry import IDEMPOTENT, Retry, RetryBudget, may_retry
 from balancer.balancing.strategies import load
+from balancer.balancing.strategies.guarded import Guarded
 from balancer.lab.clock import Clock
 from balancer.lab.fleet import Call, Server
 from balancer.lab.record import Record
@@ -52,8 +53,8 @@ class Replica:
         self.record: Record
         self.ended: Callable[[], None] | None = None
         """Called when a request has ended: the closed loop's next."""
-        made = load(strategy, random, rules.policy.hash_key)
-        self.pool = Pool(made, strategy, rules.policy, random)
+        self._strategy = load(strategy, random, rules.policy.hash_key)
+        self.pool = Pool(self._strategy, strategy, rules.policy, random)
         specs = [
             EndpointSpec(f"10.0.{i // 250}.{i % 250 + 1}", 80, server.script.weight) for i, server in enumerate(servers)
         ]
@@ -70,6 +71,14 @@ class Replica:
         self.budget.earn(self.clock.now)
         self.record = record
         Trip(self, ask).find()
+
+    @property
+    def fault(self) -> str:
+        """What a strategy of a user's own raised, and how often; empty if nothing, or it is one of ours."""
+        strategy = self._strategy
+        if not isinstance(strategy, Guarded) or not strategy.failures:
+            return ""
+        return f"{strategy.first_failure}; {strategy.failures:,} times, the default chose instead"
 
     def server(self, endpoint: Endpoint) -> Server:
         """The simulated endpoint behind `endpoint`."""

@@ -17,6 +17,8 @@ SIMPLEST: Final = ("round-robin", "least-connections", "random-of-two", "least-r
 """Where two are alike, the one that needs to know less is recommended."""
 WORTH: Final = 0.02
 """A difference of less than this part is none that anybody would notice."""
+MAY_BE_NONE: Final = 0.15
+"""A difference of less than this part is taken for none unless it is sure; a larger one that is not sure is told so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,10 @@ class Study:
         reason = ""
         if others:
             second = others[0]
-            reason = f": its p99 is {_told(self.ratio(best, second))} times that of {second}, the next"
+            ratio = self.ratio(best, second)
+            reason = f": its p99 is {_told(ratio)} times that of {second}, the next"
+            if not ratio.is_sure:
+                reason += ", which may be chance: more --seeds would tell"
             if summaries[best].failures < summaries[second].failures:
                 reason = (
                     f": {summaries[best].failures:,} requests failed, with {second}, the next, "
@@ -81,7 +86,8 @@ class Study:
         if summaries[one].failures * 1.1 + 5 < summaries[other].failures:
             return False
         ratio = self.ratio(one, other)
-        return not ratio.is_sure or abs(ratio.middle - 1.0) < WORTH
+        difference = abs(ratio.middle - 1.0)
+        return difference < (WORTH if ratio.is_sure else MAY_BE_NONE)
 
 
 def study(

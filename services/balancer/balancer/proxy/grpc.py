@@ -8,15 +8,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from balancer.counters import GRPC_CODES
+from balancer.counters import GRPC_AS_HTTP, GRPC_CODES
 from balancer.proxy.messages import Headers
 
 UNKNOWN_CODE: Final = len(GRPC_CODES)
 """Stands for any number that is none of them, where statuses are counted."""
 UNKNOWN: Final = 2
-
-_AS_HTTP: Final = (200, 499, 500, 400, 408, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401)
-"""The status of HTTP that says the same of the endpoint. A deadline that passed is the client's: it chose it."""
 
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -43,7 +40,7 @@ def status_of(fields: Headers) -> int:
 
 def as_http(status: int) -> int:
     """The status of HTTP that says the same of an endpoint."""
-    return _AS_HTTP[status] if status < len(_AS_HTTP) else 500
+    return GRPC_AS_HTTP[status] if status < len(GRPC_AS_HTTP) else 500
 
 
 def name_of(status: int) -> str:

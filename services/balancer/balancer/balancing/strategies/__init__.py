@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from balancer.balancing.rng import Random
 from balancer.balancing.strategies.by_load import ByLoad
 from balancer.balancing.strategies.by_score import ByScore
 from balancer.balancing.strategies.consistent_hash import ConsistentHash
-from balancer.balancing.strategies.guarded import Guarded
+from balancer.balancing.strategies.guarded import Guarded, in_words
 from balancer.balancing.strategies.least_connections import LeastConnections
 from balancer.balancing.strategies.least_response_time import LeastResponseTime
 from balancer.balancing.strategies.least_work import LeastWork
@@ -40,6 +40,11 @@ ALIASES: Final = {"primary-backup": "n-to-one"}
 
 _HOOKS: Final = ("added", "removed", "changed", "choose", "score")
 
+_TO_WRITE: Final = (Strategy.choose, Strategy.score, ByScore.score, ByLoad.score)
+"""What a base leaves to its subclasses."""
+
+_REMEDY: Final = "derive it from ByScore, ByLoad or Strategy of balancer.balancing.strategies"
+
 
 def load(name: str, random: Random, hash_key: str = "client-ip") -> Strategy:
     """A new strategy: one of ours by name, or a user's own as `module:Class`, constructed as `Class(random)`, guarded.
@@ -59,18 +64,25 @@ def load(name: str, random: Random, hash_key: str = "client-ip") -> Strategy:
     return Guarded(_load_own(name, module, class_name, random), STRATEGIES[DEFAULT](random))
 
 
-def _load_own(name: str, module: str, class_name: str, random: Random) -> Strategy:
+def _load_own(name: str, module: str, class_name: str, random: Random) -> Any:  # noqa: ANN401  (a user's)
     try:
-        found = getattr(import_module(module), class_name)
-    except ImportError as error:
-        raise ValueError(f"strategy {name!r}: cannot import {module}: {error}") from error
-    except AttributeError as error:
-        raise ValueError(f"strategy {name!r}: {module} has no {class_name}") from error
+        imported = import_module(module)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise ValueError(f"strategy {name!r}: no module {module}: put its folder on PYTHONPATH") from error
+        raise ValueError(f"strategy {name!r}: importing {module} failed: {in_words(error)}") from error
+    found = getattr(imported, class_name, None)
+    if found is None:
+        raise ValueError(f"strategy {name!r}: {module} has no {class_name}")
+    if not isinstance(found, type):
+        raise ValueError(f"strategy {name!r} is no strategy: {class_name} is no class")  # noqa: TRY004
     missing = [hook for hook in _HOOKS if not callable(getattr(found, hook, None))]
     if missing:
-        raise ValueError(f"strategy {name!r} is no strategy: it has no {', '.join(missing)}")
+        raise ValueError(f"strategy {name!r} is no strategy: it has no {', '.join(missing)}: {_REMEDY}")
+    missing = [hook for hook in _HOOKS if getattr(found, hook) in _TO_WRITE]
+    if missing:
+        raise ValueError(f"strategy {name!r}: {class_name} has to write {' and '.join(missing)}")
     try:
-        made: Strategy = found(random)
-    except TypeError as error:
-        raise ValueError(f"strategy {name!r} is not constructed as {class_name}(random): {error}") from error
-    return made
+        return found(random)
+    except Exception as error:
+        raise ValueError(f"strategy {name!r}: {class_name}(random) failed: {in_words(error)}") from error

@@ -33,6 +33,13 @@ def first(heap: Heap[Endpoint], excluded: Collection[Endpoint]) -> Endpoint | No
     return None
 
 
+def _key(strategy: Strategy, endpoint: Endpoint) -> float:
+    key = strategy.score(endpoint, _ANY_REQUEST, 0.0)
+    if key != key:
+        raise ValueError(f"the score of {endpoint.address} is not a number")
+    return key
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ByLoad(Strategy):
     """Takes the lowest score; ties go by `turn`: idle endpoints rotate, of busy ones the one with the youngest request.
@@ -43,14 +50,14 @@ class ByLoad(Strategy):
     """
 
     def __init__(self, random: Random) -> None:
-        self.random = random
+        super().__init__(random)
         self._entries: dict[Endpoint, Entry[Endpoint]] = {}
         self._heap: Heap[Endpoint] = Heap()
 
     def added(self, endpoint: Endpoint) -> None:
         """`endpoint` has become eligible."""
         entry = Entry(endpoint)
-        entry.key = self.score(endpoint, _ANY_REQUEST, 0.0)
+        entry.key = _key(self, endpoint)
         entry.tie = turn(endpoint)
         self._entries[endpoint] = entry
         self._heap.push(entry)
@@ -62,7 +69,7 @@ class ByLoad(Strategy):
     def changed(self, endpoint: Endpoint) -> None:
         """The load, latency, weight or order of an eligible endpoint has changed."""
         entry = self._entries[endpoint]
-        key = self.score(endpoint, _ANY_REQUEST, 0.0)
+        key = _key(self, endpoint)
         tie = turn(endpoint)
         if key != entry.key or tie != entry.tie:
             entry.key = key

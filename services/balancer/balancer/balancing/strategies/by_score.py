@@ -21,7 +21,7 @@ class ByScore(Strategy):
     """
 
     def __init__(self, random: Random) -> None:
-        self.random = random
+        super().__init__(random)
         self._endpoints: dict[Endpoint, None] = {}
 
     def added(self, endpoint: Endpoint) -> None:
@@ -40,6 +40,8 @@ class ByScore(Strategy):
             if excluded and endpoint in excluded:
                 continue
             score = self.score(endpoint, request, now)
+            if score != score:
+                raise ValueError(f"the score of {endpoint.address} is not a number")
             if best is None or score < lowest or (score == lowest and turn(endpoint) < turn(best)):
                 best = endpoint
                 lowest = score

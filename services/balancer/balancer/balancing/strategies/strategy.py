@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final, Protocol
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.rng import Random
 
 _FIRST: Final = -(1 << 59)
 """Less than any time in microseconds."""
@@ -33,12 +34,17 @@ def load_of(endpoint: Endpoint) -> float:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Strategy(Protocol):
+class Strategy:
     """Decides which of the eligible endpoints takes a request. It does not filter: the pool says which are eligible.
 
     Most strategies stand on `ByScore` or `ByLoad`. One that has an index of its own and does not care for load sets
     the class attribute `watches_load = False`: `changed` is then called for a new weight only, not for each request.
+
+    A class and no Protocol, which would be a trait once compiled: Python's own classes cannot inherit from that.
     """
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
 
     def added(self, endpoint: Endpoint) -> None:
         """`endpoint` has become eligible."""
@@ -51,9 +57,11 @@ class Strategy(Protocol):
 
     def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
         """The endpoint with the lowest score that is not in `excluded` (the one or two this request has tried)."""
+        raise NotImplementedError(f"{type(self).__name__} has no choose")
 
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
         """The plain definition: lower wins. Changes nothing."""
+        raise NotImplementedError(f"{type(self).__name__} has no score")
 
 
 def hears_changes(strategy: Strategy) -> bool:
