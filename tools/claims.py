@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from balancer.lab.claims import check, table
+from balancer.lab.claim import table
+from balancer.lab.claims import check
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "strategies.md"
 BEGIN, END = "<!-- claims -->", "<!-- /claims -->"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from balancer.balancing.strategies import STRATEGIES
-from balancer.lab.claims import CLAIMS, Claim, table, try_claim
+from balancer.lab.claim import Claim, table, try_claim
+from balancer.lab.claims import CLAIMS
 
 DOCS = Path(__file__).parents[3] / "docs"
 

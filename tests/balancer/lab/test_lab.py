@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from balancer.balancing.load_report import FIELD, parse
 from balancer.balancing.policy import Policy
 from balancer.cli import main
 from balancer.lab import plot
 from balancer.lab.experiment import Setting, run
 from balancer.lab.fleet import Script, named
+from balancer.lab.load import Load
 from balancer.lab.news import News
 from balancer.lab.record import Summary
 from balancer.lab.replica import Rules
@@ -69,6 +71,36 @@ def test_kinds_may_be_long_polls_streams_and_uploads() -> None:
     found = run(setting, "least-connections", 1)
     assert found.requests == 1000
     assert 0.5 < found.p99 < 1.2
+
+
+def test_endpoints_report_their_load_in_the_words_that_balancing_reads() -> None:
+    fleet = (Script(workers=2, reports=True), Script(workers=2, slower=4.0, reports=True))
+    traffic = Traffic(mean=0.2)
+
+    def share(reports: bool) -> float:
+        policy = Policy(endpoint_load=reports, endpoint_load_blackout=1.0)
+        setting = Setting(fleet, traffic, load=0.6, requests=1500, rules=Rules(policy))
+        return run(setting, "round-robin", 1).shares[1]
+
+    assert share(False) == pytest.approx(0.5, abs=0.01)
+    assert share(True) < 0.3, "the slow one gets about a fifth, once it has reported"
+
+
+def test_what_an_endpoint_reports_is_its_rate_and_how_busy_it_is() -> None:
+    load = Load(workers=2)
+    for number in range(1000):  # One worker of two is always busy, and every tenth request fails.
+        load.began(number * 0.1)
+        load.ended(number * 0.1 + 0.1, failed=number % 10 == 0)
+    report = parse(FIELD, load.report(100.0))
+    assert report is not None
+    assert report.utilization == pytest.approx(0.5, abs=0.01)
+    assert report.rate == pytest.approx(10.0, rel=0.05)
+    assert report.errors == pytest.approx(1.0, abs=0.5)
+
+
+def test_recorded_traffic_has_no_load_reports(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "--load-reports", "some.log"]) == 2
+    assert "an access log holds no load reports" in capsys.readouterr().err
 
 
 def test_blind_replicas_are_worse_than_replicas_that_see_each_other() -> None:

@@ -310,6 +310,8 @@ class Rotation(Owner):
 
     def use(self, strategy: Strategy, name: str, now: float) -> None:
         """Switch the strategy: the new one's index is built, nothing of the endpoints' state is lost."""
+        if follows_work(strategy) and not self._follows_work:
+            self._follow_from(now)
         eligible = [endpoint for endpoint in self._members.endpoints if endpoint.eligible]
         for endpoint in sorted(eligible, key=_chosen_at):
             strategy.added(endpoint)
@@ -325,6 +327,20 @@ class Rotation(Owner):
         self._follows_work = follows_work(strategy)
         self._explainer.use(strategy, name)
         self._subscribers.report(None, "strategy", f"{before} → {name}")
+
+    def _follow_from(self, now: float) -> None:
+        """Count the requests that wait at the endpoints as work, which nobody has followed so far.
+
+        What they ask for is not known any more: all are of one kind, which no request has.
+        """
+        for endpoint in self._members.endpoints:
+            pending = endpoint.oldest
+            while pending is not None:
+                if pending.job is None and pending.sent_at is not None:
+                    pending.job = self._costs.begin(endpoint.work, _UNKNOWN, pending.sent_at)
+                    pending.job.sent(pending.sent_at)
+                pending = pending.newer
+            endpoint.work.changed_at = now
 
     def explain(self, request: RequestInfo, now: float, chosen: Endpoint | None = None) -> Decision:
         """Candidates, their scores and why the others are out; changes nothing."""
@@ -352,6 +368,9 @@ class Rotation(Owner):
             detail = f"{strategy.failure}; {failures} times, the default chose instead"
             strategy.failure = ""
             self._subscribers.report(None, "strategy_failed", detail)
+
+
+_UNKNOWN: Final = RequestInfo(method="?")
 
 
 def _chosen_at(endpoint: Endpoint) -> int:

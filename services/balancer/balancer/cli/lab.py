@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -18,6 +18,7 @@ from balancer.balancing.policy import Policy
 from balancer.balancing.strategies import STRATEGIES, load
 from balancer.cli import recorded
 from balancer.lab import claims, plot, replay
+from balancer.lab.claim import table
 from balancer.lab.claims import CLAIMS
 from balancer.lab.experiment import Setting
 from balancer.lab.fleet import FLEETS, Script, named
@@ -38,6 +39,7 @@ _FIELDS: Final[dict[str, Callable[[str], object]]] = {
     "queue": int,
     "cache": int,
     "hangs": lambda text: text in ("1", "true", "yes"),
+    "reports": lambda text: text in ("1", "true", "yes"),
 }
 
 
@@ -52,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="[N*]KEY=VALUE,…",
         help="one endpoint (or N alike) instead of --fleet, repeatedly: workers, slower, fails (a share), hangs, "
-        "pause_every and pause (s), joins_after (s), queue, weight, cache (paths)",
+        "pause_every and pause (s), joins_after (s), queue, weight, cache (paths), reports",
     )
+    fleet.add_argument("--load-reports", action="store_true", help="all report their load: LB_ENDPOINT_LOAD=on")
     parser.add_argument("logs", nargs="*", metavar="LOG", help="the same as --replay LOG…")
     traffic = parser.add_argument_group("traffic")
     traffic.add_argument("--costs", choices=COSTS, default="exponential", help="how costs are spread (exponential)")
@@ -86,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     balancer.add_argument("--eject-after", type=int, default=5, metavar="N", help="LB_EJECT_AFTER (5)")
     balancer.add_argument("--eject-time", type=_above_zero, default=10.0, metavar="S", help="LB_EJECT_TIME (10)")
     balancer.add_argument("--slow-start", type=float, default=0.0, metavar="S", help="LB_SLOW_START (0)")
+    balancer.add_argument("--blackout", type=float, default=10.0, metavar="S", help="LB_ENDPOINT_LOAD_BLACKOUT (10)")
     balancer.add_argument("--retries", type=int, default=2, metavar="N", help="LB_RETRIES (2)")
     balancer.add_argument("--timeout", type=_above_zero, default=30.0, metavar="S", help="LB_RESPONSE_TIMEOUT (30)")
     output = parser.add_argument_group("output")
@@ -155,7 +159,7 @@ def _claims(as_json: bool) -> int:
         ]
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     else:
-        sys.stdout.write(claims.table(findings) + "\n")
+        sys.stdout.write(table(findings) + "\n")
     return 0 if all(finding.holds for finding in findings) else 1
 
 
@@ -179,7 +183,13 @@ class Beliefs:
 
 def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
     """What to simulate, and the recording that it is from, if it is. Raises ValueError."""
+    scripts = [each for spec in arguments.endpoint or () for each in _scripts(spec, arguments.workers)]
+    fleet = tuple(scripts or named(arguments.fleet, arguments.endpoints, arguments.workers))
+    if arguments.load_reports:
+        fleet = tuple(replace(script, reports=True) for script in fleet)
     policy = Policy(
+        endpoint_load=any(script.reports for script in fleet),
+        endpoint_load_blackout=arguments.blackout,
         endpoint_max_requests=arguments.limit,
         eject_after=arguments.eject_after,
         eject_time=arguments.eject_time,
@@ -188,13 +198,13 @@ def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
     rules = Rules(policy, arguments.retries, response_timeout=arguments.timeout)
     news = News(arguments.news_every, arguments.news_late, None if arguments.naive else Beliefs().hear)
     if arguments.replay:
+        if arguments.load_reports:
+            raise ValueError("--load-reports needs endpoints that are described: an access log holds no load reports")
         most = arguments.requests or replay.MOST
         with _Progress(recorded.size(arguments.replay), arguments.json, "reading ") as progress:
             recording = replay.read(recorded.lines(arguments.replay, progress.add), arguments.cluster, most)
         setting = Setting(recording.fleet, replicas=arguments.replicas, news=news, rules=rules, replayed=recording.asks)
         return setting, recording
-    scripts = [each for spec in arguments.endpoint or () for each in _scripts(spec, arguments.workers)]
-    fleet = tuple(scripts or named(arguments.fleet, arguments.endpoints, arguments.workers))
     traffic = Traffic(arguments.costs, arguments.mean, arguments.arrivals, arguments.burst, arguments.users)
     requests = arguments.requests or REQUESTS
     return Setting(fleet, traffic, arguments.load, requests, arguments.replicas, news, rules), None

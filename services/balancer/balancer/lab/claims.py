@@ -1,84 +1,25 @@
 """When to use which strategy: each claim of the documentation, as an experiment that anyone can repeat.
 
 `python -m balancer lab --claims` runs them all and prints the table of docs/strategies.md.
+
+Above 300 lines because it is one list, in the order of that table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from balancer.balancing.policy import Policy
-from balancer.lab.experiment import Setting, run
+from balancer.lab.claim import FAILED, FIRST, LAST, MEAN, P99, SECOND, SLOWDOWN, Claim, Finding, try_claim
+from balancer.lab.experiment import Setting
 from balancer.lab.fleet import Script, named
-from balancer.lab.record import Summary, geometric_mean
 from balancer.lab.replica import Rules
-from balancer.lab.traffic import Kind, Traffic
+from balancer.lab.traffic import KINDS, Kind, Traffic
 
 REQUESTS: Final = 4_000
 SEEDS: Final = (1, 2, 3)
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """What is compared: its name, its value in a run, and its unit's factor and name."""
-
-    name: str
-    of: Callable[[Summary], float]
-    factor: float = 1000.0
-    unit: str = "ms"
-
-    def text(self, value: float) -> str:
-        """`value`, to print."""
-        value *= self.factor
-        digits = 0 if value >= 100 else 1 if value >= 1 or value == 0 else 2
-        return f"{value:,.{digits}f} {self.unit}".rstrip()
-
-
-P99: Final = Figure("p99", lambda summary: summary.p99)
-MEAN: Final = Figure("mean time", lambda summary: summary.mean)
-SLOWDOWN: Final = Figure("p99 slowdown", lambda summary: summary.slowdown, 1.0, "")
-FAILED: Final = Figure("failed requests", lambda summary: summary.failures / summary.requests, 100.0, "%")
-LAST: Final = Figure("share of the last endpoint", lambda summary: summary.shares[-1], 100.0, "%")
-SECOND: Final = Figure("share of the second endpoint", lambda summary: summary.shares[1], 100.0, "%")
-FIRST: Final = Figure("share of the first endpoint", lambda summary: summary.shares[0], 100.0, "%")
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """`strategy` has so much of what `other` has, where things are as in `setting`."""
-
-    strategy: str
-    when: str
-    """When to use it, or to beware."""
-    where: str
-    """The setting, in words."""
-    setting: Setting
-    other: str
-    figure: Figure
-    at_least: float = 0.0
-    at_most: float = 1.0
-    """Bounds of the ratio of both."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What came out."""
-
-    claim: Claim
-    own: float
-    others: float
-
-    @property
-    def ratio(self) -> float:
-        """Own over other."""
-        return self.own / self.others if self.others > 0 else 1.0 if self.own <= 0 else float("inf")
-
-    @property
-    def holds(self) -> bool:
-        """The ratio is as claimed."""
-        return self.claim.at_least <= self.ratio <= self.claim.at_most
 
 
 def _equal(endpoints: int, workers: int) -> tuple[Script, ...]:
@@ -91,6 +32,20 @@ _ONE_HUNG: Final = tuple(named("one-hung", 4, 4))
 _NO_RETRIES: Final = Rules(retries=0, response_timeout=1.0)
 _NEVER_EJECTED: Final = Rules(Policy(eject_after=1_000_000), retries=0)
 _KINDS: Final = Traffic("kinds")
+_BY_HEADER: Final = tuple(replace(kind, path="/rpc", method="POST", header=kind.path[1:]) for kind in KINDS)
+_RARE: Final = (
+    Kind("/items", 1.0, 0.008),
+    *(Kind(f"/once/{first}{second}", 0.0002, 0.8, "fixed") for first in "abcde" for second in "klmnopqrst"),
+)
+_HOT: Final = (Kind("/hot", 0.5, 0.008), *(Kind(f"/user/{number}", 0.005, 0.008) for number in range(100)))
+_BY_PATH: Final = Rules(Policy(hash_key="path"))
+_SLOWER: Final = (*[Script(4)] * 3, Script(4, slower=4.0))
+_LONG: Final = Traffic(mean=0.3)
+_REPORTED: Final = Setting(
+    tuple(replace(script, reports=True) for script in _SLOWER),
+    _LONG,
+    rules=Rules(Policy(endpoint_load=True, endpoint_load_blackout=1.0)),
+)
 _SHARDS: Final = tuple(Kind(f"/user/{name}", 1.0, 0.01) for name in range(1000, 1400))
 
 CLAIMS: Final = (
@@ -112,6 +67,16 @@ CLAIMS: Final = (
         LAST,
         at_least=3.0,
         at_most=30.0,
+    ),
+    Claim(
+        "round-robin",
+        "endpoints differ, and report their load (`LB_ENDPOINT_LOAD`)",
+        "one of four endpoints 4 times as slow, requests of 300 ms",
+        _REPORTED,
+        "round-robin, without reports",
+        P99,
+        at_most=0.2,
+        elsewhere=Setting(_SLOWER, _LONG),
     ),
     Claim(
         "least-connections",
@@ -142,6 +107,17 @@ CLAIMS: Final = (
         at_most=float("inf"),
     ),
     Claim(
+        "least-connections",
+        "reports of load (`LB_ENDPOINT_LOAD`) help it too, though less",
+        "one of four endpoints 4 times as slow, requests of 300 ms",
+        _REPORTED,
+        "least-connections, without reports",
+        P99,
+        at_least=0.4,
+        at_most=0.85,
+        elsewhere=Setting(_SLOWER, _LONG),
+    ),
+    Claim(
         "least-response-time",
         "endpoints differ",
         "one of four endpoints 10 times as slow",
@@ -170,12 +146,41 @@ CLAIMS: Final = (
     ),
     Claim(
         "least-response-time",
-        "many replicas, endpoints that differ",
+        "several replicas that do not know of each other, endpoints that differ",
         "8 blind replicas, one of 8 endpoints 10 times as slow",
         Setting(tuple(named("one-slow", 8, 4)), replicas=8),
         "least-connections",
         P99,
         at_most=0.6,
+    ),
+    Claim(
+        "least-response-time",
+        "there it is better than least-work too",
+        "8 blind replicas, one of 8 endpoints 10 times as slow",
+        Setting(tuple(named("one-slow", 8, 4)), replicas=8),
+        "least-work",
+        P99,
+        at_most=0.9,
+    ),
+    Claim(
+        "least-response-time",
+        "beware: with one replica least-work does better, even where no path shows what a request costs",
+        "8 endpoints of one worker, one of them 4 times as slow, heavy-tailed costs that nothing shows",
+        Setting((*[Script(1)] * 7, Script(1, slower=4.0)), Traffic("heavy-unknown", mean=0.03), load=0.6),
+        "least-work",
+        P99,
+        at_least=1.15,
+        at_most=3.0,
+    ),
+    Claim(
+        "least-response-time",
+        "beware: a rare expensive request of an unknown kind looks like a slow endpoint",
+        "8 endpoints of one worker; one request in a hundred takes 0.8 s, and has a path of its own",
+        Setting(_equal(8, 1), Traffic("kinds", kinds=_RARE)),
+        "least-connections",
+        MEAN,
+        at_least=1.05,
+        at_most=2.0,
     ),
     Claim(
         "least-response-time",
@@ -192,6 +197,15 @@ CLAIMS: Final = (
         "requests differ in cost and the path shows it",
         "16 endpoints of one worker, three kinds of request of 4, 20 and 300 ms",
         Setting(_equal(16, 1), _KINDS),
+        "least-connections",
+        SLOWDOWN,
+        at_most=0.8,
+    ),
+    Claim(
+        "least-work",
+        "requests differ in cost and a header shows it (`LB_COST_KEY`)",
+        "the same, all by one path, with a header that names the kind",
+        Setting(_equal(16, 1), Traffic("kinds", kinds=_BY_HEADER), rules=Rules(Policy(cost_key="header:x-kind"))),
         "least-connections",
         SLOWDOWN,
         at_most=0.8,
@@ -234,6 +248,16 @@ CLAIMS: Final = (
         at_most=3.0,
     ),
     Claim(
+        "random-of-two",
+        "beware: with one replica it is worse",
+        "16 endpoints of one worker",
+        Setting(_equal(16, 1)),
+        "least-connections",
+        P99,
+        at_least=1.1,
+        at_most=2.0,
+    ),
+    Claim(
         "consistent-hash",
         "endpoints keep something for a key",
         "8 endpoints; each keeps 80 of 400 users' data, with which a request takes a tenth; hashed by path",
@@ -241,11 +265,21 @@ CLAIMS: Final = (
             tuple(Script(4, cache=80) for _ in range(8)),
             Traffic("kinds", kinds=_SHARDS),
             load=0.5,
-            rules=Rules(Policy(hash_key="path")),
+            rules=_BY_PATH,
         ),
         "least-connections",
         MEAN,
         at_most=0.6,
+    ),
+    Claim(
+        "consistent-hash",
+        "beware: some keys are hotter than others",
+        "8 endpoints of one worker that keep nothing; half of the requests have one path; hashed by path",
+        Setting(_equal(8, 1), Traffic("kinds", kinds=_HOT), load=0.6, rules=_BY_PATH),
+        "least-connections",
+        P99,
+        at_least=1.1,
+        at_most=3.0,
     ),
     Claim(
         "n-to-one",
@@ -277,32 +311,3 @@ def check(
     """Try every claim, with `requests` requests for each of `seeds`."""
     for claim in CLAIMS:
         yield try_claim(claim, requests, seeds, progress)
-
-
-def try_claim(
-    claim: Claim, requests: int, seeds: Sequence[int], progress: Callable[[int], None] | None = None
-) -> Finding:
-    """Try one."""
-    setting = replace(claim.setting, requests=requests)
-    own, others = (
-        geometric_mean([claim.figure.of(run(setting, name, seed, progress)) for seed in seeds])
-        for name in (claim.strategy, claim.other)
-    )
-    return Finding(claim, own, others)
-
-
-def table(findings: Sequence[Finding]) -> str:
-    """The findings in Markdown."""
-    lines = [
-        "| strategy | use it when … | tried with | figure | it has | compared with |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for finding in findings:
-        claim = finding.claim
-        own, others = (claim.figure.text(value) for value in (finding.own, finding.others))
-        fails = "" if finding.holds else " **does not hold**"
-        lines.append(
-            f"| `{claim.strategy}` | {claim.when} | {claim.where} | {claim.figure.name} | {own}{fails} "
-            f"| {others}, `{claim.other}` |"
-        )
-    return "\n".join(lines)

@@ -8,6 +8,7 @@ from random import Random
 from typing import Final
 
 from balancer.lab.clock import Clock
+from balancer.lab.load import Load
 
 COLD: Final = 5.0
 """How much slower an endpoint that joins late is at first."""
@@ -40,6 +41,8 @@ class Script:
     """The weight that discovery gives it."""
     cache: int = 0
     """Paths of the latest requests that it keeps the data of: one of those takes `CACHED` of its time."""
+    reports: bool = False
+    """Each of its responses says how loaded it is (ORCA)."""
 
 
 class Call:
@@ -82,11 +85,14 @@ class Server:
         "_queue",
         "_random",
         "_slower",
+        "load",
         "script",
     )
 
     def __init__(self, script: Script, clock: Clock, random: Random) -> None:
         self.script = script
+        self.load = Load(script.workers) if script.reports else None
+        """What it says of its load, if it does."""
         self._clock = clock
         self._random = random
         self._free = script.workers
@@ -105,15 +111,18 @@ class Server:
         now = self._clock.now
         if now < script.joins_after:
             call.refused()
-        elif script.hangs:
             return
-        elif script.fails and self._random.random() < script.fails:
-            call.answered(500)
+        if self.load is not None:
+            self.load.began(now)
+        if script.hangs:
+            return
+        if script.fails and self._random.random() < script.fails:
+            self._end(call, 500)
         elif self._free:
             self._free -= 1
             self._work(call)
         elif script.queue and len(self._queue) >= script.queue:
-            call.answered(503)
+            self._end(call, 503)
         else:
             self._queue.append(call)
 
@@ -132,7 +141,12 @@ class Server:
             self._work(self._queue.popleft())
         else:
             self._free += 1
-        call.answered(200)
+        self._end(call, 200)
+
+    def _end(self, call: Call, status: int) -> None:
+        if self.load is not None:
+            self.load.ended(self._clock.now, failed=status >= 500)
+        call.answered(status)
 
     def _work(self, call: Call) -> None:
         seconds = call.cost * self._slower

@@ -14,6 +14,7 @@ from typing import Final
 
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.errors import AllAtLimit, AllTried, NoEndpoint
+from balancer.balancing.load_report import FIELD
 from balancer.balancing.outcome import Kind, Outcome
 from balancer.balancing.policy import Policy
 from balancer.balancing.pool import Lease, Pool
@@ -139,6 +140,9 @@ class Attempt(Call):
         clock = trip.replica.clock
         self._status = status
         self._lease.first_byte(clock.now)
+        load = trip.replica.server(self._lease.endpoint).load
+        if load is not None:
+            trip.replica.pool.reported(self._lease.endpoint, FIELD, load.report(clock.now), clock.now)
         if may_retry(Kind.ANSWERED, status, trip.idempotent, False, RETRY_STATUSES) is Retry.ELSEWHERE:
             self.over = True
             self._lease.close(_outcome(status), clock.now)

@@ -37,6 +37,8 @@ class Kind:
     """Seconds from its response's first byte to the last."""
     idle: float = 0.0
     """Seconds that it waits at the endpoint without work: a long poll. It takes no worker."""
+    header: str = ""
+    """The value of its header `x-kind`, if it has one."""
 
 
 @dataclass(slots=True)  # Not frozen: that makes the constructor three times as slow, and a run makes one for each.
@@ -135,7 +137,8 @@ class _Costs:
         client = self._clients[int(self._random.random() * CLIENTS)]
         if traffic.costs == "kinds":
             (kind,) = self._random.choices(self._kinds, self._shares)
-            info = RequestInfo(client, kind.method, kind.path)
+            headers = ((b"x-kind", kind.header.encode()),) if kind.header else ()
+            info = RequestInfo(client, kind.method, kind.path, headers)
             cost = self._draw(kind.spread, kind.mean)
             return Ask(at, info, cost, kind.upload, kind.stream, kind.idle)
         cost = self._draw(traffic.costs, traffic.mean)
