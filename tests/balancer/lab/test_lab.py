@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_endpoints_report_their_load_in_the_words_that_balancing_reads() -> None
 
     def share(reports: bool) -> float:
         policy = Policy(endpoint_load=reports, endpoint_load_blackout=1.0)
-        setting = Setting(fleet, traffic, load=0.6, requests=1500, rules=Rules(policy))
+        setting = Setting(fleet, traffic, load=0.6, requests=1500, rules=Rules(policy, response_timeout=600.0))
         return run(setting, "round-robin", 1).shares[1]
 
     assert share(False) == pytest.approx(0.5, abs=0.01)
@@ -127,6 +128,15 @@ def test_strategies_that_are_alike_are_told_to_be() -> None:
     told = study(setting, ["least-response-time", "round-robin"], [1, 2]).recommendation()
     assert told.startswith("Use round-robin")
     assert "no difference from least-response-time" in told
+
+
+def test_a_long_name_has_its_place_in_the_picture() -> None:
+    run_of = Summary(1000, 0.1, 0.1, 0.1, 0.1, 1.0, 0, (1.0,))
+    name = "our_company.balancing.strategies:LeastSurprise"
+    picture = plot.svg({name: run_of}, "")
+    place = re.search(rf'<text x="(\d+)"[^>]*>{name}<', picture)
+    assert place is not None
+    assert int(place[1]) > 6 * len(name), "it ends there"
 
 
 def test_a_large_difference_of_few_runs_is_not_taken_for_none() -> None:

@@ -74,7 +74,7 @@ export class Endpoints {
     const heads = ["Endpoint", "State", "In flight", "Connections", "Peak EWMA", "Requests/s", "Share", "Failures/s", ""];
     const head = el("tr", {}, ...heads.map((name, i) => el("th", { scope: "col", class: i > 1 && i < 8 ? "number" : "", text: name })));
     this.list = el("tbody");
-    this.place.replaceChildren(el("div", { class: "panel scroll", tabindex: "0", role: "region", "aria-label": "Endpoints" },
+    this.place.replaceChildren(el("div", { class: "panel scroll", tabindex: "0", role: "region", "aria-label": "Table of endpoints" },
       el("table", { class: "endpoints" }, el("thead", {}, head), this.list)));
   }
 
