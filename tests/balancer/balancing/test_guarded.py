@@ -147,7 +147,7 @@ def test_the_recorded_decision_says_that_the_default_chose_and_why(
     fleet = fleet_with(broken, monkeypatch)
     decision = fleet.pool.lease(RequestInfo(), fleet.now, explain=True).decision
     assert decision is not None
-    assert f"{__name__}:Raises failed, round-robin chose instead: Raises.choose: " in decision.by
+    assert decision.by.startswith("round-robin chose instead: Raises.choose: ")
     assert words in decision.by
 
 

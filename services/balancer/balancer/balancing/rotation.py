@@ -143,7 +143,7 @@ class Rotation(Owner):
         strategy = self._strategy
         why = why_none
         if why is None and isinstance(strategy, Guarded) and strategy.instead:
-            why = f"{self.strategy_name} failed, {DEFAULT} chose instead: {strategy.instead}"
+            why = f"{DEFAULT} chose instead: {strategy.instead}"
         decision = self._explainer.decide(view, chosen, why)
         if self.decisions.due(view.at):
             self.decisions.add(decision, view.pause)
@@ -365,7 +365,7 @@ class Rotation(Owner):
         if failures > 0:
             self._failures_reported = strategy.failures
             self._report_from = now + _REPORT_EVERY
-            detail = f"{strategy.failure}; {failures} times, the default chose instead"
+            detail = f"{strategy.failure}; {failures} time{'s' if failures > 1 else ''}, the default chose instead"
             strategy.failure = ""
             self._subscribers.report(None, "strategy_failed", detail)
 
