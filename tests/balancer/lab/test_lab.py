@@ -147,7 +147,7 @@ def test_a_large_difference_of_few_runs_is_not_taken_for_none() -> None:
         {"round-robin": [run_of(0.3), run_of(0.1)], "least-work": [run_of(0.05), run_of(0.08)]}
     ).recommendation()
     assert told.startswith("Use least-work: its p99 is 0.37 (")
-    assert "may be chance: more --seeds would tell" in told
+    assert "may be chance: more --seeds would show it" in told
 
 
 def test_the_command_prints_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ SIMPLEST: Final = ("round-robin", "least-connections", "random-of-two", "least-r
 WORTH: Final = 0.02
 """A difference of less than this part is none that anybody would notice."""
 MAY_BE_NONE: Final = 0.15
-"""A difference of less than this part is taken for none unless it is sure; a larger one that is not sure is told so."""
+"""A difference of less than this part is taken for none unless it is sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Study:
             ratio = self.ratio(best, second)
             reason = f": its p99 is {_told(ratio)} times that of {second}, the next"
             if not ratio.is_sure:
-                reason += ", which may be chance: more --seeds would tell"
+                reason += ", which may be chance: more --seeds would show it"
             if summaries[best].failures < summaries[second].failures:
                 reason = (
                     f": {summaries[best].failures:,} requests failed, with {second}, the next, "
