@@ -36,6 +36,8 @@ _WORK = re.compile(rb"(?i)\r\nx-work: *([\d.]+)")
 class Script:
     """How one endpoint behaves."""
 
+    workers: int = WORKERS
+    """Requests that it works on at once."""
     slower: float = 1.0
     """Its mean time as a multiple of a healthy one's."""
     hangs: bool = False
@@ -59,6 +61,9 @@ FLEETS: dict[str, tuple[Script, ...]] = {
     "noisy": (NOISY,) * 4,
     "one-joining": (HEALTHY, HEALTHY, HEALTHY, Script(joins_after=1.0)),
 }
+SINGLE = "single"
+"""The fleet of benchmarks/heavy.py: sixteen endpoints of one worker each."""
+SERVED = {**FLEETS, SINGLE: (Script(workers=1),) * 16}
 COLD = 5.0
 COLD_FOR = 300
 """Requests until it is warm."""
@@ -67,7 +72,7 @@ COLD_FOR = 300
 def capacity(fleet: tuple[Script, ...]) -> float:
     """Requests a second that its sound endpoints could answer in the long run, without one that is yet to join."""
     sound = [script for script in fleet if not (script.hangs or script.fails or script.joins_after)]
-    return sum(WORKERS / (MEAN * script.slower) * _awake(script) for script in sound)
+    return sum(script.workers / (MEAN * script.slower) * _awake(script) for script in sound)
 
 
 def _awake(script: Script) -> float:
@@ -105,7 +110,7 @@ class Endpoint:
         self.script = script
         self._time = time
         self._random = random
-        self._free = WORKERS
+        self._free = script.workers
         self._queue: deque[tuple[Asker, float]] = deque()
         self._answered = 0
         self._paused_until = 0.0
@@ -252,4 +257,4 @@ async def _serve(fleet: tuple[Script, ...], seed: int, ports: list[int], as_call
 
 if __name__ == "__main__":
     options = [word for word in sys.argv[1:] if word != "--calls"]
-    uvloop.run(_serve(FLEETS[options[0]], int(options[1]), [int(port) for port in options[2:]], "--calls" in sys.argv))
+    uvloop.run(_serve(SERVED[options[0]], int(options[1]), [int(port) for port in options[2:]], "--calls" in sys.argv))

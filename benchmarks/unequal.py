@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import ideal, load, processes
 from benchmarks.bench import Bench
-from benchmarks.fleets import FLEETS, capacity
+from benchmarks.fleets import FLEETS, SERVED, capacity
 from benchmarks.peers.peer import Peer, Setup
 from benchmarks.ports import free_port, speaks_http2, status_of
 from benchmarks.results import IDEAL, OURS, Result
@@ -225,7 +225,7 @@ def scripted(
     folder: Path, core: int | None, fleet: str, seed: int, *, calls: bool = False
 ) -> Iterator[tuple[str, ...]]:
     """Start `fleet` on `core`; its addresses."""
-    ports = [free_port() for _ in FLEETS[fleet]]
+    ports = [free_port() for _ in SERVED[fleet]]
     options = [fleet, str(seed), *map(str, ports), *(["--calls"] if calls else [])]
     command = [sys.executable, "-m", "benchmarks.fleets", *options]
     endpoints = processes.start(command, folder, core)

@@ -210,7 +210,8 @@ class _World:
             broken = f"chose {chosen} with score {scores[chosen]:g}, though {lowest} has {scores[lowest]:g}"
             _hold(scores[chosen] <= limit, broken)
         if self._promises.ties_in_turn:
-            equal = [endpoint for endpoint in candidates if scores[endpoint] == scores[chosen]]
+            # Between weights turns may go by those.
+            equal = [e for e in candidates if scores[e] == scores[chosen] and e.weight == chosen.weight]
             first = min(equal, key=lambda endpoint: turns[endpoint])
             broken = f"chose {chosen}, though {first} has the same score and comes first"
             _hold(turns[chosen] == turns[first], broken)

@@ -12,6 +12,10 @@ times longer than usual while others are answered, their kinds are parked, and c
 wait in its own queue is taken off. It is the mean of the logarithm, so that a heavy tail weighs little, and only the
 comparison of endpoints counts. So an expensive request makes no endpoint look slow.
 
+**Distinct** are requests once it is known which of them has more to do: where kinds predict costs better than the mean
+does, or all cost the same, so that age says what is left. Otherwise estimates differ by chance alone, and an order by
+them is worse than by the number of requests: that is taken instead.
+
 Above 300 lines because a job, an endpoint's work and the costs of all are one model: each keeps sums of the others.
 """
 
@@ -52,6 +56,15 @@ SCHEDULED: Final = 64
 """Up to so many requests at an endpoint are scheduled one by one; of more, the mean is as good."""
 SMALLEST: Final = 1e-6
 """Shortest time (s) that has a logarithm."""
+UNBOUNDED: Final = 1 << 30
+"""More requests than any endpoint is sent at once."""
+DISTINCT: Final = 0.2
+"""Kinds distinguish requests once they explain so much of the variance of the logarithm of a cost; age does where the
+variance of all is below a third of an exponential's."""
+ALIKE: Final = 0.1
+"""And no longer where it is half of that."""
+FEW: Final = 32
+"""Answers before that is decided."""
 
 
 @mypyc_attr(acyclic=True)
@@ -92,10 +105,13 @@ class Job:
     @property
     def longest(self) -> float:
         """Seconds of work at a typical endpoint beyond which it is unlikely to take more."""
-        if self.kind.count < TRUSTED:  # It may be as expensive as the most expensive that is known.
+        kind = self.kind
+        if kind.count < TRUSTED:  # It may be as expensive as the most expensive that is known.
             return STALLED * self.work.costs.dearest
         deviation = sqrt((1.0 + self.growth) / max(1.0 - self.growth, SMALLEST))
-        return self.expected * (1.0 + (STALLED - 1.0) * deviation)
+        # A mean of few samples may be far off.
+        mean = max(self.expected, kind.mean, SMALLEST) * (1.0 + TRUSTED / kind.count)
+        return mean * max(1.0 + (STALLED - 1.0) * deviation, STALLED)
 
     def sent(self, now: float) -> None:
         """It is sent whole: the endpoint can begin."""
@@ -248,11 +264,13 @@ class Work:
         if job.parked:
             job.kind.sample(service)
             return
-        costs.usual += MIN_WEIGHT * (log(service) - self.pace_log + costs.typical - costs.usual)
+        logarithm = log(service)
+        costs.usual += MIN_WEIGHT * (logarithm - self.pace_log + costs.typical - costs.usual)
+        costs.compare(job.kind, logarithm - self.pace_log + costs.typical)
         if job.kind.count >= TRUSTED_KIND:
             self._samples += 1
             weight = max(1.0 / (self._samples + PRIOR_SAMPLES), PACE_MEMORY)
-            step = weight * (log(service / max(job.kind.mean, SMALLEST)) - self.pace_log)
+            step = weight * (logarithm - log(max(job.kind.mean, SMALLEST)) - self.pace_log)
             self.pace_log += step
             costs.shift(step)
             self.learned_at = self.answered_at
@@ -347,6 +365,18 @@ class Work:
             return True
         return self.waiting + self.unsent + elsewhere < self.servers
 
+    @property
+    def at_once(self) -> int:
+        """How many requests it works on at once, as far as is known."""
+        if not self.costs.bounded:
+            return 1 if self._in_order >= ONE_BY_ONE else UNBOUNDED
+        return max(int(self.costs.workers + 0.5), 1) if self._unsure else self.servers
+
+    def excess(self, elsewhere: float, at_once: int) -> float:
+        """What it has to do before it can begin with one more, where requests are alike: in mean costs, by count."""
+        over = self.waiting + self.unsent + elsewhere + 1.0 - at_once
+        return over / at_once if over > 0.0 else 0.0
+
     def wait(self, elsewhere: float, now: float) -> float:
         """Seconds, at a typical pace, until it can begin with one more; `elsewhere`: requests of other replicas."""
         servers = self.servers
@@ -376,21 +406,19 @@ class Work:
         return free[0]
 
     def silence(self, now: float) -> float:
-        """For how long (s) it has been silent, where that is longer than its requests make likely; else 0."""
-        job = self.oldest
-        if job is None:
+        """For how long (s) it has been silent, where that is longer than its requests together make likely; else 0."""
+        oldest = self.oldest
+        if oldest is None or oldest.started_at < 0.0 or self.costs.dearest <= 0.0:
             return 0.0
-        pace = self.pace
-        unit = STALLED * pace
-        longest = 0.0
+        since = self.answered_at
+        unlikely = 0.0
+        job: Job | None = oldest
         number = 0
         while job is not None and number < 8 and job.started_at >= 0.0:
-            silent = now - max(job.started_at, self.answered_at)
-            if silent > longest and silent > unit * max(job.expected, SMALLEST) and silent > pace * job.longest:
-                longest = silent
+            unlikely += (now - max(job.started_at, since)) / job.longest
             job = job.newer
             number += 1
-        return longest
+        return now - max(oldest.started_at, since) if unlikely > SUSPICIOUS * self.pace else 0.0
 
     def _left(self, now: float) -> float:
         """Expected seconds of all that wait there, at a typical pace."""
@@ -406,8 +434,10 @@ class Work:
 TRUSTED_KIND: Final = 2
 """Samples of a kind after which it says something of an endpoint's pace."""
 STALLED: Final = 4.0
-"""Silence of so many times what was expected is suspicious, where costs are exponential; where they have a heavier tail
-it is that of as many standard deviations."""
+"""Few requests take more than so many times what was expected, where costs are exponential; where they have a heavier
+tail it is that of as many standard deviations."""
+SUSPICIOUS: Final = 2.0
+"""So many of those times of silence, of all that it works on together: exponential costs come to that once in 3,000."""
 
 
 def _left(job: Job, pace: float, now: float) -> float:
@@ -424,10 +454,14 @@ class Costs:
 
     __slots__ = (
         "_answers",
+        "_by_kind",
+        "_by_mean",
+        "_compared",
         "_endpoints",
         "_total",
         "bounded",
         "dearest",
+        "distinct",
         "epoch",
         "kinds",
         "typical",
@@ -451,6 +485,16 @@ class Costs:
         """Mean logarithm of the seconds of work of a request."""
         self.typical = 0.0
         """Mean logarithm of the endpoints' paces."""
+        self.distinct = False
+        """Whether it is known which request has more to do, by its kind, or where all cost the same by its age.
+
+        Until then they count as alike, by their number.
+        """
+        self._by_kind = 0.0
+        """Mean squared error of the logarithm of a cost, expected by its kind."""
+        self._by_mean = 0.0
+        """The same, expected to be the mean of all."""
+        self._compared = 0
         self._total = 0.0
         self._endpoints = 0
 
@@ -467,6 +511,22 @@ class Costs:
         elif waiting > self.workers:
             self._answers += 1
             self.bounded = self._answers >= max(ONE_BY_ONE, FOR_EACH * self.workers)
+
+    def compare(self, kind: RequestKind, logarithm: float) -> None:
+        """One request was this much work (a logarithm): did its kind predict that better than the mean of all?"""
+        mean = self.mean
+        expected = kind.expected
+        if mean <= 0.0 or expected <= 0.0:
+            return
+        self._compared += 1
+        weight = max(1.0 / self._compared, PACE_MEMORY)
+        by_mean = logarithm - log(mean)
+        by_kind = by_mean if expected == mean else logarithm - log(expected)
+        self._by_mean += weight * (by_mean * by_mean - self._by_mean)
+        self._by_kind += weight * (by_kind * by_kind - self._by_kind)
+        if self._compared >= FEW:
+            least = ALIKE if self.distinct else DISTINCT
+            self.distinct = self._by_kind < (1.0 - least) * self._by_mean or self.kinds.all.growth < -2.5 * least
 
     def begin_again(self) -> None:
         """What was learned of workers no longer holds."""
