@@ -78,7 +78,7 @@ def replicas(
             "LB_ADMIN_PORT": str(admin_port),
             "LB_STRATEGY": strategy,
             "LB_ACCESS_LOG": "off",
-            "LB_LOG_LEVEL": "warning",
+            "LB_LOG_LEVEL": "error",
             "HOSTNAME": f"lb-{i}",
         }
         if aware:

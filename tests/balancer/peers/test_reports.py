@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from tests.balancer.balancing.world import REQUEST, Fleet
@@ -16,6 +17,7 @@ from tests.balancer.balancing.world import REQUEST, Fleet
 from balancer.balancing.endpoint import EndpointSpec, Snapshot
 from balancer.balancing.outcome import Outcome
 from balancer.peers import Peers
+from balancer.peers import peers as peers_module
 
 SEEN = 10.0
 """Seconds within which what is bound to happen has happened, on a busy machine too."""
@@ -37,6 +39,7 @@ class Replica:
     def __init__(self, number: int, ports: list[int]) -> None:
         self.fleet = Fleet("least-connections", "a b c d")
         self.switched: list[str] = []
+        self.port = 0
         self.peers = Peers(
             self.fleet.pool, Listed(ports), f"lb-{number}", "secret", self.switched.append, time.monotonic
         )
@@ -60,7 +63,8 @@ async def replicas(number: int) -> AsyncIterator[list[Replica]]:
         await runners[-1].setup()
         site = web.TCPSite(runners[-1], "127.0.0.1", 0)
         await site.start()
-        ports.append(runners[-1].addresses[0][1])
+        replica.port = runners[-1].addresses[0][1]
+        ports.append(replica.port)
     tasks = [asyncio.create_task(replica.peers.run()) for replica in made]
     try:
         assert await seen(lambda: all(len(replica.peers.heard) == number - 1 for replica in made))
@@ -138,8 +142,9 @@ async def test_one_that_comes_later_hears_all_of_it() -> None:
         leases = [one.fleet.pool.lease(REQUEST, 0.0) for _ in range(4)]
         assert await seen(lambda: two.told() == [1, 1, 1, 1])
         before = two.peers.heard[0].reports
-        for socket in list(two.peers._hearing.values()):
-            await socket.close()
+        for transport in two.peers._hearing.values():
+            assert transport is not None
+            transport.abort()
         assert await seen(lambda: bool(two.peers.heard) and two.peers.heard[0].reports < before + 1)
         assert await seen(lambda: two.told() == [1, 1, 1, 1])
         leases[0].close(Outcome.answered(200), 0.1)
@@ -167,3 +172,19 @@ async def test_many_changes_are_told_no_more_often_than_the_pace_allows() -> Non
             lease.close(Outcome.answered(200), 0.0)
         assert one.peers.events["sent"] - sent <= 0.3 / 0.001
         assert await seen(lambda: not two.peers.heard[0].in_flight)
+
+
+async def test_one_that_falls_silent_is_let_go_and_heard_again() -> None:
+    async with replicas(2) as (one, two):
+        one.peers._reporter.stop()
+        now = time.monotonic() + 4.0
+        two.peers.tick(now)
+        assert not two.peers.heard
+        assert await seen(lambda: [replica.reports for replica in two.peers.heard] == [1])
+
+
+async def test_one_that_never_says_who_it_is_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers_module, "SILENCE", 0.1)
+    async with replicas(2) as (one, _), aiohttp.ClientSession(headers={"Authorization": "Bearer secret"}) as session:
+        async with session.ws_connect(f"http://127.0.0.1:{one.port}/peers") as socket:
+            assert (await socket.receive(SEEN)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)

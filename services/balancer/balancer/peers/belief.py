@@ -123,6 +123,10 @@ class Belief(Subscriber):
         """The other replicas that have been heard, by name."""
         return sorted(self._replicas.values(), key=lambda replica: replica.name)
 
+    def knows(self, name: str) -> bool:
+        """Whether a replica of that name was heard lately."""
+        return name in self._replicas
+
     @property
     def duration(self) -> float:
         """Seconds that a request takes, on average: the time in which news fades."""
@@ -134,14 +138,18 @@ class Belief(Subscriber):
         if replica is None:
             replica = self._replicas[report.replica] = Replica(report.replica)
             self._home = None
-        recount = report.whole or replica.faded or report.delay is not None
-        before = set(replica.in_flight) if recount else set()
-        replica.hear(report, now)
-        self._weigh(replica, now)
+        addresses: Iterable[str] = report.in_flight
+        if report.whole or replica.faded or report.delay is not None:
+            before = set(replica.in_flight)
+            replica.hear(report, now)
+            self._weigh(replica, now)
+            addresses = before.union(replica.in_flight)
+        else:
+            replica.hear(report, now)
         if self._home is None:
             self._count_all()
             return
-        for address in before.union(replica.in_flight) if recount else report.in_flight:
+        for address in addresses:
             self._find_and_count(address)
 
     def forget(self, name: str) -> None:
@@ -167,9 +175,12 @@ class Belief(Subscriber):
 
     def _vote(self, now: float) -> None:
         """Follow most replicas where they have ejected an endpoint. One that a few cannot reach stays in elsewhere."""
+        ejected = [replica.ejected for replica in self._replicas.values() if replica.ejected]
+        if not ejected:
+            return
         votes: Counter[str] = Counter()
-        for replica in self._replicas.values():
-            votes.update(replica.ejected)
+        for addresses in ejected:
+            votes.update(addresses)
         for address, count in votes.items():
             endpoint = self._pool.find(address)
             if 2 * count > len(self._replicas) + 1 and endpoint is not None:

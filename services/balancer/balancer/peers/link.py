@@ -14,6 +14,8 @@ import structlog
 from balancer.peers.report import answered_by
 from balancer.peers.reporter import Reporter
 
+PING: Final = 10.0
+"""Seconds without an answer after which the other is pinged, and let go if it does not answer that either."""
 CONNECT_TIMEOUT: Final = 5.0
 BACKOFF_FIRST: Final = 0.2
 BACKOFF_MOST: Final = 5.0
@@ -54,7 +56,7 @@ class Link:
         while True:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
-                    socket = await session.ws_connect(self._url, headers=self._headers, heartbeat=2.0)
+                    socket = await session.ws_connect(self._url, headers=self._headers, heartbeat=PING)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 problem = _words(error)
                 self._count("unreachable")
@@ -83,9 +85,9 @@ class Link:
                 text, asks = reporter.message(last, self._delay)
                 last = reporter.turn
                 self._asked_at = self._asked_at or (time.perf_counter() if asks else None)
-                begun = time.thread_time()
+                begun = reporter.pace.begin()
                 await socket.send_str(text)
-                reporter.pace.spend(time.thread_time() - begun)
+                reporter.pace.spend(begun)
                 self._count("sent")
                 if not listener.done():
                     self._turned = reporter.turned()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -10,12 +11,14 @@ SOONEST: Final = 0.001
 """Seconds from a change to its report at the least: what changes within them is reported together."""
 LATEST: Final = 0.1
 """And at the most."""
-SHARE: Final = 0.012
-"""Largest share of the CPU time that sending reports may take; hearing the others takes more than that again."""
-PART: Final = 0.1
+SHARE: Final = 0.0075
+"""Largest share of the CPU time that sending reports may take: to hear the others takes three times as much again."""
+PART: Final = 0.05
 """Of the time that a request takes: reporting its beginning sooner after the last report is not worth a message."""
-SMOOTHING: Final = 0.1
-"""Weight of one report in the average of what they cost."""
+SMOOTHING: Final = 0.2
+"""Weight of one measured report in the average of what they cost."""
+MEASURED: Final = 8
+"""One report in so many is measured: to read the clock of CPU time is a system call."""
 
 
 class Pace:
@@ -28,6 +31,7 @@ class Pace:
         """When the next report may go out (s, the loop's time)."""
         self._cost = 0.0
         self._spent = 0.0
+        self._count = 0
         self.pause = SOONEST
         """Seconds between two reports, at the least."""
 
@@ -53,12 +57,18 @@ class Pace:
             timer.cancel()
             self._end()
 
-    def spend(self, seconds: float) -> None:
-        """The last report took so much CPU time, on one of its ways."""
-        self._spent += seconds
+    def spend(self, begun: float) -> None:
+        """A part of the last report took the CPU time since `begun`, where that is measured."""
+        if begun:
+            self._spent += time.thread_time() - begun
+
+    def begin(self) -> float:
+        """The CPU time at which a part of the report begins (s); 0 where it is not measured."""
+        return time.thread_time() if self._count % MEASURED == 0 else 0.0
 
     def reported(self, duration: float, heard: bool) -> None:
         """A report goes out; a request takes `duration` seconds on average. `heard`: somebody hears it."""
+        self._count += 1
         if self._spent:
             self._cost += SMOOTHING * (self._spent - self._cost)
             self._spent = 0.0

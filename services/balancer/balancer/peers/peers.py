@@ -15,7 +15,7 @@ from aiohttp import WSMsgType, web
 
 from balancer.balancing.endpoint import EndpointSpec, Snapshot
 from balancer.balancing.pool import Pool
-from balancer.peers.belief import Belief, Replica
+from balancer.peers.belief import SILENCE, Belief, Replica
 from balancer.peers.fleet import FleetIntent
 from balancer.peers.link import OURSELVES, REFUSED, Link
 from balancer.peers.report import MAX_BYTES, BadReport, Intent, Status, answer, decode
@@ -25,6 +25,7 @@ from balancer.peers.roster import Member, Roster
 PATH: Final = "/peers"
 HEARTBEAT: Final = 0.95
 """Seconds after which a tick reports though nothing has changed; that also measures the delay."""
+ENDED: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +66,7 @@ class Peers:
         self._clock = clock
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         """By the address of the replica."""
-        self._hearing: dict[str, web.WebSocketResponse] = {}
+        self._hearing: dict[str, asyncio.Transport | None] = {}
         """The connection on which each replica speaks, the latest."""
 
     @property
@@ -116,10 +117,11 @@ class Peers:
     def tick(self, now: float) -> None:
         """Let time pass: news ages. Called every 100 ms, with the pool's, so that nothing is awoken for this alone."""
         self.belief.tick(now)
+        for name, transport in self._hearing.items():
+            if transport is not None and not self.belief.knows(name):
+                transport.abort()  # It has been silent for too long: it may connect again.
         self.fleet.enforce(now)
-        if now - self._beat_at >= HEARTBEAT:
-            self._beat_at = now
-            self._reporter.beat()
+        self._beat_if(now - self._beat_at >= HEARTBEAT, now)
 
     async def hear(self, request: web.Request) -> web.StreamResponse:
         """Another replica speaks, on one connection, until it closes."""
@@ -128,25 +130,31 @@ class Peers:
             self._count("unauthorized")
             log.warning("peer refused", client=request.remote, remedy="give all replicas the same LB_PEERS_TOKEN")
             return web.json_response({"error": "Replicas alone speak here, with LB_PEERS_TOKEN."}, status=401)
-        socket = web.WebSocketResponse(heartbeat=2.0, max_msg_size=MAX_BYTES, compress=False)
+        # It reports each second: no ping is needed to know that it is there.
+        socket = web.WebSocketResponse(max_msg_size=MAX_BYTES, compress=False)
         await socket.prepare(request)
         name = ""
         try:
-            async for message in socket:
-                if message.type is not WSMsgType.TEXT:
-                    continue
-                name = await self._read(message.data, name, socket)
-                if not name:
-                    break
+            message = await socket.receive(SILENCE)
+            while message.type not in ENDED:
+                if message.type is WSMsgType.TEXT:
+                    name = await self._read(message.data, name, socket, request.transport)
+                    if not name:
+                        break
+                message = await socket.receive()
+        except TimeoutError:
+            pass  # It has not said who it is.
         finally:
-            if name and self._hearing.get(name) is socket:
+            if name and self._hearing.get(name) is request.transport:
                 del self._hearing[name]
                 self.belief.forget(name)
                 self._roster.left(name, self._clock())
                 log.info("peer left", peer=name)
         return socket
 
-    async def _read(self, text: str, known: str, socket: web.WebSocketResponse) -> str:
+    async def _read(
+        self, text: str, known: str, socket: web.WebSocketResponse, transport: asyncio.Transport | None
+    ) -> str:
         """Take one report; the name of the replica, or "" once the connection has been closed for what it says."""
         try:
             report = decode(text)
@@ -160,13 +168,16 @@ class Peers:
         if report.replica == self.name:
             await socket.close(code=OURSELVES, message=b"this is you")
             return ""
-        if not known:
-            log.info("peer joined", peer=report.replica)
-        self._hearing[report.replica] = socket
         self._count("received")
         now = self._clock()
         self.belief.take(report, now)
-        self._roster.heard(report.replica, report.status, now)
+        if not known:
+            log.info("peer joined", peer=report.replica)
+            self._hearing[report.replica] = transport
+        if report.delay is not None or not known:
+            self._roster.heard(report.replica, report.status, now)
+            # All replicas beat together: each then wakes once a second for all of them.
+            self._beat_if(now - self._beat_at >= HEARTBEAT / 2, now)
         if report.intent is not None:
             self.fleet.take(report.intent, report.replica, now)
             self._reporter.arm()
@@ -185,6 +196,11 @@ class Peers:
             task = asyncio.create_task(link.run(session), name=f"peer {address}")
             task.add_done_callback(_log_fault)
             self._links[address] = link, task
+
+    def _beat_if(self, due: bool, now: float) -> None:
+        if due:
+            self._beat_at = now
+            self._reporter.beat()
 
     def _count(self, event: str) -> None:
         self.events[event] = self.events.get(event, 0) + 1

@@ -7,14 +7,15 @@ passed over, so that a newer replica may say more; a report that cannot be read 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 VERSION: Final = 1
 """Version of the format: a report of another one is refused."""
 MAX_BYTES: Final = 4 << 20
 """Longest report that is read: 50,000 endpoints fit."""
+_SCAN: Final[Callable[[str, int], tuple[Any, int]]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 class BadReport(ValueError):
@@ -88,12 +89,7 @@ class Report:
 
 def decode(text: str) -> Report:
     """Read a message. Raises BadReport."""
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadReport("not JSON") from error
-    if not isinstance(message, dict):
-        raise BadReport("not an object")
+    message = _parse(text)
     replica = message.get("replica")
     named = isinstance(replica, str) and 0 < len(replica) <= 253
     if message.get("v") != VERSION:
@@ -102,6 +98,8 @@ def decode(text: str) -> Report:
         raise bad
     if not isinstance(replica, str) or not named:
         raise BadReport("no replica's name")
+    if len(message) == 3 and "in_flight" in message:  # By far the most say nothing else.
+        return Report(replica, _counts(message["in_flight"]))
     ejected = message.get("ejected")
     delay = message.get("delay")
     if delay is not None and not _is_number(delay):
@@ -116,6 +114,16 @@ def decode(text: str) -> Report:
         message.get("whole") is True,
         message.get("answer") is True,
     )
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:  # Twice as fast as json.loads, of which most is not the parser.
+        message, end = _SCAN(text, 0)
+    except (StopIteration, ValueError, RecursionError) as error:
+        raise BadReport("not JSON") from error
+    if not isinstance(message, dict) or end != len(text):
+        raise BadReport("not an object")
+    return message
 
 
 def answer(replica: str) -> str:

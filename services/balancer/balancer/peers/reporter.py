@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
+from typing import Final
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
 from balancer.peers.pace import Pace
 from balancer.peers.report import Intent, Report, Status
+
+AT_REST: Final = 5
+"""While nothing changes, one beat in so many asks for an answer."""
 
 
 class Reporter(Subscriber):
@@ -39,6 +42,11 @@ class Reporter(Subscriber):
         self._report = Report(name)
         self._text = ""
         self._beat = False
+        self._asks = False
+        """Whether the last beat asks for an answer."""
+        self._beats = 0
+        self._beat_turn = 0
+        """Number of the report that was the last beat."""
         self.turn = 1
         """Number of the last report."""
         self.pace = Pace(self._take_turn)
@@ -66,8 +74,11 @@ class Reporter(Subscriber):
 
     def beat(self) -> None:
         """Report now, whatever has changed: so the others see that this replica is there."""
+        self._beats += 1
+        self._asks = self.turn > self._beat_turn + 1 or self._beats % AT_REST == 0
         self._beat = True
         self._take_turn()
+        self._beat_turn = self.turn
 
     def turned(self) -> asyncio.Future[None]:
         """Done at the next report, or by the one who waits for it."""
@@ -89,10 +100,10 @@ class Reporter(Subscriber):
             in_flight, ejected, intent, whole = self._reported, self._told_ejected, self._told_intent, True
         # On average, what is reported has waited half a pause to be so.
         delay += self.pace.pause / 2
-        return Report(self._name, in_flight, ejected, delay, intent, self._status(), whole, True).encode(), True
+        asks = whole or self._asks
+        return Report(self._name, in_flight, ejected, delay, intent, self._status(), whole, asks).encode(), asks
 
     def _take_turn(self) -> None:
-        begun = time.thread_time()
         beat, self._beat = self._beat, False
         changed = self._changed()
         ejected, intent = self._pool.ejected, self._intent()
@@ -101,16 +112,17 @@ class Reporter(Subscriber):
         self._told_ejected, self._told_intent = ejected, intent
         if not changed and ejections is None and asked is None and not beat:
             return
-        self.turn += 1
-        self._report = Report(self._name, changed, ejections, None, asked)
         waiting, self._waiting = self._waiting, []
+        self.turn += 1
+        self.pace.reported(self._duration(), bool(waiting))
+        begun = self.pace.begin()
+        self._report = Report(self._name, changed, ejections, None, asked)
         # With what is said once a second, and of each link, each writes its own.
         self._text = self._report.encode() if waiting and not beat else ""
         for future in waiting:
             if not future.done():
                 future.set_result(None)
-        self.pace.spend(time.thread_time() - begun)
-        self.pace.reported(self._duration(), bool(waiting))
+        self.pace.spend(begun)
 
     def _changed(self) -> dict[str, int]:
         """Requests in flight by address where they are others than was reported."""
