@@ -3,9 +3,11 @@
     .venv/bin/python -m benchmarks.slow_clients --clients 10000 --kind read
 
 Starts a balancer and an endpoint, asks one fast client for a while, lets the slow ones come, asks it again, lets them
-go, and says how much memory (RSS) that took and gave back. `--kind`: `read` (20 MB each, of which nothing is read),
-`upload` (20 MB each to an endpoint that reads none), `tcp` (the same as `read` in TCP mode), `tls` and `h2`; `tls-idle`
-are not slow: each has read 64 KB, and keeps its connection.
+go, and says how much memory (RSS) that took and gave back. By turns the endpoint is asked directly: what it and the
+kernel, whose buffers are full then, add to the fast client's time is none of the balancer's.
+
+`--kind`: `read` (20 MB each, of which nothing is read), `upload` (20 MB each to an endpoint that reads none), `tcp`
+(the same as `read` in TCP mode), `tls` and `h2`; `tls-idle` are not slow: each has read 64 KB, and stays.
 `--python` measures another build; LB_MAX_BUFFER_MEMORY is what the chart's container of 512 MiB gives, 128 MiB.
 """
 
@@ -26,6 +28,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import quantiles
 
 from benchmarks.ports import free_port, trusting
@@ -57,6 +60,11 @@ class Result:
     p99_during: float
     failed: int
     """Requests of the fast client that got no 200."""
+    direct_before: float = 0.0
+    """The same p99s, straight to the endpoint; 0: not measured."""
+    direct_during: float = 0.0
+    kernel: int = 0
+    """Bytes of the kernel's that TCP's buffers had, of the whole machine, during."""
 
     @property
     def each(self) -> float:
@@ -191,28 +199,45 @@ def until_served(port: int) -> None:
     raise TimeoutError(f"nothing listens at port {port}")
 
 
-def measure(port: int, pid: int, kind: str, clients: int, seconds: float = 5.0, fast_port: int = 0) -> Result:
-    """One run against a balancer that is up; `fast_port` is where the fast client asks, if not at `port`."""
-    fast_port = fast_port or port
-    p99_before, failed = ask(fast_port, seconds)
+def by_turns(port: int, direct: int, seconds: float, crowd: Crowd | None = None) -> tuple[float, float, int]:
+    """The p99 (s) at `port` and, where `direct` is one, at that: the medians of three; and how many requests failed."""
+    if not direct:
+        p99, failed = ask(port, seconds, crowd)
+        return p99, 0.0, failed
+    rounds = [(ask(port, seconds / 3, crowd), ask(direct, seconds / 3, crowd)) for _ in range(3)]
+    through, straight = (sorted(each[side][0] for each in rounds)[1] for side in (0, 1))
+    return through, straight, sum(each[0][1] for each in rounds)
+
+
+def kernel_bytes() -> int:
+    """What TCP's buffers have of the kernel's memory, on this machine."""
+    sockets = Path("/proc/net/sockstat").read_text().partition("TCP: ")[2].split()
+    return int(sockets[sockets.index("mem") + 1]) * resource.getpagesize()
+
+
+def measure(port: int, pid: int, kind: str, clients: int, seconds: float = 5.0, direct: int = 0) -> Result:
+    """One run against a balancer that is up; `direct`: the endpoint's port, to be asked too."""
+    p99_before, direct_before, failed = by_turns(port, direct, seconds)
     before = resident_bytes([pid])
     crowd = Crowd(port, kind)
     try:
         crowd.come(clients)
         crowd.push(1.0)
-        p99_during, more = ask(fast_port, seconds, crowd)
+        p99_during, direct_during, more = by_turns(port, direct, seconds, crowd)
         during = resident_bytes([pid])
+        kernel = kernel_bytes()
     finally:
         crowd.go()
     until = time.monotonic() + 30
     while (after := resident_bytes([pid])) - before > 20 << 20 and time.monotonic() < until:
         time.sleep(0.5)
-    return Result(clients, before, during, after, p99_before, p99_during, failed + more)
+    failed += more
+    return Result(clients, before, during, after, p99_before, p99_during, failed, direct_before, direct_during, kernel)
 
 
 @contextlib.contextmanager
-def running(python: str, kind: str) -> Iterator[tuple[int, int]]:
-    """A balancer with its endpoint: its port and process."""
+def running(python: str, kind: str) -> Iterator[tuple[int, int, int]]:
+    """A balancer with its endpoint: its port and process, and the endpoint's port."""
     files = 65536
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
@@ -243,7 +268,7 @@ def running(python: str, kind: str) -> Iterator[tuple[int, int]]:
                     break
                 time.sleep(0.05)
             until_served(end)
-            yield port, balancer.pid
+            yield port, balancer.pid, end
         finally:
             for process in (balancer, endpoint):
                 process.kill()
@@ -263,15 +288,18 @@ def main() -> None:
         asyncio.run(serve(arguments.serve))
         return
     for kind in arguments.kind or KINDS:
-        with running(arguments.python, kind) as (port, pid):
+        with running(arguments.python, kind) as (port, pid, end):
             if kind.startswith("tls"):
                 print(f"{kind}: the fast client is not measured (it would need TLS too)")
-            result = measure(port, pid, kind, arguments.clients, 0.0 if kind.startswith("tls") else arguments.seconds)
+            seconds = 0.0 if kind.startswith("tls") else arguments.seconds
+            result = measure(port, pid, kind, arguments.clients, seconds, end if seconds else 0)
         p99 = f"{result.p99_before * 1000:.2f} ms before, {result.p99_during * 1000:.2f} ms during"
+        direct = f"{result.direct_before * 1000:.2f}, {result.direct_during * 1000:.2f} ms"
         print(
             f"{kind}: {result.clients} clients, {result.each / 1024:.1f} KiB each; MiB before, during, after: "
             f"{result.before >> 20}, {result.during >> 20}, {result.after >> 20}; "
-            f"p99 of the fast client {p99}, {result.failed} failed",
+            f"p99 of the fast client {p99} (straight to the endpoint {direct}), {result.failed} failed; "
+            f"TCP's buffers in the kernel {result.kernel >> 20} MiB",
             flush=True,
         )
 
