@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -276,6 +277,34 @@ async def test_busy_clients_are_not_closed_for_a_new_one(start: Start) -> None:
             assert (await client.response()).status == 200
             await client.close()
     assert balancer.metric("lb_downstream_connections_evicted_total") == before
+
+
+@pytest.mark.skipif("LB_TEST_PYTHON" in os.environ, reason="compiled classes cannot be patched")
+async def test_a_busy_balancer_at_its_limit_does_not_search_for_each_who_leaves(start: Start) -> None:
+    """A search looks at every connection; each that ended and was followed by another began one."""
+    balancer = start(max_connections=4, test_counted="door:Door._to_spare")
+
+    async def holds(connection: Accepted) -> None:
+        await connection.to_end()
+
+    async with Endpoint(balancer.endpoints[0], holds) as endpoint:
+        clients = [await Client.connect(balancer.port) for _ in range(4)]
+        for client in clients:
+            await client.send(GET)
+        await until(lambda: endpoint.accepted == 4)
+        balancer.inside()
+        calls, began = balancer.calls, time.monotonic()
+        for number in range(40):
+            clients += [await Client.connect(balancer.port), await Client.connect(balancer.port)]
+            for client in clients[-2:]:
+                await client.send(GET)
+            for client in clients[2 * number : 2 * number + 2]:
+                await client.close()
+            await until(lambda more=number: endpoint.accepted >= 4 + 2 * more)
+        balancer.inside()
+        assert balancer.calls - calls <= 2 + (time.monotonic() - began) / 0.1
+        for client in clients:
+            await client.close()
 
 
 def test_the_limit_of_open_files_lowers_the_default_in_silence_and_what_was_asked_for_with_a_word(start: Start) -> None:

@@ -45,6 +45,9 @@ GRACE: Final = 0.2
 """Seconds in which a connection is not taken for an idle one, though nothing comes."""
 UNFINISHED: Final = 2.0
 """Seconds that a request's head may be coming before its connection makes room: a lost packet is sent again in one."""
+SEARCHING: Final = 0.005
+"""Share of the time, at most, that goes into searches which find nothing: where all are busy, each that ends and is
+followed by another would look at all of them."""
 RETRY: Final = 0.1
 """Seconds until accepting is tried again, when nothing else would wake it."""
 
@@ -70,6 +73,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
         "_poller",
         "_protocols",
         "_proxy_protocol",
+        "_search_at",
         "_timeout",
         "_tls",
         "_trusted",
@@ -106,6 +110,8 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
         self._places: set[Place] = set()
         self._paused = False
         self._crowded = False
+        self._search_at = 0.0
+        """When (s) to look again for connections to spare: there was none."""
         self._warned_at = float("-inf")
         self._all_closed = asyncio.Event()
 
@@ -331,12 +337,25 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
             self.clients.leave(place.address)
 
     def _make_room(self) -> bool:
-        """Close some of the connections that have been idle longest; False when there is none to close.
+        """Close some of the connections that can best be spared; False when there is none to close."""
+        now = self._poller.clock()
+        if now < self._search_at:
+            return False
+        found = self._to_spare(now)
+        for _, _, transport in found[: int(len(found) * EVICTED) + 1]:
+            self._counters.connections_evicted += 1
+            transport.protocol.evicted()
+            transport.close()
+        if not found:
+            self._search_at = now + max(RETRY, (self._poller.clock() - now) / SEARCHING)
+        return bool(found)
+
+    def _to_spare(self, now: float) -> list[tuple[float, int, Transport]]:
+        """Those that idle, the longest first: since when, a number, and the connection.
 
         Where none idles, those whose request's head has been coming for longest: who sends half a head to many
         connections would keep all others out for LB_REQUEST_TIMEOUT.
         """
-        now = self._poller.clock()
         idle: list[tuple[float, int, Transport]] = []
         unfinished: list[tuple[float, int, Transport]] = []
         for number, place in enumerate(self._places):
@@ -353,11 +372,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
                         unfinished.append((since, number, transport))
         found = idle or unfinished
         found.sort()
-        for _, _, transport in found[: int(len(found) * EVICTED) + 1]:
-            self._counters.connections_evicted += 1
-            transport.protocol.evicted()
-            transport.close()
-        return bool(found)
+        return found
 
     def _pause(self, why: str, remedy: str) -> None:
         self._paused = True

@@ -140,7 +140,9 @@ class Balancer:
             "LB_DISCOVERY"
         )
         self.due_soon = 0
-        """Timers that were due within a second when last looked inside."""
+        """Timers that were due within a second when last looked inside;"""
+        self.calls = 0
+        """and calls of the method that LB_TEST_COUNTED names."""
         self.held_at_start = self.inside() if forked and not probed else None
         """What it held before anything was asked of it; None where probes and discovery hold more at times."""
 
@@ -236,7 +238,7 @@ class Balancer:
             assert time.monotonic() < deadline, "it does not tell what it holds"
             time.sleep(0.001)
         held: dict[str, int] = json.loads(file.read_text())
-        self.due_soon = held.pop("due_soon")
+        self.due_soon, self.calls = held.pop("due_soon"), held.pop("calls")
         held["files"] = self.open_files()
         idle = int(self.metric("lb_endpoint_connections_idle"))
         for kind in ("timers", "descriptors", "files"):

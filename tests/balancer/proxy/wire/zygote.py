@@ -42,6 +42,7 @@ def start(asked: dict[str, Any]) -> dict[str, int | None]:
     os.environ.update(asked["environment"])
     use_dns(os.environ.pop("LB_TEST_DNS", ""))
     inject(os.environ.pop("LB_TEST_FAULTS", ""))
+    count_calls(os.environ.pop("LB_TEST_COUNTED", ""))
     fail_to_connect(int(os.environ.pop("LB_TEST_CONNECT_ERRNO", "0")))
     if asked["open_files"]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (asked["open_files"], asked["open_files"]))
@@ -92,6 +93,26 @@ def inject(told: str) -> None:
         raise RuntimeError("injected fault")
 
     setattr(patched, name, faulty)
+
+
+_calls = 0
+
+
+def count_calls(told: str) -> None:
+    """Count the calls of a method of the data plane, `module:Class.method`, for `tell_inside`."""
+    if not told:
+        return
+    module, _, path = told.partition(":")
+    owner, _, name = path.partition(".")
+    patched = getattr(importlib.import_module(f"balancer.proxy.{module}"), owner)
+    real = getattr(patched, name)
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        global _calls
+        _calls += 1
+        return real(self, *arguments)
+
+    setattr(patched, name, counted)
 
 
 def fail_to_connect(number: int) -> None:
@@ -156,6 +177,7 @@ def tell_inside(*_: object) -> None:
             "timers": sum(len(slot) for slot in wheel._slots.values()),
             "descriptors": poller.open_files,
             "unsent": poller.buffers.unsent,
+            "calls": _calls,
             "due_soon": sum(len(slot) for tick, slot in wheel._slots.items() if tick < wheel._looked + 10),
         }
     file = Path("inside.new")
