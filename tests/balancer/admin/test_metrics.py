@@ -232,6 +232,21 @@ async def test_a_scrape_follows_the_weights_of_accept(accept: str, content_type:
         assert (await response.text()).endswith("# EOF\n") == (content_type == OPEN)
 
 
+@pytest.mark.parametrize("form", ["text/plain", OPEN])
+@pytest.mark.parametrize("escaping", ["allow-utf-8", "underscores", "dots", "values"])
+async def test_names_are_the_same_however_a_scrape_wants_names_escaped(
+    form: str, escaping: str, client: ClientSession
+) -> None:
+    async def names(accept: str) -> set[str]:
+        async with client.get("/metrics", headers={"Accept": accept}) as response:
+            assert response.content_type == form
+            return set(re.findall(r"^(?:# TYPE )?([a-z_]+)", await response.text(), re.MULTILINE))
+
+    documented = await names(form)
+    assert "lb_requests_total" in documented
+    assert await names(f"{form};version=1.0.0;escaping={escaping}") == documented
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/", "/dashboard/app.js"])
 @pytest.mark.parametrize(
     ("accepted", "coding"),

@@ -30,7 +30,10 @@ SLICE = 100
 OPENMETRICS: Final = "application/openmetrics-text"
 PLAIN: Final = "text/plain"
 _VERSION: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){0,2}")
-_ESCAPING: Final = ("allow-utf-8", "underscores", "dots", "values")
+_ESCAPING: Final = ("allow-utf-8", "underscores")
+"""Ways to write names that are not plain, as all of ours are. The others, "dots" and "values", are not passed on:
+prometheus-client rewrites plain names by them too (findings/prometheus-client-rewrites-plain-names.sh).
+"""
 UNITS = ("seconds", "bytes")
 TOLD = frozenset((*SECONDS, inf))
 """Bounds of the exported buckets; finer ones are counted for the dashboard."""
