@@ -50,6 +50,9 @@ async def change(page: Page) -> None:
 async def test_it_shows_every_replica_their_sum_and_each_alone(page: Page) -> None:
     for row in ("lb-0", "lb-1"):
         await expect(page.get_by_role("row", name=re.compile(rf"^{row}.*Live.*3 of 3.*round-robin"))).to_be_visible()
+    await expect(page.get_by_role("region", name="Replicas", exact=True)).to_have_count(
+        1
+    )  # Its table has a name of its own.
     own, other, both, figure = await page.evaluate(FIGURES)
     assert figure == both
     assert abs(own + other - both) <= 1  # Each is rounded.

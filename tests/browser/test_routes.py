@@ -35,6 +35,9 @@ async def test_thousands_of_routes_are_found_by_text_and_the_page_holds_few(page
     await expect(page.locator("#routes-count")).to_have_text("5,000, the first 100 shown")
     await expect(page.locator("#listeners")).to_contain_text("infra/web:80, 5,000 routes")
     await expect(rows).to_have_count(100)
+    await expect(page.get_by_role("region", name="Routes", exact=True)).to_have_count(
+        1
+    )  # Its table has a name of its own.
     await page.get_by_label("Show routes and clusters").fill("h4999.example")
     await expect(rows).to_have_count(1)
     await expect(rows).to_contain_text(re.compile(r"h4999\.example\.com.*/v1….*HTTPRoute a/r4999.*a/s4999:80"))
