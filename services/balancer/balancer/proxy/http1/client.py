@@ -16,7 +16,7 @@ from balancer.proxy.connector import is_about_certificates
 from balancer.proxy.fields import BadMessage
 from balancer.proxy.flow import PEER_FULL, Intake
 from balancer.proxy.http1 import framing, lines
-from balancer.proxy.http1.framing import BARE_LF, ChunkedReader
+from balancer.proxy.http1.framing import ChunkedReader
 from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, SENT, STALE, ClientStream, Receiver
 from balancer.proxy.messages import HTTP_2, NO_FIELDS, NOT_SAID, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
 from balancer.proxy.timers import Timed, TimerWheel
@@ -31,6 +31,14 @@ _LENGTH: Final = 2
 _CHUNKED: Final = 3
 _UNTIL_CLOSE: Final = 4
 _TUNNEL: Final = 5
+
+
+class EndsSooner(Exception):
+    """A response's head, some of whose lines end by LF alone, is over at `end`."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__()
+        self.end = end
 
 
 class Owner:
@@ -382,20 +390,23 @@ class ClientConnection(Timed, ClientStream, Protocol):
         while True:
             end = data.find(b"\r\n\r\n") + 4
             if end < 4:
+                end = framing.response_head_end(data)
+            if end == 0:
                 if len(data) > self._owner.max_header_bytes:
                     self._refuse(receiver, "header fields too large")
-                elif BARE_LF.search(data) is not None:
-                    self._refuse(receiver, "line ended by a bare LF")
                 else:
                     self._held = data
                 return
-            head_bytes = data[:end]
             try:
-                head = response_head(head_bytes, self._owner.max_headers, self._owner.reads_load)
+                try:
+                    head = response_head(data[:end], self._owner.max_headers, self._owner.reads_load)
+                except EndsSooner as sooner:
+                    end = sooner.end
+                    head = response_head(data[:end], self._owner.max_headers, self._owner.reads_load)
             except BadMessage as bad:
                 self._refuse(receiver, bad.fault)
                 return
-            self._head_bytes = head_bytes
+            self._head_bytes = data[:end]
             self._head = head
             if head.status >= 200:
                 break
@@ -511,18 +522,23 @@ class ClientConnection(Timed, ClientStream, Protocol):
 
 
 def response_head(head: bytes, max_fields: int, reads_load: bool = False) -> Head:
-    """Read an endpoint's response head, from the status line to the empty line. Raises BadMessage.
+    """Read an endpoint's response head, from the status line to the empty line. Raises BadMessage, EndsSooner.
 
     `max_fields` is the most header fields that it may have; `reads_load`: a report of load is for us.
     """
     line_end = head.find(b"\r\n")
-    minor, status = framing.status_line(head[:line_end])
-    block = head[line_end + 2 :]
     try:
-        received = framing.header_fields(block)
+        minor, status = framing.status_line(head[:line_end])
+        received = framing.header_fields(head[line_end + 2 :])
         length = framing.body_length(received, 1)
     except BadMessage:
-        received = framing.header_fields(framing.one_reading(block))
+        end = framing.response_head_end(head)
+        if end < len(head):
+            raise EndsSooner(end) from None
+        head = framing.one_head(head)
+        line_end = head.find(b"\r\n")
+        minor, status = framing.status_line(head[:line_end])
+        received = framing.header_fields(head[line_end + 2 :])
         length = framing.body_length(received, 1)
     if len(received) > max_fields:
         raise BadMessage("too many header fields", 502)

@@ -20,6 +20,9 @@ from balancer.proxy.messages import NOT_SAID, UNKNOWN_LENGTH, Headers
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+_ODD_STATUS_LINE: Final = re.compile(rb"HTTP/([12])\.([0-9]) +([1-9][0-9][0-9])(?: ([^\0\r\n]*))?")
+"""As some endpoints write it: more than one blank, 2.0 for 1.1 in HTTP/1's own form, any character in the reason."""
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
 _LOOKS_LIKE_HTTP_09: Final = re.compile(rb"(?:" + _TOKEN + rb") [\x21-\x7e]+")
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
@@ -30,6 +33,9 @@ _PADDED_CHUNK_LINE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20
 """As endpoints write it: padded with zeros and blanks, and with extensions of any form, which end here anyway."""
 _DIGITS: Final = re.compile(rb"[0-9]+")
 BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_LINE_END: Final = re.compile(rb"\r?\n")
+_CONTROLS: Final = bytes(32 if (at < 32 and at not in (0, 9, 13)) or at == 127 else at for at in range(256))
+"""Turns control characters into blanks; but NUL and CR, which have more than one reading, stay, and are refused."""
 
 MAX_CHUNK_LINE: Final = 1024
 """Bytes of a chunk's size and extensions."""
@@ -132,21 +138,47 @@ def header_fields(block: bytes) -> Headers:
     return collector.fields
 
 
+def response_head_end(data: bytes) -> int:
+    """Where a response's head ends, if its lines may end by LF alone (RFC 9112 §2.2); 0 where it does not yet."""
+    found = _HEAD_END.search(data)
+    return 0 if found is None else found.end()
+
+
+def one_head(head: bytes) -> bytes:
+    """A response's whole head as every reader takes it. Raises BadMessage.
+
+    In the status line blanks are made one, 2.0 becomes 1.1, and a reason with control characters goes: it is for people
+    (RFC 9112 §4). For the fields see `one_reading`.
+    """
+    line, block = _LINE_END.split(head, 1)
+    match = _ODD_STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise BadMessage("malformed status line", 502)
+    major, minor, status, reason = match.groups(b"")
+    if reason != reason.translate(_CONTROLS):
+        reason = b""
+    version = b"HTTP/1.1" if major == b"2" else b"HTTP/1." + minor
+    return b"%b %b %b\r\n%b" % (version, status, reason, one_reading(block))
+
+
 def one_reading(block: bytes) -> bytes:
     """A response's field lines as every reader takes them, where endpoints write what has one reading only.
 
-    Blanks before a colon go (RFC 9112 §5.1 asks that of a proxy), and Content-Lengths that are equal become one,
-    without leading zeros (RFC 9110 §8.6). All else stays as it is, to be refused. Raises BadMessage.
+    Lines end by CRLF, blanks before a colon go (RFC 9112 §5.1 asks that of a proxy), and Content-Lengths that are
+    equal become one, without leading zeros (RFC 9110 §8.6). Control characters in values become blanks (§5.5), but in
+    fields that frame the message. All else stays as it is, to be refused. Raises BadMessage.
     """
     kept: list[bytes] = []
     length = b""
-    for line in block.split(b"\r\n"):
+    for line in _LINE_END.split(block):
         name, colon, value = line.partition(b":")
         if not colon or name[:1] in (b"", b" ", b"\t"):
             kept.append(line)
             continue
         name = name.rstrip(b" \t")
         if name.lower() != b"content-length":
+            if name.lower() not in FRAMING_FIELDS:
+                value = value.translate(_CONTROLS)
             kept.append(b"%b:%b" % (name, value))
             continue
         for word in value.split(b","):
@@ -305,9 +337,10 @@ class ChunkedReader:
             return -1
         section = data[position : section_end + 4]
         for name, value in header_fields(one_reading(section) if self._of_response else section):
-            if name.lower() in FRAMING_FIELDS:
+            if name.lower() not in FRAMING_FIELDS:
+                self.trailers.append((name, value))
+            elif not self._of_response:  # behind a response's body they say nothing any more (RFC 9110 §6.5.1)
                 raise BadMessage("framing field in the trailers")
-            self.trailers.append((name, value))
         if len(self.trailers) > self._max_fields:
             raise BadMessage("too many trailer fields", 431)
         return section_end + 4
