@@ -69,6 +69,13 @@ def test_a_request_goes_to_the_cluster_of_its_rule() -> None:
     assert routes.route(request(b"/api/x?y=1", b"other.org")).cluster is API
 
 
+def test_the_dot_that_ends_a_whole_name_makes_no_other_host() -> None:
+    routes = router(Entry(b"shop.example.com", Match(b"/"), Rule("web", [Backend(WEB.name)])))
+    for host in (b"shop.example.com.", b"Shop.Example.COM.:8080"):
+        assert routes.route(request(host=host)).cluster is WEB
+    assert host_of(b"[::1]:80") == b"[::1]"
+
+
 def test_without_a_rule_the_answer_is_404_and_without_a_backend_500() -> None:
     routes = router(
         Entry(b"", Match(b"/none"), Rule("none")),

@@ -51,6 +51,14 @@ def test_each_name_is_shown_its_certificate(authority: trustme.CA) -> None:
         shake(certificates, authority, "b.com")
 
 
+def test_the_dot_that_ends_a_whole_name_is_not_looked_for(authority: trustme.CA) -> None:
+    certificates = Certificates([])
+    certificates.use([(name, [issue(authority, name)]) for name in ("a.com", "*.b.com")])
+    assert certificates.find("a.com.") is certificates.find("A.com") is not None
+    assert certificates.find("x.b.com.") is certificates.find("x.b.com") is not None
+    assert certificates.find("com.") is None
+
+
 def test_a_renewed_certificate_is_shown_to_the_next_client(authority: trustme.CA) -> None:
     certificates = Certificates(["http/1.1"])
     certificates.use([("", [issue(authority, "old.com")])])

@@ -23,6 +23,7 @@ from balancer.counters import Counters, count
 from balancer.hosts import to_listen_at
 from balancer.proxy import descriptors
 from balancer.proxy.clients import Clients
+from balancer.proxy.fields import address_of
 from balancer.proxy.listening import BACKLOG, Acceptor, Listening, listen
 from balancer.proxy.opening import Greeted, Greeting, Namer, Opening, Protocols, ProxyHeader
 from balancer.proxy.place import PASSED, REQUESTS, TERMINATED, Addresses, Keeper, Place
@@ -187,7 +188,7 @@ class Door(Timed, Secured, Acceptor, Keeper, Namer, Greeted):
             return
         if addresses is not None:
             self._uncount(place)
-            place.address, place.addresses = addresses[0], addresses
+            place.address, place.addresses = str(address_of(addresses[0])), addresses
             place.trusted = self.is_trusted(place.address)
             self._count(place)
         self._go_on(transport, place, rest)

@@ -251,6 +251,9 @@ class Exchange(Upgraded):
         else:
             self._connect(lease.endpoint, now)
 
+    def may_repeat(self) -> bool:
+        return self.state == SENT and self._repeatable()
+
     def _repeatable(self) -> bool:
         """Whether it could be sent again, if a connection should turn out to be closed."""
         if self.info.method not in IDEMPOTENT or not self._replayable:

@@ -39,18 +39,22 @@ NEVER_NOMINATED: Final = frozenset({b"content-length", b"host", b"transfer-encod
 FRAMING_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
 """In a trailer section these can only be an attack."""
 
-FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
-    b"authorization",
-    b"content-encoding",
-    b"content-range",
-    b"content-type",
-    b"cookie",
-    b"expect",
-    b"max-forwards",
-    b"set-cookie",
-    b"trailer",
-    b"x-lb-explain",
-}
+FORBIDDEN_TRAILERS: Final = (
+    HOP_BY_HOP
+    | FRAMING_FIELDS
+    | {
+        b"authorization",
+        b"content-encoding",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"expect",
+        b"max-forwards",
+        b"set-cookie",
+        b"trailer",
+        b"x-lb-explain",
+    }
+)
 """Nothing in a trailer section may route, authenticate or describe the body that came before (RFC 9110 §6.5.1)."""
 
 TRACE_CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})

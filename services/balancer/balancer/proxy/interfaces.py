@@ -185,6 +185,10 @@ class Receiver:
         """
         raise NotImplementedError
 
+    def may_repeat(self) -> bool:
+        """Whether the request may be sent once more, if its connection turns out to have been closing."""
+        return False
+
     def interim(self, head: ResponseHead) -> None:
         """An interim response came (1xx, not 101)."""
         raise NotImplementedError

@@ -5,7 +5,7 @@ Source: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from balancer.proxy.place import Addresses
@@ -13,6 +13,11 @@ from balancer.proxy.place import Addresses
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 MAX_V1: Final = 107
 """Bytes of the longest version 1 header, its CRLF included."""
+_CRC32C: Final = 0x03
+"""The type of the extension that holds a checksum of the whole header."""
+_POLYNOMIAL: Final = 0x82F63B78
+_SIZES: Final = {0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
+"""Bytes of the addresses of each family, behind which extensions may stand."""
 
 
 class BadProxyHeader(Exception):
@@ -52,7 +57,7 @@ def _parse_v1(data: bytes) -> tuple[Addresses | None, int] | None:
         raise BadProxyHeader("malformed address in the PROXY header") from None
     if len(ports) != 2 or max(ports) > 65535 or {source.version, target.version} != {int(words[1][3:])}:
         raise BadProxyHeader("malformed PROXY header")
-    return (str(source), ports[0], str(target), ports[1]), end + 2
+    return _addresses(source, ports[0], target, ports[1]), end + 2
 
 
 def _parse_v2(data: bytes) -> tuple[Addresses | None, int] | None:
@@ -64,20 +69,57 @@ def _parse_v2(data: bytes) -> tuple[Addresses | None, int] | None:
         raise BadProxyHeader("unknown version or command in the PROXY header")
     if len(data) < 16 + length:
         return None
+    if command & 15 == 0:
+        return None, 16 + length  # LOCAL: what it says is to be ignored (its section 2.2)
+    _check_extensions(data[: 16 + length], 16 + _SIZES.get(family, length))
     size = {0x11: 4, 0x21: 16}.get(family)
-    if command & 15 == 0 or size is None:
-        return None, 16 + length  # LOCAL, or a family that is none of ours
+    if size is None:
+        return None, 16 + length  # a family that is none of ours
     if length < 2 * size + 4:
         raise BadProxyHeader("PROXY header too short for its addresses")
     body = data[16:]
     source, target = ip_address(body[:size]), ip_address(body[size : 2 * size])
     ports = body[2 * size : 2 * size + 4]
     return (
-        str(source),
-        int.from_bytes(ports[:2], "big"),
-        str(target),
-        int.from_bytes(ports[2:], "big"),
-    ), 16 + length
+        _addresses(source, int.from_bytes(ports[:2], "big"), target, int.from_bytes(ports[2:], "big")),
+        16 + length,
+    )
+
+
+def _addresses(source: IPv4Address | IPv6Address, port: int, target: IPv4Address | IPv6Address, own: int) -> Addresses:
+    """IPv4 that a proxy's socket for both families has mapped into IPv6 is IPv4, as networks, logs, limits say."""
+    if isinstance(source, IPv6Address) and isinstance(target, IPv6Address):
+        client, server = source.ipv4_mapped, target.ipv4_mapped
+        if client is not None and server is not None:
+            return str(client), port, str(server), own
+    return str(source), port, str(target), own
+
+
+def _check_extensions(header: bytes, position: int) -> None:
+    """Whether what stands behind the addresses is whole extensions, and their checksum the header's (its section 2.2).
+
+    Raises BadProxyHeader.
+    """
+    while position < len(header):
+        end = position + 3 + int.from_bytes(header[position + 1 : position + 3], "big")
+        if end > len(header) or position + 3 > len(header):
+            raise BadProxyHeader("an extension beyond the end of the PROXY header")
+        if header[position] == _CRC32C:
+            said = header[position + 3 : end]
+            blank = header[: position + 3] + bytes(len(said)) + header[end:]
+            if len(said) != 4 or _crc32c(blank) != int.from_bytes(said, "big"):
+                raise BadProxyHeader("wrong checksum in the PROXY header")
+        position = end
+
+
+def _crc32c(data: bytes) -> int:
+    """RFC 3309, appendix B: a proxy's header is short, and few have a checksum."""
+    rest = 0xFFFFFFFF
+    for byte in data:
+        rest ^= byte
+        for _ in range(8):
+            rest = (rest >> 1) ^ _POLYNOMIAL if rest & 1 else rest >> 1
+    return rest ^ 0xFFFFFFFF
 
 
 def render(version: str, addresses: Addresses) -> bytes:

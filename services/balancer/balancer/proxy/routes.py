@@ -187,8 +187,8 @@ def _changed(head: RequestHead, rule: Rule, backend: Backend | None = None) -> R
 
 
 def host_of(authority: bytes) -> bytes:
-    """The host of an authority, without its port."""
+    """The host of an authority, without its port and the dot that may end a whole name (RFC 3986 §3.2.2)."""
     if authority.endswith(b"]"):
         return authority
     host, colon, _ = authority.rpartition(b":")
-    return host if colon else authority
+    return (host if colon else authority).removesuffix(b".")

@@ -18,7 +18,11 @@ T = TypeVar("T")
 
 
 def most_specific(by_host: Mapping[str, T], name: str) -> T | None:
-    """What there is for a name in lower case: by itself, by its longest wildcard (`*.example.com`), or for all."""
+    """What there is for a name in lower case: by itself, by its longest wildcard (`*.example.com`), or for all.
+
+    The dot that may end it is not looked for: RFC 6066 §3 wants names without, and some clients send it.
+    """
+    name = name.removesuffix(".")
     found = by_host.get(name)
     dot = name.find(".", 1)
     while found is None and dot > 0:

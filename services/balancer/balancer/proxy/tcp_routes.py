@@ -116,7 +116,7 @@ class SiteTcpRouter(TcpRouter):
         self._clusters = clusters
 
     def way(self, place: Place) -> Way:
-        rule = self._site.route(RouteRequest(place.name.encode(), b"/"))
+        rule = self._site.route(RouteRequest(place.name.removesuffix(".").encode(), b"/"))
         if rule is None:
             return Way(self.only, "", NO_ROUTE)
         backend = rule.choose()

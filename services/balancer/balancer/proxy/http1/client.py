@@ -442,6 +442,11 @@ class ClientConnection(Timed, ClientStream, Protocol):
 
     def _begin_body(self, receiver: Receiver, head: Head, rest: bytes, now: float) -> None:
         status = head.status
+        if status == 408 and self.carried > 1 and not head.keep_alive and receiver.may_repeat():
+            # It was the idle connection that had taken too long: our request only crossed that (RFC 9110 §15.5.9).
+            self.reset()
+            receiver.attempt_failed(Kind.RESET, STALE)
+            return
         length = 0 if self._is_head or status in (204, 304) else head.length
         if length >= 0 and len(rest) >= length:
             # The whole response is here: the common case, passed on in one call so that it goes out in one write.

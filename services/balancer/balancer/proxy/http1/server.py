@@ -385,6 +385,8 @@ class ServerConnection(Timed, ServerStream, Leaving, Protocol):
         )
         if extra:
             end = lines.field_lines(extra) + end
+        if head.status == 426 and head.upgrade and minor:
+            end = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b" % (head.upgrade, end)  # RFC 9110 §15.5.22
         if ended and head.length < 0 and not exchange.head.is_head and head.status not in (204, 304):
             end = b"Content-Length: %d\r\n%b" % (len(body), end)  # it was HTTP/2 that said where it ends
         self._write(

@@ -219,11 +219,16 @@ def _check_target(made: Request, host: bytes | None, named: bool) -> None:
     if host == b"" or (named and not made.authority):
         raise Malformed("empty Host" if host == b"" else "empty :authority")
     if host is not None:
-        if made.authority and made.authority.lower() != host.lower():
+        if made.authority and _entity(made.authority, made.scheme) != _entity(host, made.scheme):
             raise Malformed("Host is not :authority")
         made.authority = made.authority or host
     if made.authority and _AUTHORITY.fullmatch(made.authority) is None:
         raise Malformed("malformed :authority")
+
+
+def _entity(authority: bytes, scheme: bytes) -> bytes:
+    """What an authority stands for: the port that the scheme has anyway says nothing more (RFC 9110 §4.2.3)."""
+    return authority.lower().removesuffix(b":443" if scheme == b"https" else b":80").removesuffix(b":")
 
 
 VARYING: Final = frozenset(

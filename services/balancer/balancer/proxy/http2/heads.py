@@ -19,6 +19,9 @@ from balancer.proxy.websocket import without_handshake
 REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 """CONNECT would make us an open proxy; TRACE shows a client what others added to its request."""
 
+USUALLY_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+"""Without a body, these have to say so to HTTP/1.1 (RFC 9110 §8.6): many a server answers 411 else."""
+
 
 class Refused(Exception):
     """A request that is well-formed and not taken; `error` is the answer to the client."""
@@ -85,6 +88,8 @@ class Heads:
         if read.length > 0 and (end or read.protocol):
             raise Malformed("body is not as long as Content-Length says")
         named = without_handshake(read.fields) if read.protocol else read.fields
+        if end and read.length < 0 and read.method in USUALLY_WITH_BODY:
+            named.append((b"content-length", b"0"))
         of = RequestFields([(b"host", read.authority), *named] if read.authority else named)
         of.length = read.length if read.length >= 0 else 0 if end or read.protocol else UNKNOWN_LENGTH
         if service.max_body_bytes is not None and of.length > service.max_body_bytes:
