@@ -248,6 +248,18 @@ async def test_a_handshake_that_fails_is_told_as_that(
     await logged(balancer, f'"reason":"{reason}: ')
 
 
+async def test_in_tcp_mode_a_handshake_that_only_ends_is_told_as_that(start: Start, authority: Authority) -> None:
+    balancer = start(mode="tcp", retries=0, upstream_tls="on", upstream_tls_ca=authority.file)
+
+    async def script(connection: Accepted) -> None:
+        await connection.exactly(5)
+
+    async with Endpoint(balancer.endpoints[0], script), await Client.connect(balancer.port) as client:
+        assert await client.to_end() in (b"", b"(reset)")
+    assert balancer.metric("lb_endpoint_failures_total", reason="TLS handshake failed") == 1
+    assert balancer.metric("lb_endpoint_failures_total", reason="connection refused") == 0
+
+
 @pytest.mark.parametrize(
     ("protocol", "stands_at"), [("http1", "TLS handshake"), ("h2", "TLS handshake"), ("h2c", "SETTINGS")]
 )
