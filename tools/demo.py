@@ -65,6 +65,7 @@ def stage(environ: Mapping[str, str]) -> Plan:
     plan = make_plan(
         {
             "LB_ADMIN_TOKEN": TOKEN,
+            "LB_STRATEGY": "round-robin",
             "LB_LOG_LEVEL": "warning",
             "LB_ACCESS_LOG": "off",
             "PI_WORKERS": "1",

@@ -238,6 +238,7 @@ def running() -> Iterator[Running]:
         "LB_HOST": "127.0.0.1",
         "LB_PORT": "0",
         "LB_ADMIN_PORT": "0",
+        "LB_STRATEGY": "round-robin",
         "LB_HEALTH_PATH": "/",
         "LB_ACCESS_LOG": "off",
         "LB_SERVICE_HOST": "10.0.0.1",

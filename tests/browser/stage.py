@@ -97,6 +97,7 @@ class Stage:
             "LB_ADMIN_PORT": str(self._admin_port),
             "LB_BACKENDS": ",".join(endpoint.address for endpoint in self.endpoints),
             "LB_EJECT_TIME": "3",
+            "LB_STRATEGY": "round-robin",
             "LB_ACCESS_LOG": "off",
             "LB_TRUSTED_PROXIES": "127.0.0.1",
             **({"LB_ADMIN_TOKEN": self._token} if self._token else {}),

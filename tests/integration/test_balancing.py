@@ -36,12 +36,12 @@ async def test_round_robin_takes_turns(start_balancer: StartBalancer, pis: list[
 
 
 async def test_round_robin_follows_weights(start_balancer: StartBalancer, pis: list[str]) -> None:
-    balancer = start_balancer(pis, LB_BACKENDS="pi-1:8000;weight=2,pi-2:8000")
+    balancer = start_balancer(pis, LB_BACKENDS="pi-1:8000;weight=2,pi-2:8000", LB_STRATEGY="round-robin")
 
     assert Counter(await balancer.served_by(12)) == {"pi-1": 8, "pi-2": 4}
 
 
-@pytest.mark.parametrize("strategy", ["least-connections", "least-response-time", "random-of-two"])
+@pytest.mark.parametrize("strategy", ["least-connections", "least-response-time", "least-work", "random-of-two"])
 async def test_a_slow_backend_gets_less(
     start_balancer: StartBalancer, with_a_slow_one: list[str], strategy: str
 ) -> None:

@@ -17,7 +17,8 @@ async def make_world() -> AsyncIterator[MakeWorld]:
     made: list[World] = []
 
     async def make(**settings: object) -> World:
-        told = {"backends": "10.0.0.1:8000", "admin_port": 0, "admin_token": TOKEN, **settings}
+        told = {"backends": "10.0.0.1:8000", "admin_port": 0, "admin_token": TOKEN}
+        told |= {"strategy": "round-robin", **settings}
         world = World(Settings.model_validate(told))
         await world.admin.start()
         world.url = f"http://127.0.0.1:{world.admin.port}"

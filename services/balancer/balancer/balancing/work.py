@@ -63,6 +63,9 @@ DISTINCT: Final = 0.2
 variance of all is below a third of an exponential's."""
 ALIKE: Final = 0.1
 """And no longer where it is half of that."""
+LATE: Final = 0.05
+"""What a failure counts that comes after more time than a request is likely to take: that may have been too expensive,
+and to blame its endpoint in full would drive all others to the few that have not had such a one yet."""
 FEW: Final = 32
 """Answers before that is decided."""
 
@@ -188,8 +191,9 @@ class Job:
         else:
             self._leave_unsent()
         if failed:
+            late = self.sent_at >= 0.0 and now - self.sent_at > self.longest
             work.failed_at = now
-            work.failures = min(work.failures + 1, 8)
+            work.failures = min(work.failures + (LATE if late else 1.0), 8.0)
 
 
 # `Endpoint` links its requests in the same way. One generic class for both would bring the collector's header back to
@@ -243,8 +247,8 @@ class Work:
         """When anything of this last changed."""
         self.learned_at = 0.0
         self.failed_at = 0.0
-        self.failures = 0
-        """Failures since the last success."""
+        self.failures = 0.0
+        """Failures since the last success; one that came late counts `LATE`."""
 
     @property
     def pace(self) -> float:
@@ -259,7 +263,7 @@ class Work:
     def learn(self, job: Job, service: float) -> None:
         """One request has been answered well: its kind's cost, and the pace."""
         costs = self.costs
-        self.failures = 0
+        self.failures = 0.0
         service = max(service, SMALLEST)
         if job.parked:
             job.kind.sample(service)

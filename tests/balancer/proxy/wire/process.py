@@ -119,6 +119,7 @@ class Balancer:
             "LB_LOG_FORMAT": "json",
             "LB_LOG_LEVEL": "info",
             "LB_EJECT_AFTER": "0",
+            "LB_STRATEGY": "round-robin",
             "PYTHONWARNINGS": "default",
         }
         environment |= settings or {}

@@ -18,9 +18,8 @@ STEP: Final = 1.5
 """Paces are compared in steps of this factor: what differs by less is noise, or not worth the while."""
 CROWD: Final = 0.02
 """What each request in flight counts for, in mean costs, where a worker is free: it breaks ties."""
-PENALTY: Final = 1.0
-"""Mean costs that the latest failure counts for, times failures in a row. Much more, and requests that time out because
-they are expensive would drive all others to the endpoints that have not had one yet."""
+PENALTY: Final = 20.0
+"""Mean costs that the latest failure counts for, times failures in a row."""
 FORGIVEN: Final = 5.0
 """Seconds in which a penalty falls to 1/e."""
 FORGOTTEN: Final = 10.0
@@ -161,7 +160,7 @@ class LeastWork(Strategy):
                     if best is None or score < lowest or (score == lowest and self._comes_before(endpoint, best)):
                         best = endpoint
                         lowest = score
-                    if heap is owner.by_load and silence == 0.0 and work.failures == 0:
+                    if heap is owner.by_load and silence == 0.0 and work.failures == 0.0:
                         break  # Nobody below it has less to do.
         return best
 
