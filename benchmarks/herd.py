@@ -27,7 +27,7 @@ def p99(setting: Setting, strategy: str, seeds: int, every: float) -> float:
     """Seconds, with reports so often (s; 0: never)."""
     found = []
     for seed in range(1, seeds + 1):
-        news = News(every, 0.0, Beliefs().hear) if every else News()
+        news = News(every, 0.0, Beliefs(every).hear) if every else News()
         found.append(run(dataclasses.replace(setting, news=news), strategy, seed).p99)
     return geometric_mean(found)
 

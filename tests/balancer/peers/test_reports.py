@@ -188,3 +188,11 @@ async def test_one_that_never_says_who_it_is_is_let_go(monkeypatch: pytest.Monke
     async with replicas(2) as (one, _), aiohttp.ClientSession(headers={"Authorization": "Bearer secret"}) as session:
         async with session.ws_connect(f"http://127.0.0.1:{one.port}/peers") as socket:
             assert (await socket.receive(SEEN)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+
+
+async def test_the_rarer_the_reports_the_older_they_count() -> None:
+    async with replicas(2) as (one, two):
+        assert two.peers.heard[0].delay < 0.25
+        one.peers._reporter.pace._cost = 1.0  # A second of CPU time each: they are as rare as they can be.
+        one.peers._reporter.beat()
+        assert await seen(lambda: two.peers.heard[0].delay > 0.3)

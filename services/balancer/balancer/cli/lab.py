@@ -30,6 +30,7 @@ from balancer.lab.study import Study, study
 from balancer.lab.traffic import ARRIVALS, COSTS, Traffic
 from balancer.peers.belief import Belief
 from balancer.peers.report import Report
+from balancer.peers.reporter import STALE
 
 WRONG: Final = 2
 REQUESTS: Final = 20_000
@@ -166,11 +167,13 @@ def _claims(as_json: bool) -> int:
 class Beliefs:
     """What each simulated replica believes of the others: the very rules by which real ones do."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: float) -> None:
+        """A report comes every so many seconds."""
+        self._pause = every
         self._beliefs: dict[Replica, Belief] = {}
         self._ticked_at: dict[Replica, float] = {}
 
-    def hear(self, replica: Replica, own: str, name: str, in_flight: dict[str, int], age: float) -> None:
+    def hear(self, replica: Replica, own: str, name: str, in_flight: dict[str, int], late: float) -> None:
         """A report has come."""
         belief = self._beliefs.get(replica)
         if belief is None:
@@ -178,7 +181,8 @@ class Beliefs:
         if replica.clock.now - self._ticked_at.get(replica, 0.0) >= TICK:
             self._ticked_at[replica] = replica.clock.now
             belief.tick(replica.clock.now)
-        belief.take(Report(name, in_flight, delay=age, whole=True), replica.clock.now)
+        delay = late + STALE * self._pause
+        belief.take(Report(name, in_flight, delay=delay, whole=True), replica.clock.now)
 
 
 def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
@@ -196,7 +200,9 @@ def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
         slow_start=arguments.slow_start,
     )
     rules = Rules(policy, arguments.retries, response_timeout=arguments.timeout)
-    news = News(arguments.news_every, arguments.news_late, None if arguments.naive else Beliefs().hear)
+    news = News(
+        arguments.news_every, arguments.news_late, None if arguments.naive else Beliefs(arguments.news_every).hear
+    )
     if arguments.replay:
         if arguments.load_reports:
             raise ValueError("--load-reports needs endpoints that are described: an access log holds no load reports")

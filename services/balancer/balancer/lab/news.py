@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from balancer.lab.replica import Replica
 
 Hear = Callable[["Replica", str, str, dict[str, int], float], None]
-"""The receiver and its name, the sender, its requests in flight by the endpoint's address, and how old (s) that is."""
+"""The receiver and its name, the sender, its requests in flight by the endpoint's address, and how long it was on its
+way (s)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,7 @@ class _Sender:
 
         def arrive() -> None:
             for other, replica in self._others.items():
-                # On average, what is reported has waited half a pause to be so.
-                self._hear(replica, other, self._name, in_flight, self._news.late + self._news.every / 2)
+                self._hear(replica, other, self._name, in_flight, self._news.late)
 
         clock.at(clock.now + self._news.late, arrive)
         clock.at(clock.now + self._news.every, self.send)

@@ -5,8 +5,8 @@ Two rules about load, both tried in the lab (`python -m balancer lab --replicas 
 **News has an age.** What another replica had in flight `a` seconds ago counts `exp(-a / T)` of itself, where `T` is how
 long a request takes on average: after that time most of what was reported has ended. Old news counted whole is worse
 than none, because all replicas see the same endpoint idle and send to it at once: they herd. A replica reports what
-changes, so its silence says that nothing has: the age is the time that a report takes to arrive, and grows only once
-the replica is silent for longer than it ever is.
+changes, so its silence says that nothing has: the age is the time that a report takes to arrive and some pauses of the
+sender's (`reporter`), and grows only once the replica is silent for longer than it ever is.
 
 **Among near ties each replica prefers a part of its own.** The replicas in order of their names share the endpoints in
 order of their addresses, one after the other; an endpoint of another replica's part counts as if it had a fraction of
@@ -57,7 +57,7 @@ class Replica:
         """By address, where there are any."""
         self.ejected: frozenset[str] = frozenset()
         self.delay = 0.0
-        """Seconds that a report takes to arrive."""
+        """How old (s) its news counts as while it reports on as it does."""
         self.heard_at = 0.0
         self.reports = 0
         self.gap = LONGEST_GAP

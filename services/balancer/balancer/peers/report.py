@@ -56,7 +56,7 @@ class Report:
     ejected: frozenset[str] | None = None
     """Addresses of the endpoints that the replica has ejected; None: as before."""
     delay: float | None = None
-    """How old (s) the report is when it arrives, on average, as the sender measures it; None: as before."""
+    """How old (s) what it says counts as, while the sender reports on as it does; None: as before."""
     intent: Intent | None = None
     """None: as before."""
     status: Status | None = None

@@ -12,6 +12,9 @@ from balancer.balancing.pool import Pool
 from balancer.peers.pace import Pace
 from balancer.peers.report import Intent, Report, Status
 
+STALE: Final = 3.0
+"""Pauses between reports by which news counts as older than its way: each is believed until the next. Found in the lab,
+where the half of a pause that a change waits on average gives a p99 up to a tenth higher, and six pauses no better."""
 AT_REST: Final = 5
 """While nothing changes, one beat in so many asks for an answer."""
 
@@ -98,8 +101,7 @@ class Reporter(Subscriber):
             in_flight, ejected, intent, whole = report.in_flight, report.ejected, report.intent, False
         else:
             in_flight, ejected, intent, whole = self._reported, self._told_ejected, self._told_intent, True
-        # On average, what is reported has waited half a pause to be so.
-        delay += self.pace.pause / 2
+        delay += STALE * self.pace.pause
         asks = whole or self._asks
         return Report(self._name, in_flight, ejected, delay, intent, self._status(), whole, asks).encode(), asks
 
