@@ -99,7 +99,7 @@ def _parser(lab: bool = False) -> argparse.ArgumentParser:
     moving.add_argument("files", nargs="+", metavar="FILE", help="YAML with Ingresses; - for the standard input")
     experiments = commands.add_parser("lab", prog="python -m balancer lab", help="which strategy would do best")
     if lab:
-        from balancer.cli.lab import add_arguments
+        from balancer.cli.lab_flags import add_arguments
 
         add_arguments(experiments)
     return parser
