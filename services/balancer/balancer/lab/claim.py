@@ -53,6 +53,8 @@ class Claim:
     """Bounds of the ratio of both."""
     elsewhere: Setting | None = None
     """The other's setting, where it is another one."""
+    requests: int = 0
+    """How many requests, where it is about the first ones; 0: as many as for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def try_claim(
     """Try one."""
 
     def measure(setting: Setting, strategy: str) -> float:
-        sized = replace(setting, requests=requests)
+        sized = replace(setting, requests=claim.requests or requests)
         return geometric_mean([claim.figure.of(run(sized, strategy, seed, progress)) for seed in seeds])
 
     other, _, _ = claim.other.partition(",")

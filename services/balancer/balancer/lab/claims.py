@@ -229,6 +229,17 @@ CLAIMS: Final = (
         at_most=1.0,
     ),
     Claim(
+        "least-work",
+        "beware: it has to learn, and is least-connections until it has",
+        "16 endpoints of one worker, the same requests, the first 200",
+        Setting(_equal(16, 1), _KINDS),
+        "least-connections",
+        SLOWDOWN,
+        at_least=0.9,
+        at_most=1.1,
+        requests=200,
+    ),
+    Claim(
         "random-of-two",
         "many replicas that do not know of each other: about as good as least-connections",
         "8 blind replicas, 16 endpoints of one worker",
