@@ -165,19 +165,25 @@ def one_reading(block: bytes) -> bytes:
     """A response's field lines as every reader takes them, where endpoints write what has one reading only.
 
     Lines end by CRLF, blanks before a colon go (RFC 9112 §5.1 asks that of a proxy), and Content-Lengths that are
-    equal become one, without leading zeros (RFC 9110 §8.6). Control characters in values become blanks (§5.5), but in
-    fields that frame the message. All else stays as it is, to be refused. Raises BadMessage.
+    equal become one, without leading zeros (RFC 9110 §8.6). Folded lines become one (RFC 9112 §5.2), and control
+    characters in values become blanks (RFC 9110 §5.5), but in fields that frame the message. All else stays as it is,
+    to be refused. Raises BadMessage.
     """
     kept: list[bytes] = []
     length = b""
+    framing = False
     for line in _LINE_END.split(block):
         name, colon, value = line.partition(b":")
+        if line[:1] in (b" ", b"\t") and kept and not framing:
+            kept[-1] += b" " + line.translate(_CONTROLS).strip(b" \t")
+            continue
         if not colon or name[:1] in (b"", b" ", b"\t"):
             kept.append(line)
             continue
         name = name.rstrip(b" \t")
+        framing = name.lower() in FRAMING_FIELDS
         if name.lower() != b"content-length":
-            if name.lower() not in FRAMING_FIELDS:
+            if not framing:
                 value = value.translate(_CONTROLS)
             kept.append(b"%b:%b" % (name, value))
             continue

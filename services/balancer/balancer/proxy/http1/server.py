@@ -249,8 +249,13 @@ class ServerConnection(Timed, ServerStream, Leaving, Protocol):
                 self._begin(again)
                 return len(data)
         start = position
-        while data.startswith(b"\r\n", start) and start - position < MAX_EMPTY_LINES:
-            start += 2
+        while start - position < MAX_EMPTY_LINES:
+            if data.startswith(b"\r\n", start):
+                start += 2
+            elif data.startswith(b"\n", start):
+                start += 1
+            else:
+                break
         end = data.find(b"\r\n\r\n", start)
         if end < 0 or end - start > service.max_header_bytes:
             self._hold_head(data, start)
