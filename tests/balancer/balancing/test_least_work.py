@@ -240,3 +240,21 @@ def test_idle_endpoints_take_turns_by_their_weights(weights: tuple[float, ...]) 
         fleet.add(name, weight=weight)
     shares = fleet.share(600)
     assert [shares[name] for name in "abc"] == pytest.approx([weight / sum(weights) for weight in weights], abs=0.01)
+
+
+def test_the_work_that_waits_at_an_endpoint_is_the_sum_of_its_requests() -> None:
+    fleet = Fleet("least-work", names="a b")
+    teach(fleet)
+    random = Random(1)
+    leases = []
+    for _ in range(300):
+        fleet.now += 0.001
+        leases.append(fleet.lease(request=get(random.choice(["/cheap", "/dear", "/unknown"]))))
+        leases[-1].sent(fleet.now)
+        if len(leases) > 40:
+            ended = leases.pop(random.randrange(len(leases)))
+            ended.first_byte(fleet.now)
+            ended.close(OK, fleet.now)
+        for name in "ab":
+            own = [lease.job.expected for lease in leases if lease.endpoint is fleet[name] and lease.job]
+            assert fleet[name].work.waiting_cost == pytest.approx(sum(own))

@@ -52,8 +52,8 @@ LENGTHY: Final = 50.0
 """A request that takes so many times the usual may be one that waits for something, and works on nothing."""
 PARKED: Final = 8
 """More than so many of those, and others answered all the same: they are."""
-SCHEDULED: Final = 64
-"""Up to so many requests at an endpoint are scheduled one by one; of more, the mean is as good."""
+SCHEDULED: Final = 16
+"""Up to so many requests at an endpoint are scheduled one by one; of more, the mean is as good, and costs no time."""
 SMALLEST: Final = 1e-6
 """Shortest time (s) that has a logarithm."""
 UNBOUNDED: Final = 1 << 30
@@ -133,6 +133,7 @@ class Job:
             self.older = newest
         work.newest = self
         work.waiting += 1
+        work.waiting_cost += self.expected
         if work.waiting <= work.servers:
             self.started_at = now
 
@@ -220,6 +221,7 @@ class Work:
         "unsent",
         "unsent_cost",
         "waiting",
+        "waiting_cost",
         "workers",
     )
 
@@ -229,6 +231,8 @@ class Work:
         self.newest: Job | None = None
         self.waiting = 0
         """Requests sent whole that wait for their response."""
+        self.waiting_cost = 0.0
+        """Expected seconds of those."""
         self.unsent = 0
         """Requests that are not sent whole: connecting, or an upload."""
         self.unsent_cost = 0.0
@@ -355,6 +359,8 @@ class Work:
         job.older = None
         job.newer = None
         self.waiting -= 1
+        # From 0 again, so that roundings do not add up.
+        self.waiting_cost = self.waiting_cost - job.expected if self.waiting else 0.0
         next_job = self.oldest
         number = 0
         while next_job is not None and number < self.servers:
@@ -387,11 +393,15 @@ class Work:
         if self.has_room(elsewhere):
             return 0.0
         others = elsewhere * self.costs.mean
-        if servers == 1 or self.waiting > SCHEDULED:
-            return (self._left(now) + self.unsent_cost + others) / servers
+        total = self.waiting_cost + self.unsent_cost + others
+        job = self.oldest
+        if servers == 1:
+            return total if job is None else total - job.expected + _left(job, self.pace, now)
+        if self.waiting > SCHEDULED:
+            number = self.waiting + self.unsent + elsewhere
+            return total / number * (number + 1.0 - servers) / servers
         free = [0.0] * servers
         pace = self.pace
-        job = self.oldest
         number = 0
         while job is not None:
             if number < servers:
@@ -415,6 +425,10 @@ class Work:
         if oldest is None or oldest.started_at < 0.0 or self.costs.dearest <= 0.0:
             return 0.0
         since = self.answered_at
+        silent = now - max(oldest.started_at, since)
+        most = SUSPICIOUS * self.pace
+        if 8.0 * silent <= most * oldest.longest:
+            return 0.0
         unlikely = 0.0
         job: Job | None = oldest
         number = 0
@@ -422,17 +436,7 @@ class Work:
             unlikely += (now - max(job.started_at, since)) / job.longest
             job = job.newer
             number += 1
-        return now - max(oldest.started_at, since) if unlikely > SUSPICIOUS * self.pace else 0.0
-
-    def _left(self, now: float) -> float:
-        """Expected seconds of all that wait there, at a typical pace."""
-        pace = self.pace
-        total = 0.0
-        job = self.oldest
-        while job is not None:
-            total += _left(job, pace, now)
-            job = job.newer
-        return total
+        return silent if unlikely > most else 0.0
 
 
 TRUSTED_KIND: Final = 2
