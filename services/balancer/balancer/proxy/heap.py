@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import sys
 from typing import Final
 
 from balancer.proxy.buffers import Buffers
@@ -27,6 +28,9 @@ CROWD: Final = 256
 """Sockets fewer than there were at most: what their connections held by themselves is worth the same."""
 FEW: Final = 2048
 """Sockets up to which the interpreter's objects are looked through: some 2 µs for each."""
+LATER: Final = 10.0
+"""Seconds until that is done once more: those who left last, and what was remembered of the last seconds, have filled
+the interpreter's lists of free objects again."""
 EVERY: Final = 1.0
 """Seconds between two looks."""
 
@@ -38,6 +42,8 @@ class Heap:
         self._buffers = buffers
         self._poller = poller
         self._most_files = 0
+        self._again_at = 0.0
+        """When (s) to give back once more; 0: there is no need."""
         self._looked_at = 0.0
         self._library: ctypes.CDLL | None = None
         with contextlib.suppress(OSError, AttributeError):
@@ -61,7 +67,21 @@ class Heap:
             buffers.most = buffers.unsent
         if fewer:
             self._most_files = files
-        if fewer and files <= FEW:
-            gc.collect()  # For its free lists alone: the tuples and lists in them hold the arenas that are empty else.
-        if (emptier or fewer) and self._library is not None:
+        again = 0.0 < self._again_at <= now
+        if fewer or again:
+            self._again_at = now + LATER if fewer else 0.0
+            if files <= FEW:
+                _let_go()
+        if (emptier or fewer or again) and self._library is not None:
             self._library.malloc_trim(0)
+
+
+def _let_go() -> None:
+    """Empty what the interpreter keeps for itself.
+
+    A list for reuse, or a name by which it has found a method, holds all of an arena that is empty else.
+    """
+    gc.collect()  # empties the lists of free objects; of garbage there is next to none
+    clear = getattr(sys, "_clear_type_cache", None)
+    if clear is not None:
+        clear()
