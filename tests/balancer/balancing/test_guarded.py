@@ -71,6 +71,28 @@ class Whole(Strategy):
         return endpoint.in_flight
 
 
+class OnlyTheMethods:
+    """Derives from nothing of ours."""
+
+    def __init__(self, random: Random) -> None:
+        self.endpoints: list[Endpoint] = []
+
+    def added(self, endpoint: Endpoint) -> None:
+        self.endpoints.append(endpoint)
+
+    def removed(self, endpoint: Endpoint) -> None:
+        self.endpoints.remove(endpoint)
+
+    def changed(self, endpoint: Endpoint) -> None:
+        pass
+
+    def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
+        return min(self.endpoints, key=lambda endpoint: endpoint.in_flight)
+
+    def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
+        return float(endpoint.in_flight)
+
+
 class NotANumber(ByScore):
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
         return float("nan")
@@ -116,12 +138,16 @@ def test_a_strategy_that_behaves_chooses_itself(monkeypatch: pytest.MonkeyPatch)
     assert ("pool", "strategy_failed") not in fleet.events
 
 
-def test_a_strategy_written_whole_chooses_compiled_too() -> None:
-    fleet = fleet_of(Whole)
+@pytest.mark.parametrize("strategy", [Whole, OnlyTheMethods])
+def test_a_strategy_written_whole_chooses_compiled_too(strategy: type) -> None:
+    fleet = fleet_of(strategy)
     leases = [fleet.lease() for _ in range(6)]
     assert Counter(lease.endpoint.spec.host for lease in leases) == {"a": 2, "b": 2, "c": 2}
     fleet.wait(0.2)
     assert ("pool", "strategy_failed") not in fleet.events
+
+
+def test_the_kit_plays_with_a_strategy_written_whole() -> None:
     check_strategy(lambda _: Whole(Random(1)), Promises(ties_in_turn=False), examples=20)
 
 

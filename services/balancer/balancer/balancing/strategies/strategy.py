@@ -64,12 +64,16 @@ class Strategy:
         raise NotImplementedError(f"{type(self).__name__} has no score")
 
 
-def hears_changes(strategy: Strategy) -> bool:
+# They take any object: a user's strategy may have the methods without deriving from `Strategy`, which compiled code
+# would refuse as an argument.
+
+
+def hears_changes(strategy: object) -> bool:
     """Whether the strategy has a `changed` of its own, worth calling."""
     return getattr(type(strategy), "changed", None) is not Strategy.changed
 
 
-def hears_load(strategy: Strategy) -> bool:
+def hears_load(strategy: object) -> bool:
     """Whether the pool calls `changed` for each request that begins or ends, not only for weights."""
     return hears_changes(strategy) and bool(getattr(strategy, "watches_load", True))
 
