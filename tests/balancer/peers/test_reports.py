@@ -192,7 +192,6 @@ async def test_one_that_never_says_who_it_is_is_let_go(monkeypatch: pytest.Monke
 
 async def test_the_rarer_the_reports_the_older_they_count() -> None:
     async with replicas(2) as (one, two):
-        assert two.peers.heard[0].delay < 0.25
         one.peers._reporter.pace._cost = 1.0  # A second of CPU time each: they are as rare as they can be.
         one.peers._reporter.beat()
         assert await seen(lambda: two.peers.heard[0].delay > 0.3)
