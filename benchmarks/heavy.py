@@ -4,7 +4,8 @@
 
 Sixteen endpoints of one worker each; a request costs 4 ms to 4 s, scaled to a mean of 30 ms, and its path shows how
 much: the traffic that benchmarks/grid.py makes in the lab. By the same seed every program is asked the same at the same
-times. Printed are the p99 and the p99 slowdown (a request's time over its own cost), geometric means over the seeds.
+times; `--peers lb-interpreted,nginx,haproxy` does without a compiled build, which at so few requests a second changes
+little. Printed are the p99 and the p99 slowdown (a request's time over its own cost), geometric means over the seeds.
 
 `python -m benchmarks.heavy --ask PORT RATE SECONDS SEED` is the generator: it prints both figures and the failures.
 """
@@ -24,7 +25,7 @@ import uvloop
 from benchmarks import load, openloop, processes
 from benchmarks.fleets import MEAN, SERVED, SINGLE
 from benchmarks.peers.haproxy import Haproxy
-from benchmarks.peers.lb import Lb
+from benchmarks.peers.lb import Lb, LbSource
 from benchmarks.peers.nginx import Nginx
 from benchmarks.peers.peer import Peer, Setup
 from benchmarks.unequal import scripted
@@ -38,6 +39,7 @@ TIMEOUT = 60.0
 """Seconds that balancers and clients wait: longer than the most expensive request takes."""
 ASKED: tuple[tuple[type[Peer], tuple[str, ...]], ...] = (
     (Lb, ("least-work", "least-connections")),
+    (LbSource, ("least-work", "least-connections")),
     (Nginx, ("least-connections",)),
     (Haproxy, ("least-connections",)),
 )
