@@ -398,8 +398,8 @@ class Work:
         if servers == 1:
             return total if job is None else total - job.expected + _left(job, self.pace, now)
         if self.waiting > SCHEDULED:
-            number = self.waiting + self.unsent + elsewhere
-            return total / number * (number + 1.0 - servers) / servers
+            everything = self.waiting + self.unsent + elsewhere
+            return total / everything * (everything + 1.0 - servers) / servers
         free = [0.0] * servers
         pace = self.pace
         number = 0
