@@ -10,7 +10,7 @@ from tests.balancer.balancing.world import REQUEST, Fleet
 
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.errors import NoEndpoint
-from balancer.balancing.outcome import Outcome
+from balancer.balancing.outcome import Kind, Outcome
 from balancer.balancing.pool import Lease, Policy, Pool
 from balancer.balancing.strategies import load
 
@@ -109,6 +109,47 @@ def test_of_busy_endpoints_the_one_with_the_youngest_request_comes_first() -> No
         fleet.lease().sent(fleet.now)
         fleet.now += 1.0
     assert fleet.lease().endpoint.spec.host == "c"
+
+
+def test_where_response_times_are_even_the_one_chosen_longest_ago_comes_first() -> None:
+    """Its request ends first."""
+    fleet = Fleet("least-connections", names="a b c")
+    answer(fleet, [1.0] * 120)
+    for _ in range(3):
+        fleet.lease().sent(fleet.now)
+        fleet.now += 0.1
+    first = [fleet.lease().endpoint.spec.host for _ in range(3)]
+    assert sorted(first) == ["a", "b", "c"]
+    assert [fleet.lease().endpoint.spec.host for _ in range(3)] == first
+
+
+@pytest.mark.parametrize("kind", ["answers", "hangs"])
+def test_a_few_that_take_long_make_response_times_uneven(kind: str) -> None:
+    fleet = Fleet("least-connections", names="a b c")
+    answer(fleet, [1.0] * 120)
+    if kind == "answers":
+        answer(fleet, [1.0] * 20 + [30.0] * 2)
+    else:
+        for _ in range(2):
+            hung = fleet.lease()
+            hung.sent(fleet.now)
+            fleet.now += 30.0
+            hung.close(Outcome.failed(Kind.TIMED_OUT), fleet.now)
+    for _ in range(3):
+        newest = fleet.lease()
+        newest.sent(fleet.now)
+        fleet.now += 0.1
+    assert fleet.lease().endpoint is newest.endpoint
+
+
+def answer(fleet: Fleet, times: list[float]) -> None:
+    """One request after the other, each answered after such a time (s)."""
+    for seconds in times:
+        lease = fleet.lease()
+        lease.sent(fleet.now)
+        fleet.now += seconds
+        lease.first_byte(fleet.now)
+        lease.close(OK, fleet.now)
 
 
 def test_what_other_replicas_have_there_counts() -> None:

@@ -9,6 +9,7 @@ from mypy_extensions import mypyc_attr
 
 from balancer.balancing.health import Change, Health
 from balancer.balancing.latency import PeakEwma
+from balancer.balancing.variability import Variability
 from balancer.balancing.work import NOTHING_KNOWN, Job
 
 
@@ -151,6 +152,7 @@ class Endpoint:
         "spec",
         "stats",
         "utilization",
+        "variability",
         "weight",
         "work",
     )
@@ -173,6 +175,8 @@ class Endpoint:
         """Of the requests sent whole whose response has not begun, the one sent first; `newer` leads on."""
         self.newest: Pending | None = None
         self.latency = PeakEwma()
+        self.variability = Variability()
+        """How much response times differ: its pool's, of all endpoints together."""
         self.work = NOTHING_KNOWN
         """What it has to do, in expected seconds, where the strategy follows that."""
         self.load_factor = 1.0

@@ -45,7 +45,7 @@ class Promises:
     lowest_score: bool = True
     """It chooses the lowest score. Not so for one that draws lots."""
     ties_in_turn: bool = True
-    """Among equal scores, it chooses the one whose `turn` it is: idle endpoints rotate, of busy ones the youngest."""
+    """Among equal scores, it chooses the one whose `turn` it is: idle endpoints rotate, and busy ones by `turn` too."""
 
 
 def check_strategy(

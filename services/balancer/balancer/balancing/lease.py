@@ -91,6 +91,7 @@ class Lease(Pending):
             latency.sample(0.0, now)
         else:
             endpoint.remove(self)
+            endpoint.variability.sample(now - sent_at)
             job = self.job
             latency.sample(now - sent_at if job is None else job.fair(job.running(now)), now)
         self._owner.changed(endpoint)
@@ -104,6 +105,7 @@ class Lease(Pending):
         sent_at = self.sent_at
         if sent_at is not None and self.first_byte_at is None:
             endpoint.remove(self)
+            endpoint.variability.sample(now - sent_at)
             if outcome.kind is Kind.CLIENT_LEFT:
                 job = self.job
                 took = now - sent_at if job is None else job.fair(job.running(now))

@@ -92,6 +92,7 @@ class Pool(Rotation):
         # What it was before it left, without the events and the slow start of a change: nothing happens to it now.
         for transition in self._outliers.recall(endpoint, now):
             endpoint.health.apply(transition.change)
+        endpoint.variability = self._variability
         if endpoint.work is NOTHING_KNOWN:
             endpoint.work = self._costs.join()
         else:

@@ -26,6 +26,7 @@ from balancer.balancing.rng import Random
 from balancer.balancing.strategies import DEFAULT
 from balancer.balancing.strategies.guarded import Guarded
 from balancer.balancing.strategies.strategy import Strategy, follows_work, hears_changes, hears_load
+from balancer.balancing.variability import Variability
 from balancer.balancing.work import Costs
 
 _REPORT_EVERY: Final = 10.0
@@ -59,6 +60,7 @@ class Rotation(Owner):
         self._load_changes: LoadChanges | None = None
         self._members = Membership()
         self._costs = Costs(policy.cost_key)
+        self._variability = Variability()
         self._eligibility = Eligibility(policy.panic_share, policy.prefer_zone)
         self._spill_until = 0.0
 

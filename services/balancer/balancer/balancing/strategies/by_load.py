@@ -42,7 +42,7 @@ def _key(strategy: Strategy, endpoint: Endpoint) -> float:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ByLoad(Strategy):
-    """Takes the lowest score; ties go by `turn`: idle endpoints rotate, of busy ones the one with the youngest request.
+    """Takes the lowest score; ties go by `turn`: the one chosen longest ago, or with the youngest request.
 
     A subclass writes `score`, which must depend on the endpoint's load, latency samples, weight or order alone, not on
     the request or the time: it is computed when the endpoint changes, not when one is chosen. A choice among n

@@ -14,7 +14,7 @@ from balancer.balancing.strategies.strategy import Strategy, turn
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ByScore(Strategy):
-    """Takes the lowest score; ties go by `turn`: idle endpoints rotate, of busy ones the one with the youngest request.
+    """Takes the lowest score; ties go by `turn`: the one chosen longest ago, or with the youngest request.
 
     A subclass writes `score`, which may look at the endpoint, the request and the time. Every choice scores every
     endpoint: good for some hundreds. `ByLoad` is for thousands.

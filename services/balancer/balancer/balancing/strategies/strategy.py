@@ -19,12 +19,14 @@ def turn(endpoint: Endpoint) -> int:
     """Which of two equals comes first: the smaller number.
 
     Endpoints where no request waits for its response rotate: the one chosen longest ago comes first. Among the others
-    it is the one whose oldest waiting request was sent last. "Chosen longest ago" would be the endpoint whose request
-    has run longest, and where costs have a heavy tail, that one will run longest still.
+    that is the endpoint whose request has run longest. Where response times are even, it ends first, and busy endpoints
+    rotate too. Else that one may run longest still, and it is the one whose oldest waiting request was sent last.
     """
     oldest = endpoint.oldest
     if oldest is None:
         return _FIRST + endpoint.chosen_at if endpoint.chosen_at else 2 * _FIRST + endpoint.order
+    if endpoint.variability.even:
+        return endpoint.chosen_at
     return -int((oldest.sent_at or 0.0) * 1e6)
 
 
