@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,7 +16,7 @@ from balancer.balancing.errors import AllAtLimit, AllEjected, AllTried, NoEndpoi
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.pool import Lease
 from balancer.balancing.queue import Ticket
-from balancer.balancing.strategies import STRATEGIES, load
+from balancer.balancing.strategies import STRATEGIES, Strategy, load
 
 OK = Outcome.answered(200)
 
@@ -162,14 +161,13 @@ def test_a_switch_under_load_keeps_every_count(old: str, new: str) -> None:
 
 
 def test_a_switch_that_fails_changes_nothing() -> None:
-    class Broken:
-        def added(self, endpoint: object) -> None:
+    class Broken(Strategy):
+        def added(self, endpoint: Endpoint) -> None:
             raise RuntimeError("no")
 
     fleet = Fleet(names="a b")
-    broken: Any = Broken()
     with pytest.raises(RuntimeError):
-        fleet.pool.use(broken, "broken", fleet.now)
+        fleet.pool.use(Broken(Random(1)), "broken", fleet.now)
     assert fleet.pool.strategy_name == "round-robin"
     assert fleet.chosen(4) == ["a", "b", "a", "b"]
 
