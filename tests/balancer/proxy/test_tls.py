@@ -34,6 +34,22 @@ async def test_alpn_agrees_on_http_1_1(start: Start, authority: Authority) -> No
         assert (await client.ask(GET)).status == 200
 
 
+async def test_the_end_of_a_handshake_is_acknowledged_at_once(start: Start, authority: Authority) -> None:
+    """Else a client that waits for that (Nagle) sends its request 40 ms later."""
+    balancer = start(tls_cert=authority.certificate, tls_key=authority.key)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    shaken = authority.client().wrap_bio(incoming, outgoing, server_hostname="lb.test")
+    async with await Client.connect(balancer.port) as client:
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                shaken.do_handshake()
+                break
+            client.writer.write(outgoing.read())
+            incoming.write(await client.reader.read(65536))
+        client.writer.write(outgoing.read())
+        assert await asyncio.wait_for(client.reader.read(65536), 5)
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 async def test_tls_1_1_is_refused(start: Start, authority: Authority) -> None:
     balancer = start(tls_cert=authority.certificate, tls_key=authority.key)
