@@ -77,8 +77,9 @@ def check_lines(forward: bytes) -> None:
 
 
 def check_response(data: bytes) -> None:
-    with contextlib.suppress(BadMessage, client.EndsSooner):
-        head = client.response_head(head_of(data), 128)
+    with contextlib.suppress(BadMessage):
+        whole = head_of(data)
+        head, _ = client.response_head(whole, len(whole), 128)
         written = head.http1.split(b"\r\n")
         assert not any(b"\r" in line or b"\n" in line for line in written), head.http1
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import ssl
 
 import dns.exception
@@ -19,11 +18,11 @@ from balancer.balancing.outcome import LOCAL_ERRORS
 from balancer.probes import http2_call
 from balancer.probes.http2_call import Call, CallFailed
 from balancer.proxy.endpoint_tls import EndpointTls, Trust
+from balancer.proxy.http1.framing import ODD_STATUS_LINE
 from balancer.settings import Settings
 
 MAX_HEAD = 64 << 10
 
-STATUS_LINE = re.compile(rb"HTTP/[12]\.[0-9] +([1-9][0-9]{2})(?: |\r?\n)")
 PROXY_HEADERS = {"off": b"", "v1": b"PROXY UNKNOWN\r\n", "v2": b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"}
 """A connection that carries no client's, in the PROXY protocol: UNKNOWN (its section 2.1), or command LOCAL (2.2)."""
 
@@ -150,10 +149,11 @@ class Ask:
         writer.write(f"{head}Connection: close\r\n\r\n".encode())
         while True:
             # Read as requests' responses are: where these pass, an endpoint is not unhealthy for how it writes them.
-            status_line = STATUS_LINE.match(await reader.readuntil(b"\n"))
+            line = await reader.readuntil(b"\n")
+            status_line = ODD_STATUS_LINE.fullmatch(line[:-1].removesuffix(b"\r"))
             if status_line is None:
                 return "its answer is not HTTP"
-            status = int(status_line[1])
+            status = int(status_line[3])
             while await reader.readuntil(b"\n") not in (b"\r\n", b"\n"):
                 pass
             if status >= 200 or status == 101:

@@ -33,14 +33,6 @@ _UNTIL_CLOSE: Final = 4
 _TUNNEL: Final = 5
 
 
-class EndsSooner(Exception):
-    """A response's head, some of whose lines end by LF alone, is over at `end`."""
-
-    def __init__(self, end: int) -> None:
-        super().__init__()
-        self.end = end
-
-
 class Owner:
     """Where the connections of one fleet idle, and the limits that hold for them (seconds and bytes)."""
 
@@ -398,11 +390,7 @@ class ClientConnection(Timed, ClientStream, Protocol):
                     self._held = data
                 return
             try:
-                try:
-                    head = response_head(data[:end], self._owner.max_headers, self._owner.reads_load)
-                except EndsSooner as sooner:
-                    end = sooner.end
-                    head = response_head(data[:end], self._owner.max_headers, self._owner.reads_load)
+                head, end = response_head(data, end, self._owner.max_headers, self._owner.reads_load)
             except BadMessage as bad:
                 self._refuse(receiver, bad.fault)
                 return
@@ -526,25 +514,25 @@ class ClientConnection(Timed, ClientStream, Protocol):
         receiver.attempt_failed(Kind.BAD_RESPONSE, BEGAN, fault)
 
 
-def response_head(head: bytes, max_fields: int, reads_load: bool = False) -> Head:
-    """Read an endpoint's response head, from the status line to the empty line. Raises BadMessage, EndsSooner.
+def response_head(data: bytes, end: int, max_fields: int, reads_load: bool = False) -> tuple[Head, int]:
+    """Read an endpoint's response head, and say where it ends: at `end`, or sooner if lines end by LF alone.
 
     `max_fields` is the most header fields that it may have; `reads_load`: a report of load is for us.
+
+    Raises BadMessage.
     """
-    line_end = head.find(b"\r\n")
     try:
-        minor, status = framing.status_line(head[:line_end])
-        received = framing.header_fields(head[line_end + 2 :])
-        length = framing.body_length(received, 1)
+        return _strict_head(data[:end], max_fields, reads_load), end
     except BadMessage:
-        end = framing.response_head_end(head)
-        if end < len(head):
-            raise EndsSooner(end) from None
-        head = framing.one_head(head)
-        line_end = head.find(b"\r\n")
-        minor, status = framing.status_line(head[:line_end])
-        received = framing.header_fields(head[line_end + 2 :])
-        length = framing.body_length(received, 1)
+        end = framing.response_head_end(data)
+        return _strict_head(framing.one_head(data[:end]), max_fields, reads_load), end
+
+
+def _strict_head(head: bytes, max_fields: int, reads_load: bool) -> Head:
+    line_end = head.find(b"\r\n")
+    minor, status = framing.status_line(head[:line_end])
+    received = framing.header_fields(head[line_end + 2 :])
+    length = framing.body_length(received, 1)
     if len(received) > max_fields:
         raise BadMessage("too many header fields", 502)
     response = Head(status)

@@ -20,7 +20,7 @@ from balancer.proxy.messages import NOT_SAID, UNKNOWN_LENGTH, Headers
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
-_ODD_STATUS_LINE: Final = re.compile(rb"HTTP/([12])\.([0-9]) +([1-9][0-9][0-9])(?: ([^\0\r\n]*))?")
+ODD_STATUS_LINE: Final = re.compile(rb"HTTP/([12])\.([0-9]) +([1-9][0-9][0-9])(?: ([^\0\r\n]*))?")
 """As some endpoints write it: more than one blank, 2.0 for 1.1 in HTTP/1's own form, any character in the reason."""
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _LOOKS_LIKE_HTTP_09: Final = re.compile(rb"(?:" + _TOKEN + rb") [\x21-\x7e]+")
@@ -151,7 +151,7 @@ def one_head(head: bytes) -> bytes:
     (RFC 9112 §4). For the fields see `one_reading`.
     """
     line, block = _LINE_END.split(head, 1)
-    match = _ODD_STATUS_LINE.fullmatch(line)
+    match = ODD_STATUS_LINE.fullmatch(line)
     if match is None:
         raise BadMessage("malformed status line", 502)
     major, minor, status, reason = match.groups(b"")
