@@ -59,11 +59,9 @@ class LoadChanges:
 
     def add(self, endpoint: Endpoint) -> None:
         """It has one request more, or one less."""
-        changed = self._changed
-        if changed:
-            changed[endpoint] = None
-        else:
-            changed[endpoint] = None
+        is_first = not self._changed
+        self._changed[endpoint] = None
+        if is_first:
             self._first()
 
     def take(self) -> list[Endpoint]:
