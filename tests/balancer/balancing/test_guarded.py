@@ -8,7 +8,7 @@ from collections.abc import Collection
 from random import Random
 
 import pytest
-from tests.balancer.balancing.world import Fleet
+from tests.balancer.balancing.world import Fleet, Whole
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.kit import Promises, check_strategy
@@ -48,27 +48,6 @@ class Raises(ByScore):
     def fail(self, hook: str) -> None:
         if hook == self.broken:
             raise KeyError(hook)
-
-
-class Whole(Strategy):
-    """All five methods written by a user, as the guide has it for what no base serves."""
-
-    def __init__(self, random: Random) -> None:
-        super().__init__(random)
-        self.endpoints: list[Endpoint] = []
-
-    def added(self, endpoint: Endpoint) -> None:
-        self.endpoints.append(endpoint)
-
-    def removed(self, endpoint: Endpoint) -> None:
-        self.endpoints.remove(endpoint)
-
-    def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
-        left = [endpoint for endpoint in self.endpoints if endpoint not in excluded]
-        return min(left, key=lambda endpoint: self.score(endpoint, request, now), default=None)
-
-    def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
-        return endpoint.in_flight
 
 
 class OnlyTheMethods:

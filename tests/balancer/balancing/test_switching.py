@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from itertools import product
 from random import Random
 
 import pytest
-from tests.balancer.balancing.world import Fleet
+from tests.balancer.balancing.world import Fleet, Whole
 
 from balancer.balancing import outcome
-from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.errors import NoEndpoint
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.pool import Lease
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.strategies import STRATEGIES, Strategy, load
+from balancer.balancing.strategies import STRATEGIES, load
 
-
-class OwnStrategy(Strategy):
-    """A user's own, written whole."""
-
-    def __init__(self, random: Random) -> None:
-        super().__init__(random)
-        self.endpoints: list[Endpoint] = []
-
-    def added(self, endpoint: Endpoint) -> None:
-        self.endpoints.append(endpoint)
-
-    def removed(self, endpoint: Endpoint) -> None:
-        self.endpoints.remove(endpoint)
-
-    def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
-        left = [endpoint for endpoint in self.endpoints if endpoint not in excluded]
-        return min(left, key=lambda endpoint: (endpoint.in_flight, endpoint.chosen_at), default=None)
-
-    def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
-        return float(endpoint.in_flight)
-
-
-NAMES = (*STRATEGIES, f"{__name__}:OwnStrategy")
+NAMES = (*STRATEGIES, f"{Whole.__module__}:Whole")
 OUTCOMES = (Outcome.answered(200), Outcome.answered(404), outcome.CLIENT_LEFT, outcome.UNUSED, outcome.TIMED_OUT)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ from balancer.balancing.events import Subscriber
 from balancer.balancing.outcome import CLIENT_LEFT, TIMED_OUT, Outcome
 from balancer.balancing.pool import Lease, Policy, Pool
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.strategies import load
+from balancer.balancing.strategies import Strategy, load
 
 REQUEST = RequestInfo("192.0.2.1", "GET", "/")
 
@@ -219,3 +219,24 @@ class Simulation:
         result.failed += server.status >= 500
         if server.queue and not server.hangs:
             self._begin(server, *server.queue.popleft())
+
+
+class Whole(Strategy):
+    """A user's own strategy, all five methods of it, as the guide has it for what no base serves."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__(random)
+        self.endpoints: list[Endpoint] = []
+
+    def added(self, endpoint: Endpoint) -> None:
+        self.endpoints.append(endpoint)
+
+    def removed(self, endpoint: Endpoint) -> None:
+        self.endpoints.remove(endpoint)
+
+    def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
+        left = [endpoint for endpoint in self.endpoints if endpoint not in excluded]
+        return min(left, key=lambda endpoint: (endpoint.in_flight, endpoint.chosen_at), default=None)
+
+    def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
+        return float(endpoint.in_flight)
