@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="[N*]KEY=VALUE,…",
         help="one endpoint (or N alike) instead of --fleet, repeatedly: workers, slower, fails (a share), hangs, "
-        "pause_every and pause (s), joins_after (s), queue, weight, cache (paths), reports",
+        "pause_every and pause (s), joins_after (s), slower_after (s), leaves_after (s), queue, weight, cache (paths), "
+        "reports",
     )
     fleet.add_argument("--load-reports", action="store_true", help="all report their load: LB_ENDPOINT_LOAD=on")
     parser.add_argument("logs", nargs="*", metavar="LOG", help="the same as --replay LOG…")

@@ -32,6 +32,7 @@ SLOWDOWN: Final = Figure("p99 slowdown", lambda summary: summary.slowdown, 1.0, 
 FAILED: Final = Figure("failed requests", lambda summary: summary.failures / summary.requests, 100.0, "%")
 LAST: Final = Figure("share of the last endpoint", lambda summary: summary.shares[-1], 100.0, "%")
 SECOND: Final = Figure("share of the second endpoint", lambda summary: summary.shares[1], 100.0, "%")
+BUSIEST: Final = Figure("share of the busiest endpoint", lambda summary: max(summary.shares), 100.0, "%")
 FIRST: Final = Figure("share of the first endpoint", lambda summary: summary.shares[0], 100.0, "%")
 
 

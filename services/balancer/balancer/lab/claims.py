@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from balancer.balancing.policy import Policy
-from balancer.lab.claim import FAILED, FIRST, LAST, MEAN, P99, SECOND, SLOWDOWN, Claim, Finding, try_claim
+from balancer.lab.claim import BUSIEST, FAILED, FIRST, LAST, MEAN, P99, SECOND, SLOWDOWN, Claim, Finding, try_claim
 from balancer.lab.experiment import Setting
 from balancer.lab.fleet import Script, named
 from balancer.lab.replica import Rules
@@ -46,6 +46,9 @@ _REPORTED: Final = Setting(
     _LONG,
     rules=Rules(Policy(endpoint_load=True, endpoint_load_blackout=1.0)),
 )
+_TURNS_SLOW: Final = (*[Script(4)] * 3, Script(4, slower=10.0, slower_after=0.5))
+_KEPT: Final = Traffic("kinds", kinds=tuple(Kind(f"/user/{name}", 1.0, 0.01, "fixed") for name in range(1000, 1400)))
+_KEEPS: Final = Script(4, cache=400)
 _SHARDS: Final = tuple(Kind(f"/user/{name}", 1.0, 0.01) for name in range(1000, 1400))
 
 CLAIMS: Final = (
@@ -125,6 +128,24 @@ CLAIMS: Final = (
         "least-connections",
         P99,
         at_most=0.6,
+    ),
+    Claim(
+        "least-response-time",
+        "some turn slow",
+        "one of four endpoints turns 10 times as slow after half a second",
+        Setting(_TURNS_SLOW),
+        "least-connections",
+        P99,
+        at_most=0.6,
+    ),
+    Claim(
+        "least-response-time",
+        "it notices that sooner than least-work",
+        "one of four endpoints turns 10 times as slow after half a second",
+        Setting(_TURNS_SLOW),
+        "least-work",
+        P99,
+        at_most=0.95,
     ),
     Claim(
         "least-response-time",
@@ -230,6 +251,25 @@ CLAIMS: Final = (
     ),
     Claim(
         "least-work",
+        "endpoints turn slow",
+        "one of four endpoints turns 10 times as slow after half a second",
+        Setting(_TURNS_SLOW),
+        "least-connections",
+        P99,
+        at_most=0.75,
+    ),
+    Claim(
+        "least-work",
+        "where requests and endpoints do not differ it chooses as least-connections does",
+        "16 endpoints of one worker",
+        Setting(_equal(16, 1)),
+        "least-connections",
+        P99,
+        at_least=0.99,
+        at_most=1.01,
+    ),
+    Claim(
+        "least-work",
         "beware: it has to learn, and is least-connections until it has",
         "16 endpoints of one worker, the same requests, the first 200",
         Setting(_equal(16, 1), _KINDS),
@@ -284,6 +324,17 @@ CLAIMS: Final = (
     ),
     Claim(
         "consistent-hash",
+        "the bound on load moves a part of a hot key's requests to others",
+        "8 endpoints of one worker; half of the requests have one path; hashed by path",
+        Setting(_equal(8, 1), Traffic("kinds", kinds=_HOT), load=0.6, rules=_BY_PATH),
+        "consistent-hash, at load 0.02, where it moves next to none",
+        BUSIEST,
+        at_least=0.25,
+        at_most=0.5,
+        elsewhere=Setting(_equal(8, 1), Traffic("kinds", kinds=_HOT), load=0.02, rules=_BY_PATH),
+    ),
+    Claim(
+        "consistent-hash",
         "beware: some keys are hotter than others",
         "8 endpoints of one worker that keep nothing; half of the requests have one path; hashed by path",
         Setting(_equal(8, 1), Traffic("kinds", kinds=_HOT), load=0.6, rules=_BY_PATH),
@@ -311,6 +362,17 @@ CLAIMS: Final = (
         SECOND,
         at_least=2.9,
         at_most=3.01,
+    ),
+    Claim(
+        "n-to-one",
+        "beware: the others are cold when they are needed",
+        "4 endpoints that keep the data of 400 users, with which a request takes a tenth; the first leaves after 10 s",
+        Setting((Script(4, cache=400, leaves_after=10.0), *[_KEEPS] * 3), _KEPT, load=0.15),
+        "n-to-one, where it stays",
+        MEAN,
+        at_least=1.15,
+        at_most=2.0,
+        elsewhere=Setting((_KEEPS,) * 4, _KEPT, load=0.15),
     ),
 )
 """In the order of the table of strategies."""

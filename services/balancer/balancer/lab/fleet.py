@@ -43,6 +43,10 @@ class Script:
     """Paths of the latest requests that it keeps the data of: one of those takes `CACHED` of its time."""
     reports: bool = False
     """Each of its responses says how loaded it is (ORCA)."""
+    slower_after: float = 0.0
+    """Seconds until it is `slower`."""
+    leaves_after: float = 0.0
+    """Seconds until it refuses connections, though the balancer knows it; 0: it never does."""
 
 
 class Call:
@@ -109,7 +113,7 @@ class Server:
         """A request has come."""
         script = self.script
         now = self._clock.now
-        if now < script.joins_after:
+        if now < script.joins_after or 0.0 < script.leaves_after <= now:
             call.refused()
             return
         if self.load is not None:
@@ -149,13 +153,14 @@ class Server:
         call.answered(status)
 
     def _work(self, call: Call) -> None:
-        seconds = call.cost * self._slower
+        now = self._clock.now
+        seconds = call.cost * self._slower if now >= self.script.slower_after else call.cost
         if self._joins_after and self._answered < COLD_FOR:
             seconds *= COLD
         if self._cached is not None:
             seconds *= self._look_up(self._cached, call.path)
         call.server = self
-        self._clock.at(self._clock.now + seconds, call.worked)
+        self._clock.at(now + seconds, call.worked)
 
     def _look_up(self, cached: dict[str, None], path: str) -> float:
         """The part of its time that a request for `path` takes, whose data is kept from now on."""
@@ -175,8 +180,12 @@ class Server:
 
 def capacity(fleet: list[Script], mean: float) -> float:
     """Requests of `mean` seconds a second that its sound endpoints could answer in the long run."""
-    sound = [script for script in fleet if not (script.hangs or script.fails >= 1.0 or script.joins_after)]
+    sound = [script for script in fleet if not (script.hangs or script.fails >= 1.0 or _is_away(script))]
     return sum(script.workers / (mean * script.slower) * _awake(script) for script in sound or fleet)
+
+
+def _is_away(script: Script) -> bool:
+    return bool(script.joins_after or script.leaves_after)
 
 
 def _awake(script: Script) -> float:
