@@ -38,6 +38,8 @@ Useful questions:
 | p99 of the whole request | `histogram_quantile(0.99, sum by (le) (rate(lb_request_duration_seconds_bucket[5m])))` |
 | why we answered an error ourselves | `sum by (reason) (rate(lb_errors_total[5m]))` |
 | traffic by endpoint | `sum by (endpoint) (rate(lb_endpoint_responses_total[5m]))` |
+| which endpoint is slow, for what it is asked? | `topk(3, lb_endpoint_pace)` |
+| where does work pile up? | `topk(3, lb_endpoint_work_seconds)` |
 | is one core enough? | `rate(process_cpu_seconds_total[5m])` near 1, or `lb_event_loop_lag_seconds` rising |
 """
 

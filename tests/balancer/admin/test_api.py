@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 from aiohttp import ClientSession
-from tests.balancer.admin.world import World
+from tests.balancer.admin.world import MakeWorld, World
 
 from balancer.balancing.endpoint import EndpointSpec
 from balancer.balancing.request import RequestInfo
@@ -194,3 +194,37 @@ async def test_a_client_that_leaves_in_mid_answer_leaves_no_traceback(
         writer.transport.abort()
         await asyncio.sleep(0.05)
     assert not caplog.records
+
+
+async def test_what_least_work_has_learned_is_shown(make_world: MakeWorld) -> None:
+    world = await make_world(strategy="least-work")
+    world.fleet("pi-a", "pi-b")
+    for _ in range(3):
+        world.request(seconds=0.3, path="/report")
+    for _ in range(6):
+        world.request(seconds=0.02, path="/pi/1500")
+    lease = world.pool.lease(RequestInfo("192.0.2.1", "GET", "/report"), world.now, explain=True)
+    async with ClientSession(base_url=world.url) as client:
+        busy = await get(client, f"/api/endpoints/{lease.endpoint.address}")
+        told = await get(client, "/api/costs")
+        one = await get(client, "/api/costs?limit=1&cluster=default")
+        decision = (await get(client, "/api/decisions?limit=1"))["decisions"][0]
+        await get(client, "/api/costs?cluster=shop/api:8080", 404)
+        await get(client, "/api/costs?limit=0", 400)
+    assert set(busy["work"]) == {"workers", "pace", "expected", "wait"}
+    assert busy["work"]["pace"] == pytest.approx(1.0, abs=0.2)
+    assert busy["work"]["expected"] == pytest.approx(0.25, abs=0.07)
+    assert (told["cluster"], told["strategy"], told["learning"], told["total"]) == ("default", "least-work", True, 2)
+    assert [kind["kind"] for kind in told["kinds"]] == ["GET /pi/{1024..2047}", "GET /report"]
+    assert told["kinds"][0]["cost"] == pytest.approx(0.02, abs=0.005)
+    assert one["kinds"] == told["kinds"][:1]
+    assert decision["cost"] == pytest.approx(0.25, abs=0.07)
+    assert all(candidate["pace"] > 0 and candidate["wait"] >= 0 for candidate in decision["candidates"])
+
+
+async def test_where_the_strategy_follows_no_work_none_is_shown(world: World, client: ClientSession) -> None:
+    world.request()
+    assert [endpoint["work"] for endpoint in (await get(client, "/api/endpoints"))["endpoints"]] == [None, None]
+    told = await get(client, "/api/costs")
+    assert (told["learning"], told["kinds"]) == (False, [])
+    assert (await get(client, "/api/decisions"))["decisions"][0]["cost"] is None

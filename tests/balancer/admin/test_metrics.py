@@ -23,6 +23,7 @@ from balancer.admin.meter import quantile
 from balancer.admin.metrics import METRICS
 from balancer.balancing.endpoint import EndpointSpec
 from balancer.balancing.outcome import Kind
+from balancer.balancing.request import RequestInfo
 from balancer.counters import Histogram, count
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,6 +78,20 @@ async def test_what_endpoints_did_is_told_by_endpoint_and_class(world: World, cl
     assert value(text, "lb_responses_total", **{"class": "5xx"}) == 1
     assert value(text, "lb_requests_total") == 3
     assert value(text, "lb_endpoint_latency_seconds", endpoint=first.address) > 0
+
+
+async def test_what_least_work_believes_of_an_endpoint_can_be_alerted_on(make_world: MakeWorld) -> None:
+    world = await make_world(strategy="least-work")
+    world.fleet("pi-a")
+    for _ in range(5):
+        endpoint = world.request(seconds=0.2)
+    world.pool.lease(RequestInfo("192.0.2.1", "GET", "/pi"), world.now)
+    async with ClientSession(base_url=world.url) as client:
+        text = await scrape(client)
+        assert value(text, "lb_endpoint_pace", endpoint=endpoint.address) == pytest.approx(1.0)
+        assert value(text, "lb_endpoint_work_seconds", endpoint=endpoint.address) == pytest.approx(0.2)
+        world.switch("round-robin")
+        assert "lb_endpoint_pace{" not in await scrape(client)
 
 
 async def test_a_histogram_is_cumulative_and_agrees_with_its_count_and_sum(world: World, client: ClientSession) -> None:

@@ -12,7 +12,7 @@ from balancer.balancing.events import EVENTS
 from balancer.balancing.explain import DRAWN, NOT_KNOWN, SCORED
 from balancer.balancing.outcome import REFUSED, Outcome
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.strategies import STRATEGIES
+from balancer.balancing.strategies import STRATEGIES, load
 
 OK = Outcome.answered(200)
 
@@ -44,6 +44,29 @@ def test_a_lease_tells_why_when_it_is_asked_to() -> None:
     assert told["gone:80"].ineligible_reason == "ejected for 10 s more"
     assert told["gone:80"].score is None
     assert told["tried:80"].ineligible_reason == "this request has tried it"
+
+
+def test_what_least_work_expected_is_told_in_seconds() -> None:
+    fleet = Fleet("least-work", names="a b")
+    for _ in range(8):
+        lease = fleet.pool.lease(REQUEST, fleet.now)
+        lease.sent(fleet.now)
+        fleet.now += 0.2
+        lease.first_byte(fleet.now)
+        lease.close(OK, fleet.now)
+    decision = decision_of(fleet)
+    assert decision.cost == pytest.approx(0.2)
+    assert [candidate.wait for candidate in decision.candidates] == [0.0, 0.0]
+    assert [candidate.pace for candidate in decision.candidates] == pytest.approx([1.0, 1.0])
+    assert next(iter(fleet.pool.decisions)).cost == pytest.approx(0.2)
+
+
+def test_a_strategy_that_follows_no_work_tells_no_cost() -> None:
+    fleet = Fleet("least-work", names="a b")
+    fleet.pool.use(load("least-connections", fleet.random), "least-connections", fleet.now)
+    decision = decision_of(fleet)
+    assert decision.cost is None
+    assert {(candidate.wait, candidate.pace) for candidate in decision.candidates} == {(None, None)}
 
 
 def test_not_asked_it_tells_nothing() -> None:

@@ -18,7 +18,7 @@ from balancer.admin.openapi import document
 from balancer.admin.routes import routes_view
 from balancer.admin.slices import in_pieces
 from balancer.admin.status import PeersStatus, Running
-from balancer.admin.views import endpoint_view, to_json
+from balancer.admin.views import costs_view, endpoint_view, to_json
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.strategies import ALIASES
 
@@ -48,6 +48,7 @@ class Api:
             web.get("/api/strategy", self.strategy),
             web.put("/api/strategy", self.switch),
             web.get("/api/decisions", self.decisions),
+            web.get("/api/costs", self.costs),
             web.get("/api/history", self.history),
             web.get("/api/fleet", self.fleet),
             web.get("/api/routes", self.routes_of_gateways),
@@ -111,6 +112,14 @@ class Api:
     async def decisions(self, request: web.Request) -> web.Response:
         """GET: the latest decisions, the newest first."""
         return answer(self._feed.choices.views(self._feed.choices.latest(limit_of(request))))
+
+    async def costs(self, request: web.Request) -> web.Response:
+        """GET: the kinds of request that were learned, and what each is expected to cost."""
+        cluster = request.query.get("cluster", self._running.pool.cluster)
+        for pool in self._running.pools:
+            if pool.cluster == cluster:
+                return answer(costs_view(pool, limit_of(request)))
+        raise Refusal(404, "There is no cluster of that name: /api/routes lists them.")
 
     async def history(self, _request: web.Request) -> web.Response:
         """GET: the last five minutes, a second each, the oldest first."""

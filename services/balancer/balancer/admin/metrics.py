@@ -17,6 +17,7 @@ from balancer import __version__
 from balancer.admin.state import STATES, state_of
 from balancer.admin.status import Running
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.learned import EndpointWork, endpoint_work
 from balancer.counters import GRPC_CODES, Histogram
 
 Reading = tuple[tuple[str, ...], float | Histogram]
@@ -106,6 +107,26 @@ def _latency(running: Running) -> Iterator[Reading]:
         average = endpoint.latency.average(now)
         if average is not None:
             yield _of(endpoint), average
+
+
+def _pace(running: Running) -> Iterator[Reading]:
+    for endpoint, work in _works(running):
+        yield _of(endpoint), work.pace
+
+
+def _work(running: Running) -> Iterator[Reading]:
+    for endpoint, work in _works(running):
+        yield _of(endpoint), work.expected
+
+
+def _works(running: Running) -> Iterator[tuple[Endpoint, EndpointWork]]:
+    now = running.clock()
+    for pool in running.pools:
+        if pool.follows_work:
+            for endpoint in {endpoint.address: endpoint for endpoint in pool.endpoints}.values():
+                work = endpoint_work(endpoint, now)
+                if work is not None:
+                    yield endpoint, work
 
 
 def _utilization(running: Running) -> Iterator[Reading]:
@@ -473,6 +494,21 @@ METRICS = (
         "gauge",
         "The endpoint's latency as the balancer reckons it: peak EWMA.",
         _latency,
+        ("cluster", "endpoint"),
+    ),
+    Metric(
+        "lb_endpoint_pace",
+        "gauge",
+        "Its time for a request as a multiple of a typical endpoint's: 2 is half as fast; none where the strategy does "
+        "not learn what requests cost.",
+        _pace,
+        ("cluster", "endpoint"),
+    ),
+    Metric(
+        "lb_endpoint_work_seconds",
+        "gauge",
+        "What is in flight there, in seconds that it was expected to take; none where the strategy does not learn it.",
+        _work,
         ("cluster", "endpoint"),
     ),
     Metric(

@@ -56,6 +56,10 @@ SCHEMAS: dict[str, Schema] = {
         latency={**SECONDS, "description": "Peak EWMA of its latency (s); null while not measured."},
         weight=NUMBER,
         weight_in_force={**NUMBER, "description": "Less than the weight while in slow start."},
+        work={
+            "anyOf": [ref("Work"), {"type": "null"}],
+            "description": "What is believed of its work; null where the strategy does not follow that.",
+        },
         ejected_for=SECONDS, backoff_for=SECONDS, slow_start_for=SECONDS,
         ejections=COUNT, failures_in_row=COUNT,
         passing_probes={**FLAG, "description": "What the active probes say; true without probes."},
@@ -68,6 +72,39 @@ SCHEMAS: dict[str, Schema] = {
         connections=record(open=COUNT, idle=COUNT, opened=COUNT, reused=COUNT),
         bytes=record(sent=COUNT, received=COUNT),
     ),
+    "Work": record(
+        workers={
+            "type": ["integer", "null"],
+            "description": "How many requests it works on at once; null until its answers have shown that.",
+        },
+        pace={**NUMBER, "description": "Its time for a request, as a multiple of a typical endpoint's."},
+        expected={**NUMBER, "description": "Seconds that what is in flight there was expected to take, at its pace."},
+        wait={**NUMBER, "description": "Seconds until it is expected to begin with one request more."},
+    ),
+    "Costs": record(
+        cluster=TEXT, strategy=TEXT,
+        learning={**FLAG, "description": "Whether the strategy in force follows costs: they are learned only then."},
+        distinct={**FLAG, "description": "Whether it is known which request has more to do; else all count as alike."},
+        mean={**NUMBER, "description": "Seconds that any request is expected to cost at a typical endpoint."},
+        total={**COUNT, "description": "Kinds known, at most 512; at most `limit` of them are listed."},
+        kinds={
+            **several(
+                record(
+                    kind={
+                        **TEXT,
+                        "description": "Method, path and length of the body, {1024..2047} standing for any number of "
+                        "that magnitude and {id} for an identifier; or what LB_COST_KEY makes of a request.",
+                    },
+                    samples={**COUNT, "description": "Answers that it was learned from."},
+                    recent={**COUNT, "description": "Requests of late."},
+                    cost={**NUMBER, "description": "Seconds that one is expected to cost at a typical endpoint."},
+                    deviation={**NUMBER, "description": "Standard deviation of that (s)."},
+                    waits={**FLAG, "description": "It waits for something, and takes no worker: a long poll."},
+                )
+            ),
+            "description": "Those with the most requests of late first.",
+        },
+    ),
     "Endpoints": record(total=COUNT, endpoints=several(ref("Endpoint"))),
     "Candidate": record(
         address=TEXT,
@@ -75,10 +112,13 @@ SCHEMAS: dict[str, Schema] = {
         ineligible_reason={**MAYBE_TEXT, "description": "Why it was no candidate; null if it was one."},
         why_not=OLD_REASON,
         in_flight=COUNT, latency=SECONDS, weight=NUMBER,
+        wait={**SECONDS, "description": "Until it was expected to begin with it (s); null: not followed."},
+        pace={"type": ["number", "null"], "description": "As in Work; null where the strategy does not follow work."},
     ),
     "Decision": record(
         at={**NUMBER, "description": "Unix time (s); no two decisions have the same."},
         cluster=TEXT, strategy=TEXT, client=TEXT, method=TEXT, path=TEXT,
+        cost={**SECONDS, "description": "What the request was expected to cost (s); null: not known."},
         chosen={**MAYBE_TEXT, "description": "The winner's address; null when there was none."},
         by={**TEXT, "description": "By what it won, in words."},
         candidates=several(ref("Candidate")),
@@ -199,6 +239,7 @@ Response = tuple[str, str | None]
 WRONG_TOKEN: Response = ("The token is missing or wrong.", "Error")
 NO_TOKEN: Response = ("LB_ADMIN_TOKEN is not set, or another site's page asks.", "Error")
 NO_ENDPOINT: Response = ("There is no endpoint of that address.", "Error")
+NO_CLUSTER: Response = ("There is no cluster of that name.", "Error")
 WRONG_SCOPE: Response = ("scope is neither replica nor fleet.", "Error")
 NO_FLEET: Response = ("scope is fleet, and this replica knows of no other (LB_PEERS).", "Error")
 DRAINED: dict[str, Response] = {
@@ -276,6 +317,14 @@ def _paths() -> Schema:
         },
         "/api/decisions": {
             "get": _operation("decisions", "The latest recorded, the newest first.", latest, parameters=[limit])
+        },
+        "/api/costs": {
+            "get": _operation(
+                "costs",
+                "The kinds of request that were learned, and what each is expected to cost.",
+                {"200": ("Them.", "Costs"), "400": latest["400"], "404": NO_CLUSTER},
+                parameters=[limit, cluster],
+            )
         },
         "/api/history": {
             "get": _operation("history", "The last five minutes.", {"200": ("A second each.", "History")})

@@ -8,8 +8,47 @@ from balancer.admin.state import state_of
 from balancer.admin.status import Running
 from balancer.balancing.decision import Candidate, Decision
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.learned import endpoint_work, kinds
+from balancer.balancing.pool import Pool
 
 View = dict[str, object]
+
+
+def work_view(endpoint: Endpoint, pool: Pool, now: float) -> View | None:
+    """What is believed of an endpoint's work; None where the strategy does not follow that."""
+    work = endpoint_work(endpoint, now) if pool.follows_work else None
+    if work is None:
+        return None
+    return {
+        "workers": work.workers,
+        "pace": round(work.pace, 3),
+        "expected": rounded(work.expected),
+        "wait": rounded(work.wait),
+    }
+
+
+def costs_view(pool: Pool, limit: int) -> View:
+    """The kinds of request of one cluster, those with the most requests first, with what each is expected to cost."""
+    known = kinds(pool.costs)
+    return {
+        "cluster": pool.cluster,
+        "strategy": pool.strategy_name,
+        "learning": pool.follows_work,
+        "distinct": pool.costs.distinct,
+        "mean": rounded(pool.costs.mean),
+        "total": len(known),
+        "kinds": [
+            {
+                "kind": kind.title,
+                "samples": kind.samples,
+                "recent": kind.recent,
+                "cost": rounded(kind.expected),
+                "deviation": rounded(kind.deviation),
+                "waits": kind.waits,
+            }
+            for kind in known[:limit]
+        ],
+    }
 
 
 def endpoint_view(endpoint: Endpoint, running: Running, now: float) -> View:
@@ -30,6 +69,7 @@ def endpoint_view(endpoint: Endpoint, running: Running, now: float) -> View:
         "latency": rounded(endpoint.latency.average(now)),
         "weight": spec.weight,
         "weight_in_force": rounded(endpoint.weight),
+        "work": work_view(endpoint, pool, now),
         "ejected_for": rounded(left(endpoint.health.ejected_until, now)),
         "backoff_for": rounded(left(endpoint.health.backoff_until, now)),
         "slow_start_for": rounded(slow_start_left(endpoint, running.settings.slow_start, now)),
@@ -74,6 +114,7 @@ def decision_view(decision: Decision, wall: float) -> View:
         "method": decision.method,
         "path": decision.path,
         "chosen": decision.chosen,
+        "cost": rounded(decision.cost),
         "by": decision.by,
         "candidates": [_candidate_view(candidate) for candidate in decision.candidates],
         "others": decision.others,
@@ -89,6 +130,8 @@ def _candidate_view(candidate: Candidate) -> View:
         "in_flight": candidate.in_flight,
         "latency": rounded(candidate.latency),
         "weight": rounded(candidate.weight),
+        "wait": rounded(candidate.wait),
+        "pace": None if candidate.pace is None else round(candidate.pace, 3),
     }
 
 

@@ -140,6 +140,16 @@ class RequestKinds:
         self._kinds = dict(kept)
         self._by_path.clear()
 
+    @property
+    def named(self) -> dict[str, RequestKind]:
+        """The kinds by name, the wider ones too."""
+        return self._kinds
+
+    @property
+    def by_shape(self) -> bool:
+        """Whether a name is method, path's shape and length, and not what `LB_COST_KEY` says."""
+        return not self._field and self._pattern is None
+
 
 def _recent(item: tuple[str, RequestKind]) -> int:
     return item[1].recent

@@ -22,6 +22,10 @@ class Candidate:
     latency: float | None
     """The average in force (s), None when never measured."""
     weight: float
+    wait: float | None = None
+    """Seconds until it was expected to begin with the request; None where the strategy follows no work."""
+    pace: float | None = None
+    """Its time for a request, as a multiple of a typical endpoint's; None likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Decision:
     """What each other strategy would have chosen, by its score: name to address."""
     cluster: str = "default"
     """Whose endpoints were to choose from."""
+    cost: float | None = None
+    """Seconds of work that was expected; None while nothing is known, or where the strategy follows no work."""
 
 
 class DecisionLog:
@@ -74,7 +80,16 @@ class DecisionLog:
 
 def _plain(decision: Decision) -> tuple[Any, ...]:
     candidates = [
-        (each.address, each.score, each.ineligible_reason, each.in_flight, each.latency, each.weight)
+        (
+            each.address,
+            each.score,
+            each.ineligible_reason,
+            each.in_flight,
+            each.latency,
+            each.weight,
+            each.wait,
+            each.pace,
+        )
         for each in decision.candidates
     ]
     return (
@@ -88,10 +103,11 @@ def _plain(decision: Decision) -> tuple[Any, ...]:
         candidates,
         decision.others,
         decision.cluster,
+        decision.cost,
     )
 
 
 def _decision(plain: tuple[Any, ...]) -> Decision:
-    at, strategy, client, method, path, chosen, by, candidates, others, cluster = plain
+    at, strategy, client, method, path, chosen, by, candidates, others, cluster, cost = plain
     shown = tuple([Candidate(*each) for each in candidates])
-    return Decision(at, strategy, client, method, path, chosen, by, shown, others, cluster)
+    return Decision(at, strategy, client, method, path, chosen, by, shown, others, cluster, cost)

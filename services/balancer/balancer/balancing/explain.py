@@ -7,10 +7,11 @@ from typing import Final
 
 from balancer.balancing.decision import Candidate, Decision
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.learned import expected_cost, wait
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.rng import Random
 from balancer.balancing.strategies import STRATEGIES, load
-from balancer.balancing.strategies.strategy import Strategy, turn
+from balancer.balancing.strategies.strategy import Strategy, follows_work, turn
 
 SHOWN: Final = 16
 """Candidates listed, at most."""
@@ -65,7 +66,7 @@ class Explainer:
     Where that is not enough to say what one would choose, the decision says so.
     """
 
-    __slots__ = ("_ineligible_reason", "_name", "_others", "_strategy", "cluster")
+    __slots__ = ("_follows_work", "_ineligible_reason", "_name", "_others", "_strategy", "cluster")
 
     def __init__(
         self, random: Random, hash_key: str, ineligible_reason: Callable[[Endpoint, float], str | None]
@@ -74,12 +75,14 @@ class Explainer:
         self._others: dict[str, Strategy] = {name: load(name, random, hash_key) for name in STRATEGIES}
         self._strategy: Strategy = self._others["round-robin"]
         self._name = ""
+        self._follows_work = False
         self.cluster = ""
 
     def use(self, strategy: Strategy, name: str) -> None:
         """`strategy` is the one that chooses from now on."""
         self._strategy = strategy
         self._name = name
+        self._follows_work = follows_work(strategy)
 
     def survey(self, endpoints: Collection[Endpoint], view: View, in_full: bool) -> View:
         """Score the endpoints as they stand now, for a view that is still empty; `in_full`: a person waits for it."""
@@ -122,6 +125,7 @@ class Explainer:
             candidates=self._candidates(view, chosen),
             others=view.others,
             cluster=self.cluster,
+            cost=expected_cost(view.scored[0][3], request) if self._follows_work and view.scored else None,
         )
 
     def _sample(self, eligible: list[Endpoint], size: int, now: float) -> list[Endpoint]:
@@ -158,24 +162,35 @@ class Explainer:
         shown: list[Candidate] = []
         room = SHOWN - min(len(view.out), _OUT_SHOWN)
         if chosen is not None:
-            shown.append(_candidate(chosen, self._strategy.score(chosen, view.request, view.at), None, view.at))
+            shown.append(self._candidate(chosen, self._strategy.score(chosen, view.request, view.at), None, view.at))
         for score, _, _, endpoint in view.scored:
             if endpoint is chosen:
-                shown[0] = _candidate(endpoint, score, None, view.at)
+                shown[0] = self._candidate(endpoint, score, None, view.at)
             elif len(shown) < room:
-                shown.append(_candidate(endpoint, score, None, view.at))
+                shown.append(self._candidate(endpoint, score, None, view.at))
         for endpoint in view.out:
             if len(shown) == SHOWN:
                 break
             if endpoint is not chosen:
                 ineligible_reason = self._ineligible_reason(endpoint, view.at) or "this request has tried it"
-                shown.append(_candidate(endpoint, None, ineligible_reason, view.at))
+                shown.append(self._candidate(endpoint, None, ineligible_reason, view.at))
         return tuple(shown)
 
-
-def _candidate(endpoint: Endpoint, score: float | None, ineligible_reason: str | None, now: float) -> Candidate:
-    latency = endpoint.latency.average(now)
-    return Candidate(endpoint.address, score, ineligible_reason, endpoint.in_flight, latency, endpoint.weight)
+    def _candidate(
+        self, endpoint: Endpoint, score: float | None, ineligible_reason: str | None, now: float
+    ) -> Candidate:
+        latency = endpoint.latency.average(now)
+        work = endpoint.work
+        return Candidate(
+            endpoint.address,
+            score,
+            ineligible_reason,
+            endpoint.in_flight,
+            latency,
+            endpoint.weight,
+            wait(work, endpoint.elsewhere, now) if self._follows_work else None,
+            work.pace if self._follows_work else None,
+        )
 
 
 def _choice(name: str, strategy: Strategy, eligible: list[Endpoint], request: RequestInfo, now: float) -> str:

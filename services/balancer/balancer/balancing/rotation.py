@@ -352,6 +352,16 @@ class Rotation(Owner):
         return self._explainer.decide(view, chosen, None if chosen is not None else self._why_none(()).reason)
 
     @property
+    def costs(self) -> Costs:
+        """What is learned of requests, where the strategy follows that."""
+        return self._costs
+
+    @property
+    def follows_work(self) -> bool:
+        """Whether the strategy uses the expected costs of requests, so that they are learned."""
+        return self._follows_work
+
+    @property
     def chosen_by(self) -> dict[str, int]:
         """Choices made so far, by strategy."""
         counts = dict(self._chosen_by)

@@ -234,6 +234,7 @@ COLUMNS = (
     Column("share", _share, 9),
     Column("5xx", lambda endpoint, _: str(endpoint["answered"].get("5xx", 0)), 7),
     Column("failed", lambda endpoint, _: str(sum(endpoint["failed"].values())), 8),
+    Column("pace", lambda endpoint, _: f"{endpoint['work']['pace']:.2f}" if endpoint.get("work") else "", 12),
     Column("weight", lambda endpoint, _: f"{endpoint['weight_in_force']:g}", 10),
     Column(WHY, lambda endpoint, _: str(endpoint["ineligible_reason"] or ""), 3, number=False),
 )
@@ -291,10 +292,14 @@ def decision_text(decision: Json) -> RenderableType:
     if decision.get("cluster", "default") != "default":
         head.append(f"  {printable(decision['cluster'])}", style="dim")
     head.append(f"  {printable(decision['strategy'])}: {printable(decision['by'])}")
+    if decision.get("cost") is not None:
+        head.append(f", expected to cost {_milliseconds(decision['cost'])} ms")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
     longest = max((len(candidate["address"]) for candidate in decision["candidates"]), default=0)
     table.add_column("candidate", no_wrap=True, min_width=longest)
-    for title in ("score", "in flight", "latency ms", "weight"):
+    with_work = any(candidate.get("wait") is not None for candidate in decision["candidates"])
+    titles = ("score", "in flight", *(("wait ms", "pace") if with_work else ()), "latency ms", "weight")
+    for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("out because")
     for candidate in decision["candidates"]:
@@ -304,12 +309,17 @@ def decision_text(decision: Json) -> RenderableType:
             Text(printable(candidate["address"]), style="green" if won else ""),
             Text("" if candidate["score"] is None else f"{candidate['score']:.6g}"),
             Text(str(candidate["in_flight"])),
+            *([Text(_milliseconds(candidate["wait"])), Text(f"{candidate['pace']:.2f}")] if with_work else []),
             Text("" if latency is None else f"{latency * 1000:.1f}"),
             Text("" if candidate["weight"] is None else f"{candidate['weight']:g}"),
             Text(printable(candidate["ineligible_reason"] or ""), style="dim"),
         )
     others = ", ".join(f"{name}: {address}" for name, address in sorted(decision["others"].items()))
     return Group(head, table, Text(f"  others: {printable(others)}\n" if others else "", style="dim"))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.3g}" if seconds < 1.0 else f"{seconds * 1000:.0f}"
 
 
 def printable(text: object) -> str:

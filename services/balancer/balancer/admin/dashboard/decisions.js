@@ -1,6 +1,6 @@
 // The stream of decisions, each opening to its scores, and what the other strategies would have chosen.
 
-import { chip, clock, colour, el, percent, score, seconds, setText, shortName } from "./format.js";
+import { chip, clock, colour, el, percent, score, seconds, setText, shortName, spell } from "./format.js";
 import { drawBar } from "./endpoints.js";
 
 const LISTED = 40;
@@ -80,6 +80,7 @@ function item(decision) {
 
 function scores(decision) {
   const worst = Math.max(...decision.candidates.map((c) => c.score ?? 0), 1e-12);
+  const followed = decision.candidates.some((c) => c.wait !== null);
   const rows = decision.candidates.map((c) => {
     const won = c.address === decision.chosen;
     const points = el("td", { class: "number score", text: score(c.score) });
@@ -88,14 +89,15 @@ function scores(decision) {
       el("th", { scope: "row" }, chip(c.address), won ? el("b", { text: " won" }) : ""),
       c.ineligible_reason ? el("td", { text: c.ineligible_reason }) : points,
       el("td", { class: "number", text: String(c.in_flight) }),
+      ...(followed ? [el("td", { class: "number", text: spell(c.wait) }), el("td", { class: "number", text: c.pace?.toFixed(2) ?? "–" })] : []),
       el("td", { class: "number", text: seconds(c.latency) }),
       el("td", { class: "number", text: score(c.weight) }));
   });
-  const heads = ["Candidate", "Score, lowest wins", "In flight", "Peak EWMA", "Weight"];
+  const heads = ["Candidate", "Score, lowest wins", "In flight", ...(followed ? ["Wait", "Pace"] : []), "Peak EWMA", "Weight"];
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((name) => el("th", { scope: "col", text: name })))),
     el("tbody", {}, ...rows));
   // A long path, such as that of a gRPC call, is cut in the line above.
-  const about = `${decision.method ? `${asked(decision)}. ` : ""}${decision.strategy}, for ${decision.client || "an unknown client"}: ${decision.by}.`;
+  const about = `${decision.method ? `${asked(decision)}. ` : ""}${decision.strategy}, for ${decision.client || "an unknown client"}: ${decision.by}.${decision.cost === null ? "" : ` Expected to cost ${seconds(decision.cost)}.`}`;
   return el("div", { class: "scores" }, el("p", { class: "quiet", text: about }), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Candidates and scores" }, table));
 }
 

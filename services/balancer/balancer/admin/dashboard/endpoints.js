@@ -1,6 +1,6 @@
 // One card, or one row of a table, per endpoint; kept and changed in place each second.
 
-import { chip, colour, count, duration, el, nameEndpoints, percent, seconds, setAttribute, setText, shortName } from "./format.js";
+import { chip, colour, count, duration, el, nameEndpoints, percent, seconds, setAttribute, setText, shortName, spell } from "./format.js";
 
 const MARKS = {
   ready: "●", "slow-start": "◔", standby: "○", "at-limit": "◆", "backoff": "◐", ejected: "✕", unhealthy: "✕", drained: "❚❚", draining: "▼",
@@ -71,8 +71,8 @@ export class Endpoints {
       this.place.replaceChildren(this.list);
       return;
     }
-    const heads = ["Endpoint", "State", "In flight", "Connections", "Peak EWMA", "Requests/s", "Share", "Failures/s", ""];
-    const head = el("tr", {}, ...heads.map((name, i) => el("th", { scope: "col", class: i > 1 && i < 8 ? "number" : "", text: name })));
+    const heads = ["Endpoint", "State", "In flight", "Connections", "Work", "Pace", "Peak EWMA", "Requests/s", "Share", "Failures/s", ""];
+    const head = el("tr", {}, ...heads.map((name, i) => el("th", { scope: "col", class: i > 1 && i < 10 ? "number" : "", text: name })));
     this.list = el("tbody");
     this.place.replaceChildren(el("div", { class: "panel scroll", tabindex: "0", role: "region", "aria-label": "Table of endpoints" },
       el("table", { class: "endpoints" }, el("thead", {}, head), this.list)));
@@ -175,6 +175,13 @@ class Item {
 // Over HTTP/2 requests share connections. Told always: a line that comes and goes would move all below it each second.
 const connections = (e) => `${count(e.connections.open)} connection${e.connections.open === 1 ? "" : "s"}`;
 
+// What least-work and least-response-time have learned: how fast it is, how much it works on at once, what is in flight.
+function work({ work }) {
+  if (!work) return "";
+  const workers = work.workers === null ? "" : `${work.workers} at once`;
+  return [`Pace ${work.pace.toFixed(2)}`, workers, work.expected ? `${seconds(work.expected)} of work` : "no work"].filter(Boolean).join(" · ");
+}
+
 class Card extends Item {
   constructor(endpoint, drain) {
     super(endpoint, drain);
@@ -184,6 +191,7 @@ class Card extends Item {
       return el("div", {}, el("dt", { text: name }), this.values[key]);
     };
     this.where = el("p", { class: "quiet where" });
+    this.work = el("p", { class: "quiet work", title: "Its time for a request as a multiple of a typical endpoint's; how many it works on at once; what is in flight, in expected time." });
     this.reason = el("p", { class: "reason" });
     this.failed = el("p", { class: "quiet failed" });
     this.share = el("div", { class: "meter", "aria-hidden": "true" }, el("span"));
@@ -192,7 +200,7 @@ class Card extends Item {
     this.node = el("li", { class: "card panel" },
       el("div", { class: "card-head" }, title, this.state), this.where,
       el("dl", {}, figure("in_flight", "In flight"), figure("latency", "Peak EWMA"), figure("rate", "Requests/s"), figure("share", "Share")),
-      this.share, this.reason, this.countdown, el("div", { class: "card-foot" }, this.failed, this.button));
+      this.share, this.work, this.reason, this.countdown, el("div", { class: "card-foot" }, this.failed, this.button));
     this.node.style.setProperty("--c", colour(endpoint.address));
     this.longest = 0;
   }
@@ -206,6 +214,8 @@ class Card extends Item {
     setText(this.values.share, percent(e.share));
     this.share.style.setProperty("--share", (e.share ?? 0).toFixed(4));
     setText(this.reason, reason(e));
+    setText(this.work, work(e));
+    this.work.hidden = !e.work;
     const left = e.ejected_for ?? e.backoff_for ?? e.slow_start_for;
     this.longest = left === null ? 0 : Math.max(this.longest, left);
     this.countdown.hidden = left === null;
@@ -217,7 +227,7 @@ class Card extends Item {
 class Row extends Item {
   constructor(endpoint, drain) {
     super(endpoint, drain);
-    this.cells = ["in_flight", "connections", "latency", "rate", "share", "failure_rate"].map(() => el("td", { class: "number" }));
+    this.cells = ["in_flight", "connections", "work", "pace", "latency", "rate", "share", "failure_rate"].map(() => el("td", { class: "number" }));
     this.reason = el("span", { class: "quiet" });
     const name = el("th", { scope: "row" }, chip(endpoint.address), el("span", { class: "full", text: endpoint.address }));
     if (clusterOf(endpoint)) name.append(el("span", { class: "quiet", text: ` ${clusterOf(endpoint)}` }));
@@ -229,8 +239,8 @@ class Row extends Item {
   show(e) {
     this.showState(e);
     setText(this.reason, reason(e));
-    const texts = [String(e.in_flight), String(e.connections.open), seconds(e.latency), count(e.rate), percent(e.share), e.failure_rate ? count(e.failure_rate) : ""];
+    const texts = [String(e.in_flight), String(e.connections.open), spell(e.work?.expected), e.work ? e.work.pace.toFixed(2) : "–", seconds(e.latency), count(e.rate), percent(e.share), e.failure_rate ? count(e.failure_rate) : ""];
     texts.forEach((value, i) => setText(this.cells[i], value));
-    this.cells[4].style.setProperty("--share", (e.share ?? 0).toFixed(4));
+    this.cells[6].style.setProperty("--share", (e.share ?? 0).toFixed(4));
   }
 }

@@ -13,6 +13,9 @@ export function seconds(value) {
   return value < 60 ? `${value.toFixed(2)} s` : duration(value);
 }
 
+// Work and waits are 0 more often than not, and that is not a small number of milliseconds.
+export const spell = (value) => (value === 0 ? "0" : seconds(value));
+
 export function duration(value) {
   const s = Math.max(0, Math.round(value));
   if (s < 60) return `${s} s`;

@@ -1,0 +1,137 @@
+"""What least-work and least-response-time have learned, in words and figures for people: no strategy reads it.
+
+**A kind's title** is its name with magnitudes written out: `GET /pi/#11` is `GET /pi/{1024..2047}`, an identifier is
+`{id}`, and the length of a body comes last.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import sqrt
+from typing import Final
+
+from balancer.balancing.cost import RequestKind
+from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.request import RequestInfo
+from balancer.balancing.work import NOTHING_KNOWN, UNBOUNDED, Costs, Work
+
+_MAGNITUDE: Final = re.compile(r"#([0-9]+)")
+_BODY: Final = re.compile(r"[A-Z]+ \S* (-|#[0-9]+)")
+_UNKNOWN: Final = "?"
+"""The method of requests that nobody followed when they began."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointWork:
+    """What is believed of one endpoint."""
+
+    workers: int | None
+    """How many requests it works on at once; None until its answers have shown that."""
+    pace: float
+    """Its time for a request, as a multiple of a typical endpoint's: 2 is half as fast."""
+    expected: float
+    """Seconds that what is in flight there was expected to take, at its pace."""
+    wait: float
+    """Seconds until it is expected to begin with one request more."""
+
+
+@dataclass(frozen=True, slots=True)
+class KindCost:
+    """What is known of one kind of request."""
+
+    title: str
+    samples: int
+    """Answers that it was learned from."""
+    recent: int
+    """Requests of late: old ones count half, a quarter and so on, once there are too many kinds to keep."""
+    expected: float
+    """Seconds of work at a typical endpoint."""
+    deviation: float
+    """Standard deviation of that (s)."""
+    waits: bool
+    """It waits for something, as a long poll does, and takes no worker: it counts as no work."""
+
+
+def endpoint_work(endpoint: Endpoint, now: float) -> EndpointWork | None:
+    """What is believed of `endpoint`; None where it belongs to no pool yet."""
+    work = endpoint.work
+    if work is NOTHING_KNOWN:
+        return None
+    at_once = work.at_once
+    expected = work.pace * (work.waiting_cost + work.unsent_cost)
+    return EndpointWork(
+        None if at_once >= UNBOUNDED else at_once, work.pace, max(expected, 0.0), wait(work, endpoint.elsewhere, now)
+    )
+
+
+def wait(work: Work, elsewhere: float, now: float) -> float:
+    """Seconds until the endpoint is expected to begin with one request more, as least-work reckons it.
+
+    `elsewhere`: requests that other replicas have there.
+    """
+    costs = work.costs
+    if costs.distinct:
+        return work.pace * work.wait(elsewhere, now)
+    return work.pace * costs.mean * work.excess(elsewhere, work.at_once)
+
+
+def expected_cost(endpoint: Endpoint, request: RequestInfo) -> float | None:
+    """Seconds of work that `request` is expected to be at a typical endpoint; None while nothing is known."""
+    expected = endpoint.work.costs.kinds.of(request).expected
+    return expected if expected > 0.0 else None
+
+
+def kinds(costs: Costs) -> list[KindCost]:
+    """Every kind that has had an answer, those with the most requests first."""
+    named = costs.kinds.named
+    wider = {id(kind.wider) for kind in named.values()}
+    own = [(name, kind) for name, kind in named.items() if kind.count and id(kind) not in wider]
+    own.sort(key=_traffic, reverse=True)
+    return [
+        KindCost(
+            title(name) if costs.kinds.by_shape else name or "(none)",
+            kind.count,
+            kind.recent,
+            kind.expected,
+            sqrt(max(kind.square - kind.mean * kind.mean, 0.0)),
+            kind.parked,
+        )
+        for name, kind in own
+    ]
+
+
+def title(name: str) -> str:
+    """The name of a kind that goes by method, path and length, for people."""
+    if not name.strip():
+        return "connection"
+    if name.startswith(_UNKNOWN):
+        return "(begun before costs were learned)"
+    body = ""
+    if _BODY.fullmatch(name):
+        name, _, length = name.rpartition(" ")
+        body = ", body of unknown length" if length == "-" else f", body of {_range(length[1:])} bytes"
+    parts = [_part(part) for part in name.split("/")]
+    return "/".join(parts) + body
+
+
+def _part(part: str) -> str:
+    if part == "#":
+        return "{number}"
+    if part == "*":
+        return "{id}"
+    magnitude = _MAGNITUDE.fullmatch(part)
+    if magnitude is None:
+        return part
+    numbers = _range(magnitude[1])
+    return f"{{{numbers}}}" if ".." in numbers else numbers
+
+
+def _range(bits: str) -> str:
+    """The numbers of so many binary digits."""
+    number = int(bits)
+    return str(number) if number < 2 else f"{1 << (number - 1)}..{(1 << number) - 1}"
+
+
+def _traffic(named: tuple[str, RequestKind]) -> tuple[int, int]:
+    return named[1].recent, named[1].count
