@@ -32,6 +32,10 @@ from benchmarks.ports import free_port
 from benchmarks.processes import cpu_seconds
 
 TIMEOUT = 10.0
+SETTLED = 1.5
+"""Seconds until all have found each other, and the work of a start is done."""
+AT_REST = 5.0
+"""Seconds until they have nothing more to say to each other."""
 COMPILED = Path(".venv-compiled/bin/python")
 READY = Path(".venv-compiled/.ready")
 _WORK = re.compile(rb"X-Work: ([0-9.]+)")
@@ -137,7 +141,7 @@ async def measure(options: argparse.Namespace, number: int, rate: float, aware: 
     try:
         with replicas(backends, options.strategy, number, aware) as (entries, admin_ports, processes):
             pids = [process.pid for process in processes]
-            await asyncio.sleep(1.5)  # Until all have found each other, and the work of a start is done.
+            await asyncio.sleep(SETTLED if rate > 0 else AT_REST)
             sent, cpu = sum(map(reports_of, admin_ports)), cpu_seconds(pids)
             began = time.monotonic()
             answers: list[tuple[int, float]] = []

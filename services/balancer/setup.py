@@ -24,8 +24,13 @@ COMPILED = (
     "balancer/counters.py",
     "balancer/log/access.py",
     "balancer/log/output.py",
+    "balancer/peers/belief.py",
+    "balancer/peers/frames.py",
+    "balancer/peers/pace.py",
+    "balancer/peers/report.py",
+    "balancer/peers/reporter.py",
 )
-"""Modules, and folders of modules, that are compiled: those that every request runs through."""
+"""Modules, and folders of modules, that are compiled: those that each request or report runs through."""
 
 INTERPRETED: frozenset[str] = frozenset()
 """Modules of these folders that stay as they are, each with its reason in a comment."""

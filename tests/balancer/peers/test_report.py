@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.peers.report import BadReport, Intent, Report, answer, answered_by, decode
+from balancer.peers.report import BadReport, Intent, Report, answer, answered_by, decode, delayed
 
 NAMES = st.frozensets(st.text(max_size=30))
 NUMBERS = st.integers(0, 10**9)
@@ -28,6 +29,7 @@ REPORTS = st.builds(
     status=st.none() | STATUSES,
     whole=st.booleans(),
     answer=st.booleans(),
+    next_within=st.none() | st.sampled_from([0.5, 1.0, 3.0]),
 )
 
 
@@ -36,10 +38,15 @@ def test_a_report_is_read_as_it_was_said(report: Report) -> None:
     assert decode(report.encode()) == report
 
 
+def test_a_delay_is_added_to_what_is_written_once_for_all() -> None:
+    report = Report("a", {"b": 1}, next_within=3.0)
+    assert decode(delayed(report.encode(), 0.0125)) == replace(report, delay=0.0125)
+
+
 @given(st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
 def test_what_is_no_report_is_refused(text: str) -> None:
     with pytest.raises(BadReport):
-        decode(text)
+        decode(text.encode())
 
 
 @pytest.mark.parametrize(
@@ -52,17 +59,18 @@ def test_what_is_no_report_is_refused(text: str) -> None:
         ({"v": 1, "replica": "a", "in_flight": []}, "no object"),
         ({"v": 1, "replica": "a", "ejected": [1]}, "no list of names"),
         ({"v": 1, "replica": "a", "delay": "soon"}, "delay"),
+        ({"v": 1, "replica": "a", "next": 1000}, "next"),
         ({"v": 1, "replica": "a", "intent": {"at": 1}}, "intent"),
     ],
 )
 def test_a_refusal_names_the_fault(message: object, fault: str) -> None:
     with pytest.raises(BadReport, match=fault):
-        decode(json.dumps(message))
+        decode(json.dumps(message).encode())
 
 
 def test_a_newer_replica_may_say_more() -> None:
     message = json.loads(Report("a", {"b": 1}).encode()) | {"pace": {"b": 2.0}}
-    assert decode(json.dumps(message)) == Report("a", {"b": 1})
+    assert decode(json.dumps(message).encode()) == Report("a", {"b": 1})
 
 
 @pytest.mark.parametrize(
@@ -75,12 +83,12 @@ def test_a_newer_replica_may_say_more() -> None:
 )
 def test_a_status_that_cannot_be_read_costs_no_news(status: object) -> None:
     message = json.loads(Report("a", {"b": 1}).encode()) | {"status": status}
-    assert decode(json.dumps(message)) == Report("a", {"b": 1})
+    assert decode(json.dumps(message).encode()) == Report("a", {"b": 1})
 
 
 def test_an_answer_says_who_answers_and_an_older_one_does_not() -> None:
     assert answered_by(answer("lb-1")) == "lb-1"
-    assert [answered_by(text) for text in ("{}", "[]", "", '{"replica": 1}', None)] == [""] * 5
+    assert [answered_by(text) for text in (b"{}", b"[]", b"", b'{"replica": 1}', b"\xff")] == [""] * 5
 
 
 def test_of_two_intents_the_later_counts_and_both_sides_agree_on_a_tie() -> None:

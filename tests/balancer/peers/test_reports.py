@@ -18,6 +18,7 @@ from balancer.balancing.endpoint import EndpointSpec, Snapshot
 from balancer.balancing.outcome import Outcome
 from balancer.peers import Peers
 from balancer.peers import peers as peers_module
+from balancer.peers.report import Report
 
 SEEN = 10.0
 """Seconds within which what is bound to happen has happened, on a busy machine too."""
@@ -113,15 +114,43 @@ async def test_at_rest_nothing_is_sent_and_nobody_wakes(wakeups: list[float]) ->
         assert [replica.peers.events["sent"] for replica in made] == sent
 
 
-async def test_a_tick_a_second_tells_that_one_is_there() -> None:
+async def ticked(replica: Replica, seconds: float, began: float) -> int:
+    """Let so much time pass, as the replica sees it; how many reports it has sent then."""
+    before = replica.peers.events["sent"]
+    for tick in range(int(10 * seconds)):
+        replica.peers.tick(began + tick / 10)
+        await asyncio.sleep(0)
+    return replica.peers.events["sent"] - before
+
+
+async def test_one_with_nothing_to_say_says_every_three_seconds_that_it_is_there() -> None:
     async with replicas(2) as (one, two):
-        heard = two.peers.heard[0].reports
         now = time.monotonic()
-        for tick in range(50):
-            one.peers.tick(now + tick / 10)
-            await asyncio.sleep(0)
-        assert await seen(lambda: two.peers.heard[0].reports >= heard + 4)
-        assert two.peers.heard[0].reports <= heard + 6
+        await ticked(one, 5, now)
+        assert await ticked(one, 30, now + 5) == 10
+        assert await seen(lambda: two.peers.heard[0].next_within == 3.0)
+
+
+async def test_one_with_a_request_in_flight_says_so_every_second() -> None:
+    async with replicas(2) as (one, two):
+        now = time.monotonic()
+        await ticked(one, 5, now)
+        lease = one.fleet.pool.lease(REQUEST, 0.0)
+        assert await seen(lambda: sum(two.told()) == 1)
+        assert 9 <= await ticked(one, 10, now + 5) <= 11
+        assert await seen(lambda: two.peers.heard[0].next_within == 1.0)
+        lease.close(Outcome.answered(200), 0.1)
+
+
+async def test_one_rests_only_where_all_others_know_that_replicas_may() -> None:
+    async with replicas(2) as (one, _), aiohttp.ClientSession(headers={"Authorization": "Bearer secret"}) as session:
+        async with session.ws_connect(f"http://127.0.0.1:{one.port}/peers") as socket:
+            await socket.send_str('{"v":1,"replica":"lb-old","whole":true,"answer":true}')
+            assert "lb-0" in (await socket.receive(SEEN)).data
+            now = time.monotonic()
+            one.peers.tick(now)
+            one.peers.belief.take(Report("lb-old"), now + 5)
+            assert 4 <= await ticked(one, 5, now + 1) <= 6
 
 
 async def test_what_changes_is_told_at_once_and_together() -> None:
@@ -141,11 +170,10 @@ async def test_one_that_comes_later_hears_all_of_it() -> None:
     async with replicas(2) as (one, two):
         leases = [one.fleet.pool.lease(REQUEST, 0.0) for _ in range(4)]
         assert await seen(lambda: two.told() == [1, 1, 1, 1])
-        before = two.peers.heard[0].reports
-        for transport in two.peers._hearing.values():
-            assert transport is not None
-            transport.abort()
-        assert await seen(lambda: bool(two.peers.heard) and two.peers.heard[0].reports < before + 1)
+        for connection in two.peers._hearing.values():
+            connection.abort()
+        assert await seen(lambda: not two.peers.heard)
+        assert await seen(lambda: bool(two.peers.heard))
         assert await seen(lambda: two.told() == [1, 1, 1, 1])
         leases[0].close(Outcome.answered(200), 0.1)
         assert await seen(lambda: sum(two.told()) == 3)
@@ -192,6 +220,7 @@ async def test_one_that_never_says_who_it_is_is_let_go(monkeypatch: pytest.Monke
 
 async def test_the_rarer_the_reports_the_older_they_count() -> None:
     async with replicas(2) as (one, two):
-        one.peers._reporter.pace._cost = 1.0  # A second of CPU time each: they are as rare as they can be.
-        one.peers._reporter.beat()
+        one.peers._reporter.pace.sending.average = 1.0  # A second of CPU time each: they are as rare as they can be.
+        one.peers.tick(time.monotonic())
+        one.peers.tick(time.monotonic() + 1.0)
         assert await seen(lambda: two.peers.heard[0].delay > 0.3)

@@ -26,30 +26,42 @@ from typing import Final
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
-from balancer.peers.report import Report
+from balancer.peers.report import GAP, Report
 
 ELSEWHERE_BIAS: Final = 0.3
 """Requests that an endpoint of another replica's part counts for: less than one, so that it only decides ties."""
 FORGOTTEN: Final = 8.0
 """News older than so many `T` says nothing."""
-SILENCE: Final = 3.0
-"""Seconds without a report after which a replica's news is dropped: it hangs, or the network does."""
+MISSED: Final = 2.0
+"""Seconds by which a replica's report may be overdue until its news is dropped: it hangs, or the network does."""
+SILENCE: Final = GAP + MISSED
+"""Seconds without a report after which the news of one is dropped that does not rest."""
 FIRST_DURATION: Final = 0.05
 """How long (s) a request takes, until some have ended."""
 SMOOTHING: Final = 0.2
 """Weight of one tick's figures in the average duration of a request, and of one report in the time between two."""
-LONGEST_GAP: Final = 1.0
-"""Seconds between two reports at the most: it reports then, whatever has changed."""
 OVERDUE: Final = 4.0
 """A report is late after so many times the usual gap before it, …"""
-LATE: Final = 1.3
+LATE: Final = 1.3 * GAP
 """… and in any case after so many seconds."""
 
 
 class Replica:
     """What one other replica has said."""
 
-    __slots__ = ("delay", "ejected", "faded", "gap", "heard_at", "in_flight", "name", "reports", "weight")
+    __slots__ = (
+        "delay",
+        "ejected",
+        "faded",
+        "gap",
+        "heard_at",
+        "in_flight",
+        "name",
+        "next_within",
+        "reports",
+        "rests",
+        "weight",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -60,8 +72,12 @@ class Replica:
         """How old (s) its news counts as while it reports on as it does."""
         self.heard_at = 0.0
         self.reports = 0
-        self.gap = LONGEST_GAP
+        self.gap = GAP
         """Seconds between two of its reports, on average."""
+        self.next_within = GAP
+        """Seconds from its last report within which it has promised the next."""
+        self.rests = False
+        """Whether it knows that a replica may rest."""
         self.weight = 1.0
         """What a request that it reported counts."""
         self.faded = False
@@ -70,10 +86,13 @@ class Replica:
     def hear(self, report: Report, now: float) -> None:
         """What it says, the whole or what has changed."""
         if self.reports:
-            self.gap += SMOOTHING * (min(now - self.heard_at, LONGEST_GAP) - self.gap)
+            self.gap += SMOOTHING * (min(now - self.heard_at, GAP) - self.gap)
         self.heard_at = now
         self.reports += 1
         self.faded = False
+        self.next_within = GAP
+        if report.next_within is not None:
+            self.next_within, self.rests = report.next_within, True
         if report.delay is not None:
             self.delay = report.delay
         if report.ejected is not None:
@@ -127,6 +146,10 @@ class Belief(Subscriber):
         """Whether a replica of that name was heard lately."""
         return name in self._replicas
 
+    def all_may_rest(self) -> bool:
+        """Whether every replica that is heard knows that others may be silent for longer while they rest."""
+        return all(replica.rests for replica in self._replicas.values())
+
     @property
     def duration(self) -> float:
         """Seconds that a request takes, on average: the time in which news fades."""
@@ -162,9 +185,9 @@ class Belief(Subscriber):
         """Let time pass: the silent fade and are dropped, and the duration of a request is measured."""
         self._measure(now)
         for replica in list(self._replicas.values()):
-            if now - replica.heard_at > SILENCE:
+            if now - replica.heard_at > replica.next_within + MISSED:
                 self.forget(replica.name)
-            elif replica.late(now) > 0.0:
+            elif replica.in_flight and replica.late(now) > 0.0:
                 replica.faded = True
                 self._weigh(replica, now)
                 for address in replica.in_flight:

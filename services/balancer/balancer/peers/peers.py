@@ -9,24 +9,21 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final, Protocol
 
-import aiohttp
 import structlog
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from balancer.balancing.endpoint import EndpointSpec, Snapshot
 from balancer.balancing.pool import Pool
 from balancer.peers.belief import SILENCE, Belief, Replica
+from balancer.peers.connection import UNREADABLE, Incoming
 from balancer.peers.fleet import FleetIntent
-from balancer.peers.link import OURSELVES, REFUSED, Link
-from balancer.peers.report import MAX_BYTES, BadReport, Intent, Status, answer, decode
+from balancer.peers.frames import GOING_AWAY, TEXT, frame
+from balancer.peers.link import OURSELVES, Link
+from balancer.peers.report import GAP, MAX_BYTES, BadReport, Intent, Report, Status, answer, decode
 from balancer.peers.reporter import Reporter
 from balancer.peers.roster import Member, Roster
 
 PATH: Final = "/peers"
-HEARTBEAT: Final = 0.95
-"""Seconds after which a tick reports though nothing has changed; that also measures the delay."""
-ENDED: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
-
 log = structlog.get_logger(__name__)
 
 
@@ -58,15 +55,16 @@ class Peers:
         """What happened, by kind: connected, sent, received, refused, …"""
         self.fleet = FleetIntent(pool, switch_strategy, time.time)
         self.belief = Belief(pool, name)
-        self._reporter = Reporter(pool, name, lambda: self.intent, status, lambda: self.belief.duration)
-        self._beat_at = 0.0
+        self._reporter = Reporter(
+            pool, name, lambda: self.intent, status, lambda: self.belief.duration, self.belief.all_may_rest
+        )
         self._roster = Roster()
         self._source = source
         self._token = token
         self._clock = clock
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         """By the address of the replica."""
-        self._hearing: dict[str, asyncio.Transport | None] = {}
+        self._hearing: dict[str, Incoming] = {}
         """The connection on which each replica speaks, the latest."""
 
     @property
@@ -100,28 +98,29 @@ class Peers:
 
     async def run(self) -> None:
         """Link to every replica there is, until cancelled."""
-        async with aiohttp.ClientSession() as session:
-            self._reporter.start()
-            try:
-                async with aclosing(self._source.snapshots()) as snapshots:
-                    async for snapshot in snapshots:
-                        self._link(snapshot, session)
-                await asyncio.get_running_loop().create_future()
-            finally:
-                self._reporter.stop()
-                tasks = [task for _, task in self._links.values()]
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        self._reporter.start()
+        try:
+            async with aclosing(self._source.snapshots()) as snapshots:
+                async for snapshot in snapshots:
+                    self._link(snapshot)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._reporter.stop()
+            tasks = [task for _, task in self._links.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for hearing in list(self._hearing.values()):
+                hearing.close(GOING_AWAY, "this replica stops")
 
     def tick(self, now: float) -> None:
         """Let time pass: news ages. Called every 100 ms, with the pool's, so that nothing is awoken for this alone."""
         self.belief.tick(now)
-        for name, transport in self._hearing.items():
-            if transport is not None and not self.belief.knows(name):
-                transport.abort()  # It has been silent for too long: it may connect again.
+        for name, hearing in self._hearing.items():
+            if not self.belief.knows(name):
+                hearing.abort()  # It has been silent for too long: it may connect again.
         self.fleet.enforce(now)
-        self._beat_if(now - self._beat_at >= HEARTBEAT, now)
+        self._reporter.beat(now)
 
     async def hear(self, request: web.Request) -> web.StreamResponse:
         """Another replica speaks, on one connection, until it closes."""
@@ -130,77 +129,79 @@ class Peers:
             self._count("unauthorized")
             log.warning("peer refused", client=request.remote, remedy="give all replicas the same LB_PEERS_TOKEN")
             return web.json_response({"error": "Replicas alone speak here, with LB_PEERS_TOKEN."}, status=401)
-        # It reports each second: no ping is needed to know that it is there.
-        socket = web.WebSocketResponse(max_msg_size=MAX_BYTES, compress=False)
+        socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
-        name = ""
+        transport = request.transport
+        if transport is None:
+            return socket
+        connection = Incoming(request.protocol, self._read, MAX_BYTES)
+        transport.set_protocol(connection)
+        connection.use(transport)
+        stranger = asyncio.get_running_loop().call_later(SILENCE, _let_go, connection)
         try:
-            message = await socket.receive(SILENCE)
-            while message.type not in ENDED:
-                if message.type is WSMsgType.TEXT:
-                    name = await self._read(message.data, name, socket, request.transport)
-                    if not name:
-                        break
-                message = await socket.receive()
-        except TimeoutError:
-            pass  # It has not said who it is.
+            await connection.closed
         finally:
-            if name and self._hearing.get(name) is request.transport:
-                del self._hearing[name]
-                self.belief.forget(name)
-                self._roster.left(name, self._clock())
-                log.info("peer left", peer=name)
+            stranger.cancel()
+            self._ended(connection)
         return socket
 
-    async def _read(
-        self, text: str, known: str, socket: web.WebSocketResponse, transport: asyncio.Transport | None
-    ) -> str:
-        """Take one report; the name of the replica, or "" once the connection has been closed for what it says."""
+    def _read(self, connection: Incoming, data: bytes) -> None:
+        """Take one report."""
+        cost = self._reporter.pace.hearing
+        begun = cost.begin()
         try:
-            report = decode(text)
+            report = decode(data)
         except BadReport as bad:
             self._count("refused")
-            if sender := known or bad.replica:
+            sender = connection.name or bad.replica
+            if sender:
                 self._roster.refused(sender, str(bad), self._clock())
-            log.warning("peer's report refused", peer=known or bad.replica, error=str(bad))
-            await socket.close(code=REFUSED, message=str(bad)[:100].encode())
-            return ""
+            log.warning("peer's report refused", peer=sender, error=str(bad))
+            connection.close(UNREADABLE, str(bad))
+            return
         if report.replica == self.name:
-            await socket.close(code=OURSELVES, message=b"this is you")
-            return ""
+            connection.close(OURSELVES, "this is you")
+            return
         self._count("received")
         now = self._clock()
         self.belief.take(report, now)
-        if not known:
-            log.info("peer joined", peer=report.replica)
-            self._hearing[report.replica] = transport
-        if report.delay is not None or not known:
-            self._roster.heard(report.replica, report.status, now)
-            # All replicas beat together: each then wakes once a second for all of them.
-            self._beat_if(now - self._beat_at >= HEARTBEAT / 2, now)
+        if report.delay is not None or not connection.name:
+            self._look_up(report, connection, now)
         if report.intent is not None:
             self.fleet.take(report.intent, report.replica, now)
             self._reporter.arm()
-        self._reporter.pace.heard()
         if report.answer:
-            await socket.send_str(answer(self.name))
-        return report.replica
+            connection.write(frame(TEXT, answer(self.name), masked=False))
+        cost.end(begun)
+        self._reporter.pace.heard()
 
-    def _link(self, snapshot: Snapshot, session: aiohttp.ClientSession) -> None:
+    def _look_up(self, report: Report, connection: Incoming, now: float) -> None:
+        """What is said but seldom."""
+        if not connection.name:
+            connection.name = report.replica
+            self._hearing[report.replica] = connection
+            log.info("peer joined", peer=report.replica)
+        self._roster.heard(report.replica, report.status, now, report.next_within or GAP)
+        self._reporter.beat(now, together=True)
+
+    def _ended(self, connection: Incoming) -> None:
+        name = connection.name
+        if name and self._hearing.get(name) is connection:
+            del self._hearing[name]
+            self.belief.forget(name)
+            self._roster.left(name, self._clock())
+            log.info("peer left", peer=name)
+
+    def _link(self, snapshot: Snapshot) -> None:
         """Link to those that have come, and let go of those that have left."""
         wanted = {_address(spec) for spec in snapshot}
         for address in self._links.keys() - wanted:
             self._links.pop(address)[1].cancel()
         for address in wanted - self._links.keys():
             link = Link(self._reporter, address, PATH, self._token, self._count)
-            task = asyncio.create_task(link.run(session), name=f"peer {address}")
+            task = asyncio.create_task(link.run(), name=f"peer {address}")
             task.add_done_callback(_log_fault)
             self._links[address] = link, task
-
-    def _beat_if(self, due: bool, now: float) -> None:
-        if due:
-            self._beat_at = now
-            self._reporter.beat()
 
     def _count(self, event: str) -> None:
         self.events[event] = self.events.get(event, 0) + 1
@@ -209,6 +210,11 @@ class Peers:
 def _address(spec: EndpointSpec) -> str:
     host = f"[{spec.host}]" if ":" in spec.host else spec.host
     return f"{host}:{spec.port}"
+
+
+def _let_go(connection: Incoming) -> None:
+    if not connection.name:
+        connection.abort()
 
 
 def _log_fault(task: asyncio.Task[None]) -> None:

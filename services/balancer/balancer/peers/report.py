@@ -15,7 +15,15 @@ VERSION: Final = 1
 """Version of the format: a report of another one is refused."""
 MAX_BYTES: Final = 4 << 20
 """Longest report that is read: 50,000 endpoints fit."""
+MAX_ANSWER: Final = 1000
+"""Longest answer that is read."""
+GAP: Final = 1.0
+"""Seconds within which a replica reports again, whatever has changed, unless its last report says otherwise."""
+REST: Final = 3.0
+"""Seconds within which one does that has nothing in flight and nothing to say, where all others understand it."""
+LONGEST_GAP: Final = 60.0
 _SCAN: Final[Callable[[str, int], tuple[Any, int]]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class BadReport(ValueError):
@@ -65,14 +73,18 @@ class Report:
     """Whether an endpoint that `in_flight` does not name has none."""
     answer: bool = False
     """Whether the sender waits for an empty message in return, to measure how long a report takes."""
+    next_within: float | None = None
+    """Seconds within which the next report comes, whatever changes; None: `GAP`, as an older replica's always does."""
 
-    def encode(self) -> str:
+    def encode(self) -> bytes:
         """The message's text."""
         message: dict[str, object] = {"v": VERSION, "replica": self.replica}
         if self.whole:
             message["whole"] = True
         if self.answer:
             message["answer"] = True
+        if self.next_within is not None:
+            message["next"] = self.next_within
         if self.in_flight:
             message["in_flight"] = dict(self.in_flight)
         if self.ejected is not None:
@@ -84,12 +96,17 @@ class Report:
         if self.intent is not None:
             intent = self.intent
             message["intent"] = {"at": intent.at, "strategy": intent.strategy, "drained": sorted(intent.drained)}
-        return json.dumps(message, separators=(",", ":"))
+        return _ENCODE(message).encode()
 
 
-def decode(text: str) -> Report:
+def delayed(text: bytes, delay: float) -> bytes:
+    """A report's text with its delay (s): the rest of it is written once for all who hear it."""
+    return text[:-1] + f',"delay":{delay:.6f}}}'.encode()
+
+
+def decode(data: bytes) -> Report:
     """Read a message. Raises BadReport."""
-    message = _parse(text)
+    message = _parse(data)
     replica = message.get("replica")
     named = isinstance(replica, str) and 0 < len(replica) <= 253
     if message.get("v") != VERSION:
@@ -104,6 +121,9 @@ def decode(text: str) -> Report:
     delay = message.get("delay")
     if delay is not None and not _is_number(delay):
         raise BadReport("delay is no number of seconds")
+    gap = message.get("next")
+    if gap is not None and not (_is_number(gap) and 0 < gap <= LONGEST_GAP):
+        raise BadReport(f"next is no number of seconds up to {LONGEST_GAP:g}")
     return Report(
         replica,
         _counts(message.get("in_flight", {})),
@@ -113,11 +133,13 @@ def decode(text: str) -> Report:
         _status(message.get("status")),
         message.get("whole") is True,
         message.get("answer") is True,
+        None if gap is None else float(gap),
     )
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(data: bytes) -> dict[str, Any]:
     try:  # Twice as fast as json.loads, of which most is not the parser.
+        text = data.decode()
         message, end = _SCAN(text, 0)
     except (StopIteration, ValueError, RecursionError) as error:
         raise BadReport("not JSON") from error
@@ -126,15 +148,15 @@ def _parse(text: str) -> dict[str, Any]:
     return message
 
 
-def answer(replica: str) -> str:
+def answer(replica: str) -> bytes:
     """What the hearer sends back where a report asks for it."""
-    return json.dumps({"replica": replica})
+    return _ENCODE({"replica": replica}).encode()
 
 
-def answered_by(text: object) -> str:
+def answered_by(text: bytes) -> str:
     """The name in an answer; empty: an older replica's, which says none, or no answer at all."""
     try:
-        name = json.loads(text).get("replica") if isinstance(text, str) and len(text) < 1000 else ""
+        name = json.loads(text).get("replica")
     except (ValueError, AttributeError, RecursionError):
         return ""
     return name if isinstance(name, str) else ""

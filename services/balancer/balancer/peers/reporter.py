@@ -1,26 +1,70 @@
-"""What this replica reports: written once for all links, when something has changed and once a second."""
+"""What this replica reports: written once for all links, when something has changed, and otherwise that it is there.
+
+While requests come and go it says so once a second at the least. While nothing is in flight and nothing changes that
+somebody could see, its silence misleads nobody: it says so every REST seconds.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
+
+from mypy_extensions import mypyc_attr
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
+from balancer.peers.frames import TEXT, frame
 from balancer.peers.pace import Pace
-from balancer.peers.report import Intent, Report, Status
+from balancer.peers.report import GAP, REST, Intent, Report, Status, delayed
 
 STALE: Final = 3.0
 """Pauses between reports by which news counts as older than its way: each is believed until the next. Found in the lab,
 where the half of a pause that a change waits on average gives a p99 up to a tenth higher, and six pauses no better."""
-AT_REST: Final = 5
+HEARTBEAT: Final = 0.95 * GAP
+"""Seconds after which a tick reports though nothing has changed; that also measures the delay."""
+RESTING: Final = 0.95 * REST
+"""And while this replica rests."""
+AT_REST: Final = 3
 """While nothing changes, one beat in so many asks for an answer."""
 
 
+class Turn:
+    """One report, as all links send it."""
+
+    __slots__ = ("_frame", "_pause", "asks", "beat", "number", "text")
+
+    def __init__(self, number: int, text: bytes, pause: float, beat: bool, asks: bool) -> None:
+        self.number = number
+        self.text = text
+        self.beat = beat
+        """Whether each link adds how long a report takes to arrive."""
+        self.asks = asks
+        """Whether it asks for an answer."""
+        self._pause = pause
+        self._frame = b""
+
+    def frame(self) -> bytes:
+        """The same bytes for all links."""
+        if not self._frame:
+            self._frame = frame(TEXT, self.text, masked=True)
+        return self._frame
+
+    def delayed(self, delay: float) -> bytes:
+        """The text for a link on which a report takes `delay` seconds."""
+        return delayed(self.text, delay + self._pause)
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Listener:
+    """Hears of every report. It must not change who listens."""
+
+    def reported(self, turn: Turn) -> None:
+        """There is one."""
+
+
 class Reporter(Subscriber):
-    """Follows the pool, and wakes the links when there is something to say. It sets no timer while nothing changes."""
+    """Follows the pool, and has the links report what changes. It sets no timer while nothing changes."""
 
     def __init__(
         self,
@@ -29,30 +73,33 @@ class Reporter(Subscriber):
         intent: Callable[[], Intent],
         status: Callable[[], Status | None],
         duration: Callable[[], float],
+        may_rest: Callable[[], bool],
     ) -> None:
-        """`duration`: seconds that a request takes on average."""
+        """`duration`: seconds that a request takes on average; `may_rest`: all others know that a replica may rest."""
         self._pool = pool
         self._name = name
         self._intent = intent
         self._status = status
         self._duration = duration
+        self._may_rest = may_rest
         self._running = False
         self._reported: dict[str, int] = {}
         """Requests in flight by address as last reported, where there are any."""
         self._told_ejected: frozenset[str] = frozenset()
         self._told_intent = Intent()
-        self._waiting: list[asyncio.Future[None]] = []
-        self._report = Report(name)
-        self._text = ""
-        self._beat = False
-        self._asks = False
-        """Whether the last beat asks for an answer."""
+        self._told_status: Status | None = None
+        self.listeners: list[Listener] = []
+        self._gap = GAP
+        """Seconds within which the next report comes, as the last beat has said."""
         self._beats = 0
         self._beat_turn = 0
         """Number of the report that was the last beat."""
+        self._beat_at = 0.0
+        self._looked_at = 0.0
+        """When (s) it was last seen whether a beat is due."""
         self.turn = 1
         """Number of the last report."""
-        self.pace = Pace(self._take_turn)
+        self.pace = Pace(self._turn)
         self._changes = pool.follow_load(self.arm)
         pool.subscribe(self)
 
@@ -75,38 +122,46 @@ class Reporter(Subscriber):
         """An ejection has begun or ended, perhaps."""
         self.arm()
 
-    def beat(self) -> None:
-        """Report now, whatever has changed: so the others see that this replica is there."""
+    def beat(self, now: float, together: bool = False) -> None:
+        """Say that this replica is there, where it is time to, whatever has changed.
+
+        `together`: another one has said so just now. All do so together: each then wakes once for all of them.
+        """
+        part = 0.5 if together else 1.0
+        if now - self._looked_at < part * HEARTBEAT:
+            return
+        self._looked_at = now
+        status = self._status()
+        rests = self.turn == self._beat_turn and not self._reported and _same(status, self._told_status)
+        gap = REST if rests and self._may_rest() else GAP
+        # Nobody must wait for longer than the last beat has said.
+        if now - self._beat_at < part * (RESTING if gap == self._gap == REST else HEARTBEAT):
+            return
+        self._beat_at, self._gap, self._told_status = now, gap, status
         self._beats += 1
-        self._asks = self.turn > self._beat_turn + 1 or self._beats % AT_REST == 0
-        self._beat = True
-        self._take_turn()
+        asks = self.turn > self._beat_turn + 1 or self._beats % AT_REST == 0
+        self._take_turn(status, True, asks)
         self._beat_turn = self.turn
 
-    def turned(self) -> asyncio.Future[None]:
-        """Done at the next report, or by the one who waits for it."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        return future
+    def whole(self, delay: float) -> bytes:
+        """All that has been reported, for a link on which a report takes `delay` seconds."""
+        report = Report(
+            self._name,
+            self._reported,
+            self._told_ejected,
+            delay + STALE * self.pace.pause,
+            self._told_intent,
+            self._status(),
+            True,
+            True,
+            self._gap,
+        )
+        return report.encode()
 
-    def message(self, last: int, delay: float) -> tuple[str, bool]:
-        """The text for a link whose last report was number `last`, and whether it asks for an answer.
+    def _turn(self) -> None:
+        self._take_turn(None, False, False)
 
-        `delay`: seconds that a report takes to arrive there.
-        """
-        report = self._report
-        if last == self.turn - 1:
-            if self._text:
-                return self._text, False
-            in_flight, ejected, intent, whole = report.in_flight, report.ejected, report.intent, False
-        else:
-            in_flight, ejected, intent, whole = self._reported, self._told_ejected, self._told_intent, True
-        delay += STALE * self.pace.pause
-        asks = whole or self._asks
-        return Report(self._name, in_flight, ejected, delay, intent, self._status(), whole, asks).encode(), asks
-
-    def _take_turn(self) -> None:
-        beat, self._beat = self._beat, False
+    def _take_turn(self, status: Status | None, beat: bool, asks: bool) -> None:
         changed = self._changed()
         ejected, intent = self._pool.ejected, self._intent()
         ejections = ejected if ejected != self._told_ejected else None
@@ -114,17 +169,17 @@ class Reporter(Subscriber):
         self._told_ejected, self._told_intent = ejected, intent
         if not changed and ejections is None and asked is None and not beat:
             return
-        waiting, self._waiting = self._waiting, []
         self.turn += 1
-        self.pace.reported(self._duration(), bool(waiting))
-        begun = self.pace.begin()
-        self._report = Report(self._name, changed, ejections, None, asked)
-        # With what is said once a second, and of each link, each writes its own.
-        self._text = self._report.encode() if waiting and not beat else ""
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-        self.pace.spend(begun)
+        self.pace.reported(self._duration(), len(self.listeners))
+        if not self.listeners:
+            return
+        begun = self.pace.sending.begin()
+        gap = self._gap if beat else None
+        report = Report(self._name, changed, ejections, None, asked, status, False, asks, gap)
+        turn = Turn(self.turn, report.encode(), STALE * self.pace.pause, beat, asks)
+        for listener in self.listeners:
+            listener.reported(turn)
+        self.pace.sending.end(begun)
 
     def _changed(self) -> dict[str, int]:
         """Requests in flight by address where they are others than was reported."""
@@ -142,3 +197,15 @@ class Reporter(Subscriber):
             else:
                 del reported[address]
         return changed
+
+
+def _same(status: Status | None, before: Status | None) -> bool:
+    """Whether people would see the same, but for the time."""
+    if status is None or before is None:
+        return status is before
+    return {**status, "second": _timeless(status)} == {**before, "second": _timeless(before)}
+
+
+def _timeless(status: Status) -> object:
+    second = status.get("second")
+    return {**second, "at": None} if isinstance(second, dict) else second

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from balancer.peers.report import Status
+from balancer.peers.report import GAP, Status
 
-SILENT_AFTER: Final = 2.5
-"""Seconds without a report after which a replica counts as silent: at least one has failed to come."""
+OVERDUE: Final = 1.5
+"""Seconds by which a report may be overdue until its replica counts as silent."""
 REMEMBERED: Final = 60.0
 """Seconds for which one that is gone for good is still listed."""
 LIVE: Final = "live"
@@ -51,11 +51,12 @@ class LinkStatus(Protocol):
 
 
 class _Seen:
-    __slots__ = ("heard_at", "left_at", "name", "refused", "status")
+    __slots__ = ("heard_at", "left_at", "name", "next_within", "refused", "status")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
         self.heard_at = now
+        self.next_within = GAP
         self.left_at: float | None = None
         self.refused = ""
         self.status: Status | None = None
@@ -67,12 +68,13 @@ class Roster:
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}
 
-    def heard(self, name: str, status: Status | None, now: float) -> None:
-        """A report has come."""
+    def heard(self, name: str, status: Status | None, now: float, next_within: float = GAP) -> None:
+        """A report has come, and the next one will within so many seconds."""
         seen = self._seen.get(name)
         if seen is None:
             seen = self._seen[name] = _Seen(name, now)
         seen.heard_at, seen.left_at, seen.refused = now, None, ""
+        seen.next_within = next_within
         seen.status = status or seen.status
 
     def left(self, name: str, now: float) -> None:
@@ -109,7 +111,7 @@ def _member(seen: _Seen, link: LinkStatus | None, now: float) -> Member:
     address, problem = (link.address, link.problem) if link is not None else ("", "")
     if seen.refused:
         state, problem = REFUSED, seen.refused
-    elif seen.left_at is None and age <= SILENT_AFTER:
+    elif seen.left_at is None and age <= seen.next_within + OVERDUE:
         state = LIVE
     elif seen.left_at is not None and link is None:
         state = LEFT

@@ -1,0 +1,127 @@
+"""The connections between replicas, spoken with aiohttp's WebSocket at the other end, as an older replica has it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from balancer.peers.connection import UNREADABLE, Incoming, Outgoing, RefusedError
+from balancer.peers.frames import PING, TEXT, frame
+
+pytestmark = pytest.mark.timeout(20)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def served(handler: Handler) -> AsyncIterator[str]:
+    """The address at which `handler` answers."""
+    app = web.Application()
+    app.add_routes([web.get("/peers", handler)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def reach(address: str) -> tuple[Outgoing, asyncio.Queue[bytes]]:
+    """A connection to it, opened, and what it says."""
+    said: asyncio.Queue[bytes] = asyncio.Queue()
+    host, _, port = address.rpartition(":")
+    _, connection = await asyncio.get_running_loop().create_connection(
+        lambda: Outgoing(address, "/peers", "secret", said.put_nowait, 1000, lambda: None), host, int(port)
+    )
+    await connection.opened
+    return connection, said
+
+
+async def echo(request: web.Request) -> web.StreamResponse:
+    """Send back what comes, until asked to go."""
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        if message.data == "go":
+            await socket.close(code=4000, message=b"went")
+        else:
+            await socket.send_str(message.data)
+    return socket
+
+
+async def hear(request: web.Request) -> web.StreamResponse:
+    """Take the connection over, as a replica does, and send back what comes."""
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    transport = request.transport
+    assert transport is not None
+    connection = Incoming(request.protocol, lambda me, data: me.write(frame(TEXT, data, masked=False)), 1000)
+    transport.set_protocol(connection)
+    connection.use(transport)
+    await connection.closed
+    return socket
+
+
+@pytest.mark.parametrize("server", [echo, hear])
+async def test_text_goes_both_ways(server: Handler) -> None:
+    async with served(server) as address:
+        connection, said = await reach(address)
+        for text in (b"a", "Gruß".encode(), b"b" * 700):
+            connection.write(frame(TEXT, text, masked=True))
+            assert await said.get() == text
+        connection.close(1000, "")
+        assert await connection.closed in (1000, 1006)
+
+
+async def test_the_other_says_why_it_closes() -> None:
+    async with served(echo) as address:
+        connection, _ = await reach(address)
+        connection.write(frame(TEXT, b"go", masked=True))
+        assert await connection.closed == 4000
+
+
+async def test_a_ping_is_answered_and_a_text_too_long_is_refused() -> None:
+    async with served(hear) as address, aiohttp.ClientSession() as session:
+        async with session.ws_connect(f"ws://{address}/peers", autoping=False) as socket:
+            await socket.ping(b"there?")
+            message = await socket.receive()
+            assert (message.type, message.data) == (aiohttp.WSMsgType.PONG, b"there?")
+            await socket.send_str("a" * 2000)
+            assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+            assert socket.close_code == UNREADABLE
+
+
+async def test_a_connection_that_is_cut_ends_and_the_server_has_forgotten_it() -> None:
+    async with served(hear) as address:
+        connection, said = await reach(address)
+        connection.write(frame(PING, b"", masked=True))
+        connection.write(frame(TEXT, b"a", masked=True))
+        assert await said.get() == b"a"
+        connection.abort()
+        assert await connection.closed == 1006
+    # `served` would wait here for one that it still counts.
+
+
+async def test_one_who_refuses_says_with_what_status() -> None:
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=401)
+
+    async with served(refuse) as address:
+        with pytest.raises(RefusedError, match="status 401"):
+            await reach(address)
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"x" * 20_000, b""])
+async def test_what_speaks_no_http_is_no_replica(answer: bytes) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(ConnectionError):
+            await reach(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
