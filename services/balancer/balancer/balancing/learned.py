@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Final
 
-from balancer.balancing.cost import RequestKind
+from balancer.balancing.cost import RequestKind, RequestKinds
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.work import NOTHING_KNOWN, UNBOUNDED, Costs, Work
+from balancer.balancing.work import NOTHING_KNOWN, UNBOUNDED, Work
 
 _MAGNITUDE: Final = re.compile(r"#([0-9]+)")
-_BODY: Final = re.compile(r"[A-Z]+ \S* (-|#[0-9]+)")
 _UNKNOWN: Final = "?"
 """The method of requests that nobody followed when they began."""
 
@@ -82,15 +81,15 @@ def expected_cost(endpoint: Endpoint, request: RequestInfo) -> float | None:
     return expected if expected > 0.0 else None
 
 
-def kinds(costs: Costs) -> list[KindCost]:
+def kinds(requests: RequestKinds) -> list[KindCost]:
     """Every kind that has had an answer, those with the most requests first."""
-    named = costs.kinds.named
+    named = requests.named
     wider = {id(kind.wider) for kind in named.values()}
     own = [(name, kind) for name, kind in named.items() if kind.count and id(kind) not in wider]
     own.sort(key=_traffic, reverse=True)
     return [
         KindCost(
-            title(name) if costs.kinds.by_shape else name or "(none)",
+            title(name) if requests.by_shape else name or "(none)",
             kind.count,
             kind.recent,
             kind.expected,
@@ -108,11 +107,15 @@ def title(name: str) -> str:
     if name.startswith(_UNKNOWN):
         return "(begun before costs were learned)"
     body = ""
-    if _BODY.fullmatch(name):
-        name, _, length = name.rpartition(" ")
-        body = ", body of unknown length" if length == "-" else f", body of {_range(length[1:])} bytes"
-    parts = [_part(part) for part in name.split("/")]
-    return "/".join(parts) + body
+    rest = []
+    for word in name.split(" "):
+        if word == "-":
+            body = ", body of unknown length"
+        elif _MAGNITUDE.fullmatch(word):  # A path begins with a slash.
+            body = f", body of {_range(word[1:])} bytes"
+        else:
+            rest.append("/".join([_part(part) for part in word.split("/")]))
+    return " ".join(rest) + body
 
 
 def _part(part: str) -> str:
