@@ -21,6 +21,8 @@ MAX_KINDS: Final = 512
 """Kinds kept."""
 MAX_PATHS: Final = 4096
 """Paths whose kind is remembered, so that it is worked out once."""
+LONGEST: Final = 256
+"""Characters of a path that is remembered (the kind of a longer one is worked out each time), and of a kind's name."""
 MIN_WEIGHT: Final = 0.02
 """Least weight of a sample in a kind's mean: about the last hundred count."""
 TRUSTED: Final = 4
@@ -88,14 +90,21 @@ class RequestKind:
 class RequestKinds:
     """The kinds seen so far, at most `MAX_KINDS`."""
 
-    __slots__ = ("_by_path", "_field", "_kinds", "_pattern", "all")
+    __slots__ = ("_asked", "_by_method", "_field", "_found", "_kinds", "_paths", "_pattern", "all")
 
     def __init__(self, key: str = "") -> None:
         """`key`: empty, `header:NAME` or `path:PATTERN`, a regular expression. Raises ValueError for another."""
         self.all = RequestKind(None)
         """The kind of all requests."""
         self._kinds: dict[str, RequestKind] = {}
-        self._by_path: dict[str, RequestKind] = {}
+        self._by_method: dict[str, dict[str, RequestKind]] = {}
+        """Kinds by the method, with the magnitude of the body's length where there is one, and the path."""
+        self._paths = 0
+        """How many are in there."""
+        self._asked: RequestInfo | None = None
+        """The request that was expected last: a choice and its beginning ask one after the other."""
+        self._found = self.all
+        """And its kind."""
         self._field, self._pattern = _parse(key)
 
     def __len__(self) -> int:
@@ -106,24 +115,47 @@ class RequestKinds:
         if self._field:
             return self._named(request.header(self._field) or "", "")
         method = request.method
-        path = f"{method} {request.path}"
+        path = request.path
         if method in _WITH_BODY:
-            path += f" {_magnitude(request.header('content-length') or '')}"
-        kind = self._by_path.get(path)
-        if kind is None:
-            if len(self._by_path) >= MAX_PATHS:
-                self._by_path.clear()
-            kind = self._by_path[path] = self._find(path)
+            method = f"{method} {_magnitude(request.header('content-length') or '')}"
+        by_path = self._by_method.get(method)
+        kind = None if by_path is None else by_path.get(path)
+        return self._find(method, path) if kind is None else kind
+
+    def expect(self, request: RequestInfo) -> RequestKind:
+        """The kind of a request that is probably taken next: remembered until then."""
+        self._found = self.of(request)
+        self._asked = request
+        return self._found
+
+    def take(self, request: RequestInfo) -> RequestKind:
+        """The kind of a request that is sent now, and counts."""
+        kind = self._found if request is self._asked else self.of(request)
+        self._asked = None  # It may hold headers that nobody else does any more.
         kind.recent += 1
         return kind
 
-    def _find(self, path: str) -> RequestKind:
-        if self._pattern is not None:
-            match = self._pattern.search(path.split(" ")[1])
-            return self._named("" if match is None else "/".join(each or "" for each in match.groups()) or match[0], "")
-        return self._named(shape(path, True), shape(path, False))
+    def _find(self, method: str, path: str) -> RequestKind:
+        if self._pattern is None:
+            kind = self._named(f"{method} {shape(path, True)}", f"{method} {shape(path, False)}")
+        else:
+            match = self._pattern.search(path)
+            groups = "" if match is None else "/".join(each or "" for each in match.groups()) or match[0]
+            kind = self._named(groups, "")
+        if len(method) + len(path) <= LONGEST:
+            if self._paths >= MAX_PATHS:
+                self._forget_paths()
+            self._by_method.setdefault(method, {})[path] = kind
+            self._paths += 1
+        return kind
+
+    def _forget_paths(self) -> None:
+        self._by_method.clear()
+        self._paths = 0
 
     def _named(self, name: str, wider_name: str) -> RequestKind:
+        if len(name) > LONGEST:
+            name, wider_name = name[:LONGEST], wider_name[:LONGEST]
         kind = self._kinds.get(name)
         if kind is None:
             wider = self.all if wider_name in ("", name) else self._named(wider_name, "")
@@ -138,7 +170,7 @@ class RequestKinds:
         for _, kind in kept:
             kind.recent //= 2
         self._kinds = dict(kept)
-        self._by_path.clear()
+        self._forget_paths()
 
     @property
     def named(self) -> dict[str, RequestKind]:

@@ -21,7 +21,7 @@ from balancer.balancing.rng import Random
 from balancer.balancing.rotation import Rotation
 from balancer.balancing.slow_start import SlowStart
 from balancer.balancing.strategies.strategy import Strategy
-from balancer.balancing.work import NOTHING_KNOWN
+from balancer.balancing.work import NOTHING_KNOWN, Work
 
 __all__ = ["Lease", "Policy", "Pool"]
 
@@ -94,9 +94,8 @@ class Pool(Rotation):
             endpoint.health.apply(transition.change)
         endpoint.variability = self._variability
         if endpoint.work is NOTHING_KNOWN:
-            endpoint.work = self._costs.join()
-        else:
-            self._costs.join_again(endpoint.work)
+            endpoint.work = Work(self._costs)
+        endpoint.work.joined()
         self._eligibility.recount(endpoint)
         self._subscribers.joined(endpoint)
         if endpoint.spec.draining:
@@ -113,7 +112,7 @@ class Pool(Rotation):
         if self.loads is not None:
             self.loads.left(endpoint)
             endpoint.weight = endpoint.spec.weight
-        self._costs.leave(endpoint.work)
+        endpoint.work.left()
         self._subscribers.left(endpoint)
 
     def _respecify(self, endpoint: Endpoint, spec: EndpointSpec, now: float) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from balancer.balancing.admission import Admission
+from balancer.balancing.costs import Costs
 from balancer.balancing.decision import Decision, DecisionLog
 from balancer.balancing.eligibility import Eligibility
 from balancer.balancing.endpoint import Endpoint
@@ -27,7 +28,6 @@ from balancer.balancing.strategies import DEFAULT
 from balancer.balancing.strategies.guarded import Guarded
 from balancer.balancing.strategies.strategy import Strategy, follows_work, hears_changes, hears_load
 from balancer.balancing.variability import Variability
-from balancer.balancing.work import Costs
 
 _REPORT_EVERY: Final = 10.0
 """A user's strategy that goes on failing is reported once in this time (s)."""
@@ -125,7 +125,7 @@ class Rotation(Owner):
         """Count a chosen endpoint as busy."""
         lease = Lease(self, endpoint, now)
         if self._follows_work:
-            lease.job = self._costs.begin(endpoint.work, request, now)
+            lease.job = endpoint.work.begin(request)
         self._choices += 1
         endpoint.chosen_at = self._choices
         in_flight = endpoint.in_flight + 1
@@ -313,7 +313,7 @@ class Rotation(Owner):
     def use(self, strategy: Strategy, name: str, now: float) -> None:
         """Switch the strategy: the new one's index is built, nothing of the endpoints' state is lost."""
         if follows_work(strategy) and not self._follows_work:
-            self._follow_from(now)
+            self._follow_from()
         eligible = [endpoint for endpoint in self._members.endpoints if endpoint.eligible]
         for endpoint in sorted(eligible, key=_chosen_at):
             strategy.added(endpoint)
@@ -330,7 +330,7 @@ class Rotation(Owner):
         self._explainer.use(strategy, name)
         self._subscribers.report(None, "strategy", f"{before} → {name}")
 
-    def _follow_from(self, now: float) -> None:
+    def _follow_from(self) -> None:
         """Count the requests that wait at the endpoints as work, which nobody has followed so far.
 
         What they ask for is not known any more: all are of one kind, which no request has.
@@ -339,10 +339,9 @@ class Rotation(Owner):
             pending = endpoint.oldest
             while pending is not None:
                 if pending.job is None and pending.sent_at is not None:
-                    pending.job = self._costs.begin(endpoint.work, _UNKNOWN, pending.sent_at)
+                    pending.job = endpoint.work.begin(_UNKNOWN)
                     pending.job.sent(pending.sent_at)
                 pending = pending.newer
-            endpoint.work.changed_at = now
 
     def explain(self, request: RequestInfo, now: float, chosen: Endpoint | None = None) -> Decision:
         """Candidates, their scores and why the others are out; changes nothing."""

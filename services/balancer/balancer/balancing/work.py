@@ -12,26 +12,20 @@ times longer than usual while others are answered, their kinds are parked, and c
 wait in its own queue is taken off. It is the mean of the logarithm, so that a heavy tail weighs little, and only the
 comparison of endpoints counts. So an expensive request makes no endpoint look slow.
 
-**Distinct** are requests once it is known which of them has more to do: where kinds predict costs better than the mean
-does, or all cost the same, so that age says what is left. Otherwise estimates differ by chance alone, and an order by
-them is worse than by the number of requests: that is taken instead.
-
-Above 300 lines because a job, an endpoint's work and the costs of all are one model: each keeps sums of the others.
+Above 300 lines because a job and the work of its endpoint are one model: each keeps sums of the other.
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heapreplace
 from math import exp, log, sqrt
 from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from balancer.balancing.cost import MIN_WEIGHT, TRUSTED, RequestKind, RequestKinds
+from balancer.balancing.cost import MIN_WEIGHT, TRUSTED, RequestKind
+from balancer.balancing.costs import ONE_BY_ONE, PACE_MEMORY, Costs
 from balancer.balancing.request import RequestInfo
 
-PACE_MEMORY: Final = 0.01
-"""Least weight of a sample in the pace: about the last two hundred count."""
 PRIOR_SAMPLES: Final = 4
 """A pace begins as if so many samples of the typical one had been taken."""
 MOST_WORKERS: Final = 1024.0
@@ -40,34 +34,29 @@ FALL: Final = 0.01
 """Steps of a stochastic quantile estimator: FALL / RISE of 2 % makes it settle at the 98th percentile."""
 MARGIN: Final = 0.25
 """The estimate rises when a sample exceeds it by more than this; below 0.5, or rounding would hold it one too low."""
-ONE_BY_ONE: Final = 20
-"""So many answers in the order of their requests, with others waiting: one worker."""
 IN_ORDER: Final = 5
 """So many, and it is not believed to work on as much as the others when that becomes known."""
-FOR_EACH: Final = 4
-"""And so many for each worker, with more waiting: that is all they work on at once."""
 AS_OTHERS: Final = 0.1
 """How an endpoint that shows nothing of its workers follows the others: by this part of the difference an answer."""
 LENGTHY: Final = 50.0
 """A request that takes so many times the usual may be one that waits for something, and works on nothing."""
 PARKED: Final = 8
 """More than so many of those, and others answered all the same: they are."""
-SCHEDULED: Final = 16
-"""Up to so many requests at an endpoint are scheduled one by one; of more, the mean is as good, and costs no time."""
+FOLLOWED: Final = 16
+"""Of an endpoint that works on up to so many at once, what is left of each counts; of more, the mean is as good, and
+costs no time."""
+WALKED: Final = 16
+"""Where more requests than that wait at an endpoint, one answer in `waiting / WALKED` is looked at for those that it
+overtook: so an answer costs the same whatever waits."""
+SAME_PACE: Final = 0.005
+"""A pace is worked out anew when its logarithm has changed by this."""
 SMALLEST: Final = 1e-6
 """Shortest time (s) that has a logarithm."""
 UNBOUNDED: Final = 1 << 30
 """More requests than any endpoint is sent at once."""
-DISTINCT: Final = 0.2
-"""Kinds distinguish requests once they explain so much of the variance of the logarithm of a cost; age does where the
-variance of all is below a third of an exponential's."""
-ALIKE: Final = 0.1
-"""And no longer where it is half of that."""
 LATE: Final = 0.05
 """What a failure counts that comes after more time than a request is likely to take: that may have been too expensive,
 and to blame its endpoint in full would drive all others to the few that have not had such a one yet."""
-FEW: Final = 32
-"""Answers before that is decided."""
 
 
 @mypyc_attr(acyclic=True)
@@ -121,7 +110,6 @@ class Job:
         work = self.work
         self._leave_unsent()
         self.sent_at = now
-        work.changed_at = now
         if self.kind.parked:
             self.parked = True
             return
@@ -140,7 +128,6 @@ class Job:
     def answered(self, now: float) -> None:
         """The response has begun; what that teaches is learned at its end, when its status is known."""
         work = self.work
-        work.changed_at = now
         if self.sent_at < 0.0:  # It answered before it had all of it: its work is not known.
             self._leave_unsent()
             return
@@ -182,7 +169,6 @@ class Job:
     def ended(self, succeeded: bool, failed: bool, now: float) -> None:
         """The lease is closed."""
         work = self.work
-        work.changed_at = now
         if self.service >= 0.0:
             if succeeded:
                 work.learn(self, self.service)
@@ -206,10 +192,12 @@ class Work:
     __slots__ = (
         "_epoch",
         "_in_order",
+        "_pace",
+        "_pace_of",
         "_samples",
+        "_unlooked",
         "_unsure",
         "answered_at",
-        "changed_at",
         "costs",
         "failed_at",
         "failures",
@@ -246,9 +234,12 @@ class Work:
         """Whether what it works on at once was not yet compared with the others'."""
         self._in_order = 0
         """Answers since the last that overtook an older request, while others waited."""
+        self._unlooked = 0
+        """Answers that overtook others and were not looked at since the last that was."""
+        self._pace = 1.0
+        self._pace_of = 0.0
+        """The logarithm of `_pace`."""
         self.answered_at = 0.0
-        self.changed_at = 0.0
-        """When anything of this last changed."""
         self.learned_at = 0.0
         self.failed_at = 0.0
         self.failures = 0.0
@@ -257,12 +248,33 @@ class Work:
     @property
     def pace(self) -> float:
         """Time that it takes, as a multiple of a typical endpoint's."""
-        return exp(self.pace_log - self.costs.typical)
+        logarithm = self.pace_log - self.costs.typical
+        changed = logarithm - self._pace_of
+        if changed > SAME_PACE or changed < -SAME_PACE:
+            self._pace_of = logarithm
+            self._pace = exp(logarithm)
+        return self._pace
 
     @property
     def doubt(self) -> float:
         """Standard error of the logarithm of its pace: that of exponential costs is 1.28."""
         return 1.28 / sqrt(min(self._samples, 200) + PRIOR_SAMPLES)
+
+    def joined(self) -> None:
+        """Its endpoint is there (again)."""
+        self.costs.join(self.pace_log)
+
+    def left(self) -> None:
+        """Its endpoint is gone."""
+        self.costs.leave(self.pace_log)
+
+    def begin(self, request: RequestInfo) -> Job:
+        """`request` goes to it."""
+        kind = self.costs.kinds.take(request)
+        job = Job(self, kind, kind.expected)
+        self.unsent += 1
+        self.unsent_cost += job.expected
+        return job
 
     def learn(self, job: Job, service: float) -> None:
         """One request has been answered well: its kind's cost, and the pace."""
@@ -303,24 +315,17 @@ class Work:
         if self.waiting <= self.servers and job.older is None and not self._unsure:
             self._follow_others()
             return
-        if job.older is not None:
+        if job.older is None:
+            if self.waiting > 1:
+                self._in_order += 1
+        else:
             self._in_order = 0
-        elif self.waiting > 1:
-            self._in_order += 1
-        at_once = 1
-        long = 0
-        lengthy = LENGTHY * exp(self.costs.usual)
-        older = job.older
-        while older is not None:
-            if not older.kind.parked:
-                at_once += 1
-                if older.expected > lengthy:
-                    long += 1
-                    if long > PARKED:
-                        older.kind.parked = True
-                        self.costs.begin_again()
-            older = older.older
-        if self._epoch != self.costs.epoch:
+            self._unlooked += 1
+            if self._unlooked * WALKED < self.waiting:
+                return
+            self._unlooked = 0
+        at_once = self._at_once_with(job)
+        if at_once == 0:
             return
         if not self.costs.bounded:
             self.costs.bound(at_once, self.waiting)
@@ -333,6 +338,24 @@ class Work:
             self.workers = max(self.workers - FALL, 1.0)
         self.servers = max(int(self.workers + 0.5), 1)
         self.costs.workers += 0.05 * (self.workers - self.costs.workers)
+
+    def _at_once_with(self, job: Job) -> int:
+        """How many requests it works on beside `job`, which overtakes some, and with it; 0: a kind was parked."""
+        at_once = 1
+        long = 0
+        lengthy = LENGTHY * exp(self.costs.usual)
+        older = job.older
+        while older is not None:
+            if not older.kind.parked:
+                at_once += 1
+                if older.expected > lengthy:
+                    long += 1
+                    if long > PARKED:
+                        older.kind.parked = True
+                        self.costs.begin_again()
+                        return 0
+            older = older.older
+        return at_once
 
     def _follow_others(self) -> None:
         """It is not given more than it is believed to work on, and so cannot show that it works on more."""
@@ -389,35 +412,49 @@ class Work:
 
     def wait(self, elsewhere: float, now: float) -> float:
         """Seconds, at a typical pace, until it can begin with one more; `elsewhere`: requests of other replicas."""
-        servers = self.servers
         if self.has_room(elsewhere):
             return 0.0
+        servers = self.servers
         others = elsewhere * self.costs.mean
         total = self.waiting_cost + self.unsent_cost + others
         job = self.oldest
         if servers == 1:
             return total if job is None else total - job.expected + _left(job, self.pace, now)
-        if self.waiting > SCHEDULED:
+        if servers > FOLLOWED:
             everything = self.waiting + self.unsent + elsewhere
             return total / everything * (everything + 1.0 - servers) / servers
-        free = [0.0] * servers
         pace = self.pace
-        number = 0
-        while job is not None:
-            if number < servers:
-                free[number] = _left(job, pace, now)
-                if number == servers - 1:
-                    heapify(free)
-            else:
-                heapreplace(free, free[0] + job.expected)
+        left = 0.0
+        running = 0
+        while job is not None and running < servers:
+            left += _left(job, pace, now)
+            total -= job.expected
+            running += 1
             job = job.newer
+        # What waits is poured onto the workers like water: those that are busy for longer get none of it.
+        workers = servers
+        while True:
+            level = (max(total, 0.0) + left) / workers
+            below, left = self._left_below(level, pace, now)
+            below += servers - running
+            if below >= workers or below == 0:
+                return level
+            workers = below
+
+    def _left_below(self, level: float, pace: float, now: float) -> tuple[int, float]:
+        """How many of those that it works on end before `level` (s), and what is left of them together."""
+        left = 0.0
+        number = 0
+        below = 0
+        job = self.oldest
+        while job is not None and number < self.servers:
+            each = _left(job, pace, now)
+            if each < level:
+                left += each
+                below += 1
             number += 1
-        if number < servers:
-            heapify(free)
-        each = (self.unsent_cost + others) / max(self.unsent + elsewhere, 1.0)
-        for _ in range(int(self.unsent + elsewhere + 0.5)):
-            heapreplace(free, free[0] + each)
-        return free[0]
+            job = job.newer
+        return below, left
 
     def silence(self, now: float) -> float:
         """For how long (s) it has been silent, where that is longer than its requests together make likely; else 0."""
@@ -427,6 +464,8 @@ class Work:
         since = self.answered_at
         silent = now - max(oldest.started_at, since)
         most = SUSPICIOUS * self.pace
+        if 8.0 * silent <= most * STALLED * oldest.expected:  # No need to work out more.
+            return 0.0
         if 8.0 * silent <= most * oldest.longest:
             return 0.0
         unlikely = 0.0
@@ -455,129 +494,6 @@ def _left(job: Job, pace: float, now: float) -> float:
     run = (now - job.started_at) / pace
     # One that should have ended long ago is not about to end: it has a tail that its kind does not show.
     return max(job.expected + job.growth * run, 0.1 * run, 0.02 * job.expected)
-
-
-class Costs:
-    """What is learned of requests, pooled over all endpoints of a pool."""
-
-    __slots__ = (
-        "_answers",
-        "_by_kind",
-        "_by_mean",
-        "_compared",
-        "_endpoints",
-        "_total",
-        "bounded",
-        "dearest",
-        "distinct",
-        "epoch",
-        "kinds",
-        "typical",
-        "usual",
-        "workers",
-    )
-
-    def __init__(self, key: str = "") -> None:
-        self.kinds = RequestKinds(key)
-        self.workers = 1.0
-        """How much a new endpoint is believed to work on at once: as much as the others."""
-        self.bounded = False
-        """Whether the endpoints have shown that they work on no more than that."""
-        self._answers = 0
-        """Answers that would have shown it, had they worked on more."""
-        self.dearest = 0.0
-        """Expected seconds of the most expensive kind."""
-        self.epoch = 0
-        """Changes when what was learned of workers no longer holds."""
-        self.usual = 0.0
-        """Mean logarithm of the seconds of work of a request."""
-        self.typical = 0.0
-        """Mean logarithm of the endpoints' paces."""
-        self.distinct = False
-        """Whether it is known which request has more to do, by its kind, or where all cost the same by its age.
-
-        Until then they count as alike, by their number.
-        """
-        self._by_kind = 0.0
-        """Mean squared error of the logarithm of a cost, expected by its kind."""
-        self._by_mean = 0.0
-        """The same, expected to be the mean of all."""
-        self._compared = 0
-        self._total = 0.0
-        self._endpoints = 0
-
-    @property
-    def mean(self) -> float:
-        """Expected seconds of any request."""
-        return self.kinds.all.mean
-
-    def bound(self, at_once: int, waiting: int) -> None:
-        """Learn from an answer of an endpoint with so many waiting that it works on so many at once, at least."""
-        if at_once > self.workers:
-            self.workers = float(at_once)
-            self._answers = 0
-        elif waiting > self.workers:
-            self._answers += 1
-            self.bounded = self._answers >= max(ONE_BY_ONE, FOR_EACH * self.workers)
-
-    def compare(self, kind: RequestKind, logarithm: float) -> None:
-        """One request was this much work (a logarithm): did its kind predict that better than the mean of all?"""
-        mean = self.mean
-        expected = kind.expected
-        if mean <= 0.0 or expected <= 0.0:
-            return
-        self._compared += 1
-        weight = max(1.0 / self._compared, PACE_MEMORY)
-        by_mean = logarithm - log(mean)
-        by_kind = by_mean if expected == mean else logarithm - log(expected)
-        self._by_mean += weight * (by_mean * by_mean - self._by_mean)
-        self._by_kind += weight * (by_kind * by_kind - self._by_kind)
-        if self._compared >= FEW:
-            least = ALIKE if self.distinct else DISTINCT
-            self.distinct = self._by_kind < (1.0 - least) * self._by_mean or self.kinds.all.growth < -2.5 * least
-
-    def begin_again(self) -> None:
-        """What was learned of workers no longer holds."""
-        self.epoch += 1
-        self.workers = 1.0
-        self.bounded = False
-        self._answers = 0
-
-    def join(self) -> Work:
-        """What a new endpoint has to do."""
-        work = Work(self)
-        self._endpoints += 1
-        self._total += work.pace_log
-        return work
-
-    def leave(self, work: Work) -> None:
-        """An endpoint is gone."""
-        self._endpoints -= 1
-        self._total -= work.pace_log
-        self._update_typical()
-
-    def shift(self, step: float) -> None:
-        """The pace of one endpoint has changed."""
-        self._total += step
-        self._update_typical()
-
-    def _update_typical(self) -> None:
-        if self._endpoints > 0:
-            self.typical = self._total / self._endpoints
-
-    def join_again(self, work: Work) -> None:
-        """An endpoint that had left is back."""
-        self._endpoints += 1
-        self._total += work.pace_log
-
-    def begin(self, work: Work, request: RequestInfo, now: float) -> Job:
-        """`request` goes to an endpoint."""
-        kind = self.kinds.of(request)
-        job = Job(work, kind, kind.expected)
-        work.unsent += 1
-        work.unsent_cost += job.expected
-        work.changed_at = now
-        return job
 
 
 NOTHING_KNOWN: Final = Work(Costs())

@@ -11,6 +11,7 @@ from balancer.balancing.request import RequestInfo
 from balancer.balancing.rng import Random
 from balancer.balancing.strategies.heap import Entry, Heap, take_least
 from balancer.balancing.strategies.strategy import Strategy, turn
+from balancer.balancing.work import NOTHING_KNOWN, Work
 
 LOOKS: Final = 16
 """Endpoints of one class that a choice looks at."""
@@ -46,13 +47,17 @@ class _Class:
 class _Place:
     """Where one endpoint stands."""
 
-    __slots__ = ("endpoint", "entry", "has_key_by_load", "owner")
+    __slots__ = ("crowd", "endpoint", "entry", "has_key_by_load", "moved", "owner")
 
     def __init__(self, endpoint: Endpoint, owner: _Class) -> None:
         self.endpoint = endpoint
         self.owner = owner
         self.entry: Entry[_Place] = Entry(self)
         self.has_key_by_load = True
+        self.crowd = 0.0
+        """What its requests in flight count for beside the wait (s), when its key was made."""
+        self.moved = False
+        """Whether it has changed since its key was made."""
 
     @property
     def heap(self) -> Heap[_Place]:
@@ -72,23 +77,31 @@ class LeastWork(Strategy):
     class those with a free worker stand in a heap by load, and all do while requests are alike; the others stand in one
     by the time at which they have a worker, which can only come later than expected. So a heap's keys are lower bounds
     of the score: a choice takes endpoints in their order until the next bound is above the best score, `LOOKS` of a
-    heap at most.
+    heap at most. An endpoint that changes is noted, and gets its new key at the next choice: once, though it changes at
+    each step of each request.
     """
 
     watches_cost: ClassVar[bool] = True
 
     def __init__(self, random: Random) -> None:
         self._places: dict[Endpoint, _Place] = {}
-        self._classes: dict[tuple[int, float, int], _Class] = {}
+        self._moved: list[_Place] = []
+        """Those that have changed since the last choice."""
+        self._classes: list[_Class] = []
         self._weight = 0.0
         """Of all."""
         self._distinct = False
         """Whether requests differed as expected when the endpoints were arranged."""
+        self._costs = NOTHING_KNOWN.costs
+        self._lowest = 0.0
+        """Score of the best endpoint that was found for the choice being made."""
 
     def added(self, endpoint: Endpoint) -> None:
         """`endpoint` has become eligible."""
+        self._costs = endpoint.work.costs
         step = round(_log_pace(endpoint) / _STEP) if endpoint.work.doubt < _STEP / 4 else 0
-        self._enter(endpoint, step)
+        self._enter(endpoint, step, 0.0)
+        self.changed(endpoint)
 
     def removed(self, endpoint: Endpoint) -> None:
         """`endpoint` is no longer eligible."""
@@ -97,97 +110,98 @@ class LeastWork(Strategy):
     def changed(self, endpoint: Endpoint) -> None:
         """The load, pace or weight of an eligible endpoint has changed."""
         place = self._places[endpoint]
-        owner = place.owner
-        exact = _log_pace(endpoint) / _STEP
-        step = owner.step
-        # It changes its class only when that is beyond doubt, so that equal endpoints do not look unequal by chance.
-        if abs(exact - step) > 0.6 + 3.0 * endpoint.work.doubt / _STEP:
-            step = round(exact)
-        at_once = endpoint.work.at_once
-        if (
-            step != owner.step
-            or endpoint.weight != owner.weight
-            or (owner.at_once and 4 * abs(at_once - owner.at_once) > owner.at_once + 2)
-        ):
-            self._exit(place)
-            self._enter(endpoint, step)
-            return
-        heap = place.heap
-        self._set_key(place)
-        if heap is place.heap:
-            heap.moved(place.entry)
-        else:
-            heap.remove(place.entry)
-            place.heap.push(place.entry)
+        if not place.moved:
+            place.moved = True
+            self._moved.append(place)
 
     def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
         """The endpoint that is expected to have done it first."""
+        if not self._places:
+            return None
+        self._settle(now)
+        cost = self._costs.kinds.expect(request).expected
         best: Endpoint | None = None
-        lowest = 0.0
-        cost = -1.0
-        mean = 0.0
-        for owner in self._classes.values():
-            for heap in (owner.by_load, owner.by_time):
-                entries = heap.entries
-                if not entries:
-                    continue
-                if cost < 0.0:
-                    costs = entries[0].item.endpoint.work.costs
-                    if costs.distinct != self._distinct:
-                        self._arrange(costs.distinct)
-                        return self.choose(request, excluded, now)
-                    cost = costs.kinds.of(request).expected
-                    mean = costs.mean or 1.0
-                edge = [entries[0]]
-                looks = 0
-                while edge and looks < LOOKS:
-                    entry = take_least(edge)
-                    endpoint = entry.item.endpoint
-                    if heap is owner.by_load:
-                        # `_score` lets the pace of an idle endpoint fade to 1.
-                        bound = min(owner.pace, 1.0) * (cost + mean * entry.key)
-                    else:
-                        bound = owner.pace * cost + (entry.key - now) / owner.weight
-                    if best is not None and bound > lowest:
-                        break
-                    heap.add_children(entry, edge)
-                    if excluded and endpoint in excluded:
-                        continue
-                    looks += 1
-                    work = endpoint.work
-                    silence = 0.0 if work.oldest is None else work.silence(now)
-                    score = self._score(endpoint, owner, cost, silence, now)
-                    if best is None or score < lowest or (score == lowest and self._comes_before(endpoint, best)):
-                        best = endpoint
-                        lowest = score
-                    if heap is owner.by_load and silence == 0.0 and work.failures == 0.0:
-                        break  # Nobody below it has less to do.
+        for owner in self._classes:
+            if owner.by_load.entries:
+                best = self._better_by_load(best, owner, cost, excluded, now)
+            if owner.by_time.entries:
+                best = self._better_by_time(best, owner, cost, excluded, now)
+        return best
+
+    def _better_by_load(
+        self, best: Endpoint | None, owner: _Class, cost: float, excluded: Collection[Endpoint], now: float
+    ) -> Endpoint | None:
+        """`best`, or one that is better of those whose place goes by their load."""
+        heap = owner.by_load
+        mean = self._costs.mean or 1.0
+        fastest = min(owner.pace, 1.0)  # `_pace` lets the pace of an idle endpoint fade to 1.
+        entry = heap.entries[0]
+        edge: list[Entry[_Place]] | None = None
+        for _ in range(LOOKS):
+            if best is not None and fastest * (cost + mean * entry.key) > self._lowest:
+                break
+            endpoint = entry.item.endpoint
+            if not excluded or endpoint not in excluded:
+                work = endpoint.work
+                silence = 0.0 if work.oldest is None else work.silence(now)
+                pace = owner.pace if owner.pace <= 1.0 else _pace(endpoint, owner, now)
+                score = pace * (cost + mean * entry.key)
+                if silence == 0.0 and work.failures == 0.0:
+                    return self._better(best, endpoint, score)  # Nobody below it has less to do.
+                best = self._better(best, endpoint, _against(work, score, pace * cost, silence, now))
+            if edge is None:
+                edge = []
+            heap.add_children(entry, edge)
+            if not edge:
+                break
+            entry = take_least(edge)
+        return best
+
+    def _better_by_time(
+        self, best: Endpoint | None, owner: _Class, cost: float, excluded: Collection[Endpoint], now: float
+    ) -> Endpoint | None:
+        """`best`, or one that is better of those that have no worker for it yet."""
+        heap = owner.by_time
+        edge = [heap.entries[0]]
+        looks = 0
+        while edge and looks < LOOKS:
+            entry = take_least(edge)
+            if best is not None and owner.pace * cost + (entry.key - now) / owner.weight > self._lowest:
+                break
+            heap.add_children(entry, edge)
+            endpoint = entry.item.endpoint
+            if excluded and endpoint in excluded:
+                continue
+            looks += 1
+            best = self._better(best, endpoint, self._score(entry.item, cost, now))
+        return best
+
+    def _better(self, best: Endpoint | None, endpoint: Endpoint, score: float) -> Endpoint:
+        if best is None or score < self._lowest or (score == self._lowest and self._comes_before(endpoint, best)):
+            self._lowest = score
+            return endpoint
         return best
 
     def score(self, endpoint: Endpoint, request: RequestInfo, now: float) -> float:
         """Expected seconds until it has done the request, and what counts against it; the lowest wins."""
-        work = endpoint.work
+        self._settle(now)
         place = self._places.get(endpoint)
-        owner = _Class(0, endpoint.weight, 0 if self._distinct else work.at_once) if place is None else place.owner
-        silence = 0.0 if work.oldest is None else work.silence(now)
-        return self._score(endpoint, owner, work.costs.kinds.of(request).expected, silence, now)
+        if place is None:
+            place = _Place(endpoint, _Class(0, endpoint.weight, 0 if self._distinct else endpoint.work.at_once))
+            self._set_key(place, now)
+        return self._score(place, endpoint.work.costs.kinds.of(request).expected, now)
 
-    def _score(self, endpoint: Endpoint, owner: _Class, cost: float, silence: float, now: float) -> float:
+    def _score(self, place: _Place, cost: float, now: float) -> float:
+        endpoint = place.endpoint
+        owner = place.owner
         work = endpoint.work
-        mean = work.costs.mean or 1.0
-        pace = owner.pace
-        if pace > 1.0 and work.waiting == 0 and work.unsent == 0:
-            pace = 1.0 + (pace - 1.0) * exp(min(work.learned_at - now, 0.0) / FORGOTTEN)
-        if owner.at_once or work.has_room(endpoint.elsewhere):
-            score = pace * (cost + mean * _crowd(endpoint, owner))
+        if place.has_key_by_load:
+            ahead = (work.costs.mean or 1.0) * place.entry.key
         else:
-            wait = work.wait(endpoint.elsewhere, now) / endpoint.weight
-            score = pace * (cost + wait + mean * _crowd(endpoint, owner))
-        if silence > 0.0:  # What has been silent for long may be so for as long again.
-            score = max(score, pace * cost + silence)
-        if work.failures:
-            score += PENALTY * mean * work.failures * exp(min(work.failed_at - now, 0.0) / FORGIVEN)
-        return score
+            ahead = work.wait(endpoint.elsewhere, now) / endpoint.weight + place.crowd
+        pace = _pace(endpoint, owner, now)
+        silence = 0.0 if work.oldest is None else work.silence(now)
+        return _against(work, pace * (cost + ahead), pace * cost, silence, now)
 
     def _comes_before(self, one: Endpoint, other: Endpoint) -> bool:
         """Which of two of equal score: idle ones of different weights take turns by those."""
@@ -197,28 +211,64 @@ class LeastWork(Strategy):
             return turn(one) < turn(other)
         return one.chosen_at + self._weight / one.weight < other.chosen_at + self._weight / other.weight
 
-    def _arrange(self, distinct: bool) -> None:
-        """Put all in order again: requests differ as expected now, or no longer do."""
-        self._distinct = distinct
-        places = list(self._places.values())
-        self._classes.clear()
-        self._weight = 0.0
-        for place in places:
-            self._enter(place.endpoint, place.owner.step)
+    def _settle(self, now: float) -> None:
+        """Give new keys to those that have changed; to all, where requests differ as expected now or no longer do."""
+        distinct = self._costs.distinct
+        if distinct != self._distinct:
+            self._distinct = distinct
+            places = list(self._places.values())
+            self._classes.clear()
+            self._moved.clear()
+            self._weight = 0.0
+            for place in places:
+                self._enter(place.endpoint, place.owner.step, now)
+        if self._moved:
+            for place in self._moved:
+                place.moved = False
+                if place.entry.place >= 0:  # Else it has left.
+                    self._update(place, now)
+            self._moved.clear()
+
+    def _update(self, place: _Place, now: float) -> None:
+        endpoint = place.endpoint
+        owner = place.owner
+        work = endpoint.work
+        step = owner.step
+        exact = _log_pace(endpoint) / _STEP
+        off = exact - step if exact > step else step - exact
+        # It changes its class only when that is beyond doubt, so that equal endpoints do not look unequal by chance.
+        if off > 0.6 and off > 0.6 + 3.0 * work.doubt / _STEP:
+            step = round(exact)
+        if (
+            step != owner.step
+            or endpoint.weight != owner.weight
+            or (owner.at_once and 4 * abs(work.at_once - owner.at_once) > owner.at_once + 2)
+        ):
+            self._exit(place)
+            self._enter(endpoint, step, now)
+            return
+        heap = place.heap
+        self._set_key(place, now)
+        if heap is place.heap:
+            heap.moved(place.entry)
+        else:
+            heap.remove(place.entry)
+            place.heap.push(place.entry)
 
     def _class(self, step: int, weight: float, at_once: int) -> _Class:
-        key = (step, weight, at_once)
-        owner = self._classes.get(key)
-        if owner is None:
-            owner = self._classes[key] = _Class(step, weight, at_once)
+        for owner in self._classes:
+            if owner.step == step and owner.weight == weight and owner.at_once == at_once:
+                return owner
+        owner = _Class(step, weight, at_once)
+        self._classes.append(owner)
         return owner
 
-    def _enter(self, endpoint: Endpoint, step: int) -> None:
+    def _enter(self, endpoint: Endpoint, step: int, now: float) -> None:
         at_once = 0 if self._distinct else endpoint.work.at_once
         place = _Place(endpoint, self._class(step, endpoint.weight, at_once))
         self._places[endpoint] = place
         self._weight += endpoint.weight
-        self._set_key(place)
+        self._set_key(place, now)
         place.heap.push(place.entry)
 
     def _exit(self, place: _Place) -> None:
@@ -226,9 +276,9 @@ class LeastWork(Strategy):
         self._weight -= owner.weight
         place.heap.remove(place.entry)
         if not owner.by_load.entries and not owner.by_time.entries:
-            del self._classes[owner.step, owner.weight, owner.at_once]
+            self._classes.remove(owner)
 
-    def _set_key(self, place: _Place) -> None:
+    def _set_key(self, place: _Place, now: float) -> None:
         endpoint = place.endpoint
         owner = place.owner
         work = endpoint.work
@@ -238,8 +288,26 @@ class LeastWork(Strategy):
         if place.has_key_by_load:
             entry.key = _crowd(endpoint, owner)
         else:
-            now = work.changed_at
-            entry.key = owner.pace * work.wait(endpoint.elsewhere, now) + now
+            place.crowd = (work.costs.mean or 1.0) * _crowd(endpoint, owner)
+            entry.key = owner.pace * (work.wait(endpoint.elsewhere, now) + owner.weight * place.crowd) + now
+
+
+def _pace(endpoint: Endpoint, owner: _Class, now: float) -> float:
+    """What is believed of its pace: that of a slow one fades while it gets nothing."""
+    work = endpoint.work
+    if owner.pace <= 1.0 or work.waiting or work.unsent:
+        return owner.pace
+    return 1.0 + (owner.pace - 1.0) * exp(min(work.learned_at - now, 0.0) / FORGOTTEN)
+
+
+def _against(work: Work, score: float, least: float, silence: float, now: float) -> float:
+    """`score` with what counts against an endpoint; `least`: seconds for the request if it began at once."""
+    if silence > 0.0:  # What has been silent for long may be so for as long again.
+        score = max(score, least + silence)
+    if work.failures:
+        mean = work.costs.mean or 1.0
+        score += PENALTY * mean * work.failures * exp(min(work.failed_at - now, 0.0) / FORGIVEN)
+    return score
 
 
 def _crowd(endpoint: Endpoint, owner: _Class) -> float:

@@ -1,0 +1,134 @@
+"""What is learned of requests and of how much endpoints work on at once, pooled over all endpoints.
+
+**Distinct** are requests once it is known which of them has more to do: where kinds predict costs better than the mean
+does, or all cost the same, so that age says what is left. Otherwise estimates differ by chance alone, and an order by
+them is worse than by the number of requests: that is taken instead.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import Final
+
+from balancer.balancing.cost import RequestKind, RequestKinds
+
+PACE_MEMORY: Final = 0.01
+"""Least weight of a sample in the pace: about the last two hundred count."""
+ONE_BY_ONE: Final = 20
+"""So many answers in the order of their requests, with others waiting: one worker."""
+FOR_EACH: Final = 4
+"""And so many for each worker, with more waiting: that is all they work on at once."""
+DISTINCT: Final = 0.2
+"""Kinds distinguish requests once they explain so much of the variance of the logarithm of a cost; age does where the
+variance of all is below a third of an exponential's."""
+ALIKE: Final = 0.1
+"""And no longer where it is half of that."""
+FEW: Final = 32
+"""Answers before that is decided."""
+
+
+class Costs:
+    """What is learned of requests, pooled over all endpoints of a pool."""
+
+    __slots__ = (
+        "_answers",
+        "_by_kind",
+        "_by_mean",
+        "_compared",
+        "_endpoints",
+        "_total",
+        "bounded",
+        "dearest",
+        "distinct",
+        "epoch",
+        "kinds",
+        "typical",
+        "usual",
+        "workers",
+    )
+
+    def __init__(self, key: str = "") -> None:
+        self.kinds = RequestKinds(key)
+        self.workers = 1.0
+        """How much a new endpoint is believed to work on at once: as much as the others."""
+        self.bounded = False
+        """Whether the endpoints have shown that they work on no more than that."""
+        self._answers = 0
+        """Answers that would have shown it, had they worked on more."""
+        self.dearest = 0.0
+        """Expected seconds of the most expensive kind."""
+        self.epoch = 0
+        """Changes when what was learned of workers no longer holds."""
+        self.usual = 0.0
+        """Mean logarithm of the seconds of work of a request."""
+        self.typical = 0.0
+        """Mean logarithm of the endpoints' paces."""
+        self.distinct = False
+        """Whether it is known which request has more to do, by its kind, or where all cost the same by its age.
+
+        Until then they count as alike, by their number.
+        """
+        self._by_kind = 0.0
+        """Mean squared error of the logarithm of a cost, expected by its kind."""
+        self._by_mean = 0.0
+        """The same, expected to be the mean of all."""
+        self._compared = 0
+        self._total = 0.0
+        self._endpoints = 0
+
+    @property
+    def mean(self) -> float:
+        """Expected seconds of any request."""
+        return self.kinds.all.mean
+
+    def bound(self, at_once: int, waiting: int) -> None:
+        """Learn from an answer of an endpoint with so many waiting that it works on so many at once, at least."""
+        if at_once > self.workers:
+            self.workers = float(at_once)
+            self._answers = 0
+        elif waiting > self.workers:
+            self._answers += 1
+            self.bounded = self._answers >= max(ONE_BY_ONE, FOR_EACH * self.workers)
+
+    def compare(self, kind: RequestKind, logarithm: float) -> None:
+        """One request was this much work (a logarithm): did its kind predict that better than the mean of all?"""
+        mean = self.mean
+        expected = kind.expected
+        if mean <= 0.0 or expected <= 0.0:
+            return
+        self._compared += 1
+        weight = max(1.0 / self._compared, PACE_MEMORY)
+        by_mean = logarithm - log(mean)
+        by_kind = by_mean if expected == mean else logarithm - log(expected)
+        self._by_mean += weight * (by_mean * by_mean - self._by_mean)
+        self._by_kind += weight * (by_kind * by_kind - self._by_kind)
+        if self._compared >= FEW:
+            least = ALIKE if self.distinct else DISTINCT
+            self.distinct = self._by_kind < (1.0 - least) * self._by_mean or self.kinds.all.growth < -2.5 * least
+
+    def begin_again(self) -> None:
+        """What was learned of workers no longer holds."""
+        self.epoch += 1
+        self.workers = 1.0
+        self.bounded = False
+        self._answers = 0
+
+    def join(self, pace_log: float) -> None:
+        """An endpoint of this pace (a logarithm) is there."""
+        self._endpoints += 1
+        self._total += pace_log
+
+    def leave(self, pace_log: float) -> None:
+        """An endpoint of this pace is gone."""
+        self._endpoints -= 1
+        self._total -= pace_log
+        self._update_typical()
+
+    def shift(self, step: float) -> None:
+        """The pace of one endpoint has changed."""
+        self._total += step
+        self._update_typical()
+
+    def _update_typical(self) -> None:
+        if self._endpoints > 0:
+            self.typical = self._total / self._endpoints
