@@ -1,8 +1,8 @@
 """What is learned of requests and of how much endpoints work on at once, pooled over all endpoints.
 
 **Distinct** are requests once it is known which of them has more to do: where kinds predict costs better than the mean
-does, or all cost the same, so that age says what is left. Otherwise estimates differ by chance alone, and an order by
-them is worse than by the number of requests: that is taken instead.
+does, or all cost the same and endpoints work on few at once, so that age says what is left. Otherwise estimates differ
+by chance alone, and an order by them is worse than by the number of requests: that is taken instead.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ DISTINCT: Final = 0.2
 variance of all is below a third of an exponential's."""
 ALIKE: Final = 0.1
 """And no longer where it is half of that."""
+AGED: Final = 4.0
+"""Age says something where endpoints work on fewer at once: of many requests there, one is always about to end."""
 FEW: Final = 32
 """Answers before that is decided."""
 
@@ -104,7 +106,9 @@ class Costs:
         self._by_kind += weight * (by_kind * by_kind - self._by_kind)
         if self._compared >= FEW:
             least = ALIKE if self.distinct else DISTINCT
-            self.distinct = self._by_kind < (1.0 - least) * self._by_mean or self.kinds.all.growth < -2.5 * least
+            few = 2.0 * AGED if self.distinct else AGED
+            by_age = self.workers < few and self.kinds.all.growth < -2.5 * least
+            self.distinct = by_age or self._by_kind < (1.0 - least) * self._by_mean
 
     def begin_again(self) -> None:
         """What was learned of workers no longer holds."""

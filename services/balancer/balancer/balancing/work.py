@@ -28,6 +28,9 @@ from balancer.balancing.request import RequestInfo
 
 PRIOR_SAMPLES: Final = 4
 """A pace begins as if so many samples of the typical one had been taken."""
+LEARN_EVERY: Final = 0.001
+"""Seconds between two answers of an endpoint that are learned from, at the least: where there are thousands a second,
+the last two hundred would be a moment, and alike."""
 MOST_WORKERS: Final = 1024.0
 RISE: Final = 0.5
 FALL: Final = 0.01
@@ -42,14 +45,14 @@ LENGTHY: Final = 50.0
 """A request that takes so many times the usual may be one that waits for something, and works on nothing."""
 PARKED: Final = 8
 """More than so many of those, and others answered all the same: they are."""
-FOLLOWED: Final = 16
+FOLLOWED: Final = 8
 """Of an endpoint that works on up to so many at once, what is left of each counts; of more, the mean is as good, and
 costs no time."""
 WALKED: Final = 16
 """Where more requests than that wait at an endpoint, one answer in `waiting / WALKED` is looked at for those that it
 overtook: so an answer costs the same whatever waits."""
 SAME_PACE: Final = 0.005
-"""A pace is worked out anew when its logarithm has changed by this."""
+"""A pace is worked out again when its logarithm has changed by this."""
 SMALLEST: Final = 1e-6
 """Shortest time (s) that has a logarithm."""
 UNBOUNDED: Final = 1 << 30
@@ -59,7 +62,7 @@ LATE: Final = 0.05
 and to blame its endpoint in full would drive all others to the few that have not had such a one yet."""
 
 
-@mypyc_attr(acyclic=True)
+@mypyc_attr(acyclic=True, free_list_len=1)  # As for `Lease`.
 class Job:
     """One request at one endpoint."""
 
@@ -171,7 +174,10 @@ class Job:
         work = self.work
         if self.service >= 0.0:
             if succeeded:
-                work.learn(self, self.service)
+                work.failures = 0.0
+                if now >= work.learn_from:
+                    work.learn_from = now + LEARN_EVERY
+                    work.learn(self, self.service)
         elif self.sent_at >= 0.0:
             if not self.parked:
                 work.drop(self, now)
@@ -201,6 +207,7 @@ class Work:
         "costs",
         "failed_at",
         "failures",
+        "learn_from",
         "learned_at",
         "newest",
         "oldest",
@@ -241,6 +248,9 @@ class Work:
         """The logarithm of `_pace`."""
         self.answered_at = 0.0
         self.learned_at = 0.0
+        """When it last gave the response that its pace was learned from."""
+        self.learn_from = 0.0
+        """When the next answer is learned from, or later."""
         self.failed_at = 0.0
         self.failures = 0.0
         """Failures since the last success; one that came late counts `LATE`."""
@@ -279,7 +289,6 @@ class Work:
     def learn(self, job: Job, service: float) -> None:
         """One request has been answered well: its kind's cost, and the pace."""
         costs = self.costs
-        self.failures = 0.0
         service = max(service, SMALLEST)
         if job.parked:
             job.kind.sample(service)
