@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -64,6 +65,10 @@ class Replicas:
     def live(self, number: int) -> set[str]:
         return {each["name"] for each in self.ask(number, "/api/fleet")["replicas"] if each["state"] == "live"}
 
+    def in_flight(self, number: int, of: str) -> int:
+        """Requests that a replica is known to have in flight, as replica `number` sees it."""
+        return sum(each["in_flight"].get(of, 0) for each in self.ask(number, "/api/fleet")["endpoints"])
+
 
 def seen(condition: Callable[[], bool]) -> bool:
     """Whether it holds within `SEEN` seconds."""
@@ -89,6 +94,21 @@ def test_replicas_find_each_other_and_forget_one_that_left(replicas: Replicas) -
     assert seen(lambda: replicas.live(0) == replicas.live(1) == {"lb-0", "lb-1"})
     replicas.running.pop(1).stop()
     assert seen(lambda: replicas.live(0) == {"lb-0"})
+
+
+def test_a_replica_killed_with_a_request_in_flight_is_forgotten_within_a_second(replicas: Replicas) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as endpoint:  # It accepts, and answers nothing.
+        replicas.backends = f"127.0.0.1:{endpoint.getsockname()[1]}"
+        replicas.start(0)
+        replicas.start(1)
+        assert seen(lambda: replicas.live(0) == {"lb-0", "lb-1"})
+        with socket.create_connection(("127.0.0.1", replicas.running[1].port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert seen(lambda: replicas.in_flight(0, "lb-1") == 1)
+            replicas.running.pop(1).process.kill()
+            killed_at = time.monotonic()
+            assert seen(lambda: replicas.live(0) == {"lb-0"} and not replicas.in_flight(0, "lb-1"))
+            assert time.monotonic() - killed_at < 1.0
 
 
 def test_each_tells_of_itself_and_all_are_summed(replicas: Replicas) -> None:

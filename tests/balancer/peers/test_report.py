@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.peers.report import BadReport, Intent, Report, answer, answered_by, decode, delayed
+from balancer.peers.report import BadReport, Intent, Report, answer, answered_by, changes, decode, delayed
 
 NAMES = st.frozensets(st.text(max_size=30))
 NUMBERS = st.integers(0, 10**9)
@@ -98,3 +98,8 @@ def test_of_two_intents_the_later_counts_and_both_sides_agree_on_a_tie() -> None
     one, other = Intent(1.0, "a", frozenset({"x"})), Intent(1.0, "a", frozenset({"y"}))
     assert one.newer_than(other) != other.newer_than(one)
     assert not one.newer_than(one)
+
+
+@given(st.text(min_size=1, max_size=60), st.dictionaries(st.text(max_size=30), st.integers(0, 2**31 - 1), min_size=1))
+def test_what_changes_alone_is_written_as_any_report(replica: str, in_flight: dict[str, int]) -> None:
+    assert changes(replica, in_flight) == Report(replica, in_flight).encode()

@@ -170,7 +170,7 @@ async def test_one_that_comes_later_hears_all_of_it() -> None:
     async with replicas(2) as (one, two):
         leases = [one.fleet.pool.lease(REQUEST, 0.0) for _ in range(4)]
         assert await seen(lambda: two.told() == [1, 1, 1, 1])
-        for connection in two.peers._hearing.values():
+        for connection in two.peers._hearing.connections.values():
             connection.abort()
         assert await seen(lambda: not two.peers.heard)
         assert await seen(lambda: bool(two.peers.heard))

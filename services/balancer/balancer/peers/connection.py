@@ -1,4 +1,7 @@
-"""One open connection between two replicas, from either end."""
+"""One open connection between two replicas, from either end.
+
+Compiled, so these are protocols of asyncio in all but their base class: `protocol` says so to the type checker.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ UNREADABLE: Final = 4001
 SWITCHING: Final = 101
 
 
-class RefusedError(ConnectionError):
+class RefusedError(Exception):
     """The other does not open a WebSocket; `status` is what it answers instead, 0 where that is no HTTP."""
 
     def __init__(self, status: int) -> None:
@@ -37,14 +40,12 @@ class RefusedError(ConnectionError):
         self.status = status
 
 
-class Connection(asyncio.Protocol):
-    """Speaks WebSocket on a transport: text goes to `take`, a ping is answered, and a close ends it."""
+class Connection:
+    """Speaks WebSocket on a transport: text goes to `read`, a ping is answered, and a close ends it."""
 
-    masks = False
-
-    def __init__(self, take: Callable[[bytes], None], most: int) -> None:
+    def __init__(self, most: int, masks: bool) -> None:
         """`most`: bytes of the longest message that is read."""
-        self._take = take
+        self.masks = masks
         self._frames = Frames(most)
         self._transport: asyncio.Transport | None = None
         self._code = ABNORMAL
@@ -52,6 +53,14 @@ class Connection(asyncio.Protocol):
         """Whether the other reads too slowly for any more."""
         self.closed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Done, with the other's close code, once the connection has ended."""
+
+    @property
+    def protocol(self) -> asyncio.Protocol:
+        """What asyncio is given."""
+        return cast("asyncio.Protocol", self)
+
+    def read(self, text: bytes) -> None:
+        """A message has come."""
 
     def use(self, transport: asyncio.Transport) -> None:
         """Speak on `transport`."""
@@ -79,7 +88,7 @@ class Connection(asyncio.Protocol):
         try:
             for opcode, payload in self._frames.feed(data):
                 if opcode == TEXT:
-                    self._take(payload)
+                    self.read(payload)
                 elif opcode == PING:
                     self.write(frame(PONG, payload, self.masks))
                 elif opcode == CLOSE:
@@ -107,10 +116,15 @@ class Incoming(Connection):
     """One that another replica has opened, taken over from the admin port's server."""
 
     def __init__(self, server: asyncio.BaseProtocol, take: Callable[[Incoming, bytes], None], most: int) -> None:
-        super().__init__(lambda data: take(self, data), most)
+        super().__init__(most, False)
+        self._take = take
         self._server = server
         self.name = ""
         """The replica's, once it has said it."""
+
+    def read(self, text: bytes) -> None:
+        """A report has come."""
+        self._take(self, text)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The server, which counts its connections, must know of it too."""
@@ -121,18 +135,22 @@ class Incoming(Connection):
 class Outgoing(Connection):
     """One that this replica opens."""
 
-    masks = True
-
     def __init__(
         self, address: str, path: str, token: str, take: Callable[[bytes], None], most: int, resumed: Callable[[], None]
     ) -> None:
         """`resumed` is called once the other reads again."""
-        super().__init__(take, most)
+        super().__init__(most, True)
+        self._take = take
         self._request, self._accept = opening(address, path, token)
         self._resumed = resumed
-        self._head: bytearray | None = bytearray()
+        self._head = b""
+        self._is_open = False
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done once reports may be sent. Raises ConnectionError, RefusedError among them."""
+        """Done once reports may be sent. Raises RefusedError and ConnectionError."""
+
+    def read(self, text: bytes) -> None:
+        """An answer has come."""
+        self._take(text)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for a WebSocket."""
@@ -141,21 +159,20 @@ class Outgoing(Connection):
 
     def data_received(self, data: bytes) -> None:
         """The head of the answer; then frames."""
-        if self._head is None:
+        if self._is_open:
             super().data_received(data)
             return
         self._head += data
-        head, ended, rest = bytes(self._head).partition(b"\r\n\r\n")
-        if not ended and len(head) < LONGEST_HEAD:
+        head, ended, rest = self._head.partition(b"\r\n\r\n")
+        if self.opened.done() or (not ended and len(head) < LONGEST_HEAD):
             return
         status = opened(head, self._accept) if ended else 0
-        if self.opened.done():
-            return
         if status != SWITCHING:
             self.opened.set_exception(RefusedError(status))
             self.abort()
             return
-        self._head = None
+        self._is_open = True
+        self._head = b""
         self.opened.set_result(None)
         if rest:
             super().data_received(rest)

@@ -57,7 +57,7 @@ class Link(Listener):
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     connection = await self._connect()
-            except (OSError, TimeoutError) as error:
+            except (OSError, TimeoutError, RefusedError) as error:
                 problem = _words(error)
                 self._count("unreachable")
             else:
@@ -91,11 +91,9 @@ class Link(Listener):
 
     async def _connect(self) -> Outgoing:
         host, _, port = self.address.rpartition(":")
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Outgoing(self.address, self._path, self._token, self._heard, MAX_ANSWER, self._resumed),
-            host.strip("[]"),
-            int(port),
-        )
+        connection = Outgoing(self.address, self._path, self._token, self._heard, MAX_ANSWER, self._resumed)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: connection.protocol, host.strip("[]"), int(port))
         try:
             await connection.opened
         except BaseException:

@@ -15,11 +15,12 @@ from aiohttp import web
 from balancer.balancing.endpoint import EndpointSpec, Snapshot
 from balancer.balancing.pool import Pool
 from balancer.peers.belief import SILENCE, Belief, Replica
-from balancer.peers.connection import UNREADABLE, Incoming
+from balancer.peers.connection import Incoming
 from balancer.peers.fleet import FleetIntent
-from balancer.peers.frames import GOING_AWAY, TEXT, frame
-from balancer.peers.link import OURSELVES, Link
-from balancer.peers.report import GAP, MAX_BYTES, BadReport, Intent, Report, Status, answer, decode
+from balancer.peers.frames import GOING_AWAY
+from balancer.peers.hearing import Hearing
+from balancer.peers.link import Link
+from balancer.peers.report import MAX_BYTES, Intent, Status
 from balancer.peers.reporter import Reporter
 from balancer.peers.roster import Member, Roster
 
@@ -59,13 +60,12 @@ class Peers:
             pool, name, lambda: self.intent, status, lambda: self.belief.duration, self.belief.all_may_rest
         )
         self._roster = Roster()
+        self._hearing = Hearing(self._reporter, self.belief, self.fleet, self._roster, name, clock, self._count)
         self._source = source
         self._token = token
         self._clock = clock
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         """By the address of the replica."""
-        self._hearing: dict[str, Incoming] = {}
-        """The connection on which each replica speaks, the latest."""
 
     @property
     def intent(self) -> Intent:
@@ -110,15 +110,13 @@ class Peers:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for hearing in list(self._hearing.values()):
-                hearing.close(GOING_AWAY, "this replica stops")
+            for connection in list(self._hearing.connections.values()):
+                connection.close(GOING_AWAY, "this replica stops")
 
     def tick(self, now: float) -> None:
         """Let time pass: news ages. Called every 100 ms, with the pool's, so that nothing is awoken for this alone."""
         self.belief.tick(now)
-        for name, hearing in self._hearing.items():
-            if not self.belief.knows(name):
-                hearing.abort()  # It has been silent for too long: it may connect again.
+        self._hearing.end_silent()
         self.fleet.enforce(now)
         self._reporter.beat(now)
 
@@ -134,63 +132,16 @@ class Peers:
         transport = request.transport
         if transport is None:
             return socket
-        connection = Incoming(request.protocol, self._read, MAX_BYTES)
-        transport.set_protocol(connection)
+        connection = Incoming(request.protocol, self._hearing.take, MAX_BYTES)
+        transport.set_protocol(connection.protocol)
         connection.use(transport)
         stranger = asyncio.get_running_loop().call_later(SILENCE, _let_go, connection)
         try:
             await connection.closed
         finally:
             stranger.cancel()
-            self._ended(connection)
+            self._hearing.ended(connection)
         return socket
-
-    def _read(self, connection: Incoming, data: bytes) -> None:
-        """Take one report."""
-        cost = self._reporter.pace.hearing
-        begun = cost.begin()
-        try:
-            report = decode(data)
-        except BadReport as bad:
-            self._count("refused")
-            sender = connection.name or bad.replica
-            if sender:
-                self._roster.refused(sender, str(bad), self._clock())
-            log.warning("peer's report refused", peer=sender, error=str(bad))
-            connection.close(UNREADABLE, str(bad))
-            return
-        if report.replica == self.name:
-            connection.close(OURSELVES, "this is you")
-            return
-        self._count("received")
-        now = self._clock()
-        self.belief.take(report, now)
-        if report.delay is not None or not connection.name:
-            self._look_up(report, connection, now)
-        if report.intent is not None:
-            self.fleet.take(report.intent, report.replica, now)
-            self._reporter.arm()
-        if report.answer:
-            connection.write(frame(TEXT, answer(self.name), masked=False))
-        cost.end(begun)
-        self._reporter.pace.heard()
-
-    def _look_up(self, report: Report, connection: Incoming, now: float) -> None:
-        """What is said but seldom."""
-        if not connection.name:
-            connection.name = report.replica
-            self._hearing[report.replica] = connection
-            log.info("peer joined", peer=report.replica)
-        self._roster.heard(report.replica, report.status, now, report.next_within or GAP)
-        self._reporter.beat(now, together=True)
-
-    def _ended(self, connection: Incoming) -> None:
-        name = connection.name
-        if name and self._hearing.get(name) is connection:
-            del self._hearing[name]
-            self.belief.forget(name)
-            self._roster.left(name, self._clock())
-            log.info("peer left", peer=name)
 
     def _link(self, snapshot: Snapshot) -> None:
         """Link to those that have come, and let go of those that have left."""

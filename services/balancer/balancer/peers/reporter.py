@@ -16,7 +16,7 @@ from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
 from balancer.peers.frames import TEXT, frame
 from balancer.peers.pace import Pace
-from balancer.peers.report import GAP, REST, Intent, Report, Status, delayed
+from balancer.peers.report import GAP, REST, Intent, Report, Status, changes, delayed
 
 STALE: Final = 3.0
 """Pauses between reports by which news counts as older than its way: each is believed until the next. Found in the lab,
@@ -174,9 +174,12 @@ class Reporter(Subscriber):
         if not self.listeners:
             return
         begun = self.pace.sending.begin()
-        gap = self._gap if beat else None
-        report = Report(self._name, changed, ejections, None, asked, status, False, asks, gap)
-        turn = Turn(self.turn, report.encode(), STALE * self.pace.pause, beat, asks)
+        if beat or ejections is not None or asked is not None:
+            gap = self._gap if beat else None
+            text = Report(self._name, changed, ejections, None, asked, status, False, asks, gap).encode()
+        else:
+            text = changes(self._name, changed)
+        turn = Turn(self.turn, text, STALE * self.pace.pause, beat, asks)
         for listener in self.listeners:
             listener.reported(turn)
         self.pace.sending.end(begun)

@@ -1,0 +1,97 @@
+"""What the other replicas say here, report by report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from balancer.peers.belief import Belief
+from balancer.peers.connection import UNREADABLE, Incoming
+from balancer.peers.fleet import FleetIntent
+from balancer.peers.frames import TEXT, frame
+from balancer.peers.link import OURSELVES
+from balancer.peers.report import GAP, BadReport, Report, answer, decode
+from balancer.peers.reporter import Reporter
+from balancer.peers.roster import Roster
+
+log = structlog.get_logger(__name__)
+
+
+class Hearing:
+    """Takes every report: the load to the belief, what was asked of the fleet to the intent, the rest to the roster."""
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        belief: Belief,
+        fleet: FleetIntent,
+        roster: Roster,
+        name: str,
+        clock: Callable[[], float],
+        count: Callable[[str], None],
+    ) -> None:
+        """`name` is this replica's; `count` counts what happens, by kind."""
+        self._reporter = reporter
+        self._belief = belief
+        self._fleet = fleet
+        self._roster = roster
+        self._name = name
+        self._clock = clock
+        self._count = count
+        self.connections: dict[str, Incoming] = {}
+        """The one on which each replica speaks, the latest."""
+
+    def take(self, connection: Incoming, data: bytes) -> None:
+        """Take one report."""
+        cost = self._reporter.pace.hearing
+        begun = cost.begin()
+        try:
+            report = decode(data)
+        except BadReport as bad:
+            self._count("refused")
+            sender = connection.name or bad.replica
+            if sender:
+                self._roster.refused(sender, str(bad), self._clock())
+            log.warning("peer's report refused", peer=sender, error=str(bad))
+            connection.close(UNREADABLE, str(bad))
+            return
+        if report.replica == self._name:
+            connection.close(OURSELVES, "this is you")
+            return
+        self._count("received")
+        now = self._clock()
+        self._belief.take(report, now)
+        if report.delay is not None or not connection.name:
+            self._look_up(report, connection, now)
+        if report.intent is not None:
+            self._fleet.take(report.intent, report.replica, now)
+            self._reporter.arm()
+        if report.answer:
+            connection.write(frame(TEXT, answer(self._name), masked=False))
+        cost.end(begun)
+        self._reporter.pace.heard()
+
+    def _look_up(self, report: Report, connection: Incoming, now: float) -> None:
+        """What is said but seldom."""
+        if not connection.name:
+            connection.name = report.replica
+            self.connections[report.replica] = connection
+            log.info("peer joined", peer=report.replica)
+        self._roster.heard(report.replica, report.status, now, report.next_within or GAP)
+        self._reporter.beat(now, together=True)
+
+    def end_silent(self) -> None:
+        """Let go of those that have been silent for too long: they may connect again."""
+        for name, connection in self.connections.items():
+            if not self._belief.knows(name):
+                connection.abort()
+
+    def ended(self, connection: Incoming) -> None:
+        """A connection has ended."""
+        name = connection.name
+        if name and self.connections.get(name) is connection:
+            del self.connections[name]
+            self._belief.forget(name)
+            self._roster.left(name, self._clock())
+            log.info("peer left", peer=name)
