@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from balancer.balancing.load_report import FIELD, parse
 from balancer.balancing.policy import Policy
 from balancer.cli import main
 from balancer.lab import plot
-from balancer.lab.experiment import Setting, run
+from balancer.lab.experiment import Newcomer, Setting, run
 from balancer.lab.fleet import Script, named
 from balancer.lab.load import Load
 from balancer.lab.news import News
@@ -114,6 +115,31 @@ def test_blind_replicas_are_worse_than_replicas_that_see_each_other() -> None:
     assert p99(4, News(every=0.001)) < 0.95 * blind
 
 
+@pytest.mark.parametrize("arrivals", ["poisson", "closed"])
+def test_a_replica_that_starts_late_is_all_that_is_measured(arrivals: str) -> None:
+    setting = Setting(tuple(named("equal", 4, 1)), Traffic(arrivals=arrivals, users=8), requests=600, replicas=3)
+    assert run(replace(setting, newcomer=Newcomer(measured=50)), "least-work", 1).requests == 50
+    # Of 300 that come in the second half it gets a third.
+    few = run(replace(setting, newcomer=Newcomer(measured=1000)), "least-work", 1)
+    assert 60 < few.requests < 140
+    assert few.failures == 0
+    assert run(replace(setting, requests=1, newcomer=Newcomer()), "least-work", 1).requests <= 1
+
+
+def test_a_newcomer_that_was_given_what_others_know_leaves_the_slow_endpoint_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ["--fleet", "one-slow", "--requests", "1200", "--seeds", "1", "--strategy", "least-work", "--json"]
+    shares = []
+    for given in ([], ["--hand-over"]):
+        assert main(["lab", *flags, "--replicas", "2", "--newcomer", "100", *given]) == 0
+        found = json.loads(capsys.readouterr().out)["strategies"]["least-work"]
+        assert found["requests"] == 100
+        shares.append(found["shares"][-1])
+    assert shares[0] > 0.03
+    assert shares[1] == 0.0
+
+
 def test_a_study_says_what_to_use_and_how_sure_that_is() -> None:
     setting = Setting(tuple(named("one-slow", 4, 4)), requests=2000)
     found = study(setting, ["round-robin", "least-response-time"], [1, 2, 3])
@@ -195,6 +221,8 @@ def test_what_a_strategy_of_ones_own_raises_is_reported(
         ["--strategy", "no-such"],
         ["--replay", "no-such-file"],
         ["--svg", "no/such/folder.svg"],
+        ["--newcomer", "100"],
+        ["--replicas", "2", "--hand-over"],
     ],
 )
 def test_what_cannot_be_simulated_is_told(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,69 @@ def test_an_endpoint_drained_at_one_replica_is_drained_at_all_and_taken_back(rep
     assert seen(lambda: not eligible(0) and not eligible(1))
     replicas.ask(1, f"/api/endpoints/{address}/undrain?scope=fleet", "POST")
     assert seen(lambda: eligible(0) and eligible(1))
+
+
+class Backend(ThreadingHTTPServer):
+    """Answers each request after so many seconds."""
+
+    daemon_threads = True
+
+    def __init__(self, seconds: float) -> None:
+        backend = self
+        self.got = 0
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                backend.got += 1
+                time.sleep(seconds)
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+
+@pytest.fixture
+def backends() -> Iterator[list[Backend]]:
+    """Three that answer at once, and one that takes 0.1 s."""
+    made = [Backend(seconds) for seconds in (0.0, 0.0, 0.0, 0.1)]
+    yield made
+    for backend in made:
+        backend.shutdown()
+        backend.server_close()
+
+
+@pytest.mark.parametrize("knows_of_the_other", [True, False])
+def test_a_replica_that_starts_chooses_by_what_the_others_have_learned(
+    replicas: Replicas, backends: list[Backend], knows_of_the_other: bool
+) -> None:
+    replicas.backends = ",".join(f"127.0.0.1:{backend.server_port}" for backend in backends)
+
+    def ask(balancer: Balancer, times: int) -> int:
+        """How many of the requests went to the slow backend."""
+        before = backends[-1].got
+        for _ in range(times):
+            with urllib.request.urlopen(f"http://127.0.0.1:{balancer.port}/", timeout=10) as response:
+                assert response.status == 200
+        return backends[-1].got - before
+
+    old = replicas.start(0, LB_STRATEGY="least-work")
+    ask(old, 80)
+    assert ask(old, 12) == 0
+    if not knows_of_the_other:
+        assert ask(replicas.start(1, LB_STRATEGY="least-work", LB_PEERS="none", LB_PEERS_TOKEN="none"), 4) == 1
+        return
+    new = replicas.start(1, LB_STRATEGY="least-work")
+    assert seen(lambda: new.metric("lb_peer_events_total", event="taken_over") == 1)
+    assert ask(new, 12) == 0
+    assert "learned from a peer" in new.log()
+    assert seen(lambda: old.metric("lb_peer_events_total", event="handed_over") == 1)
 
 
 def test_a_stranger_is_refused_and_the_log_says_what_to_do(replicas: Replicas) -> None:

@@ -9,8 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.peers.report import BadReport, Intent, Report, answer, answered_by, changes, decode, delayed
+from balancer.balancing.hand_over import CostsLearned, EndpointLearned, KindLearned, Learned
+from balancer.peers.report import BadReport, Intent, Report, answer, answered_by, changes, decode, delayed, is_report
 
+COUNTS = st.integers(0, 10**6)
+SECONDS = st.floats(1e-9, 1e6)
+LOGARITHMS = st.floats(-50.0, 50.0)
+WORKERS = st.just(0.0) | st.floats(1.0, 1024.0)
+KINDS = st.builds(KindLearned, st.text(max_size=60), st.text(max_size=60), SECONDS, SECONDS, COUNTS, st.booleans())
+LEARNED = st.builds(
+    Learned,
+    st.text(max_size=30),
+    LOGARITHMS,
+    st.none() | st.builds(CostsLearned, WORKERS, LOGARITHMS, SECONDS, SECONDS, COUNTS, st.booleans()),
+    st.lists(st.builds(EndpointLearned, st.text(max_size=60), LOGARITHMS, COUNTS, WORKERS, SECONDS)).map(tuple),
+    st.lists(KINDS).map(tuple),
+    st.none() | KINDS,
+    st.booleans(),
+)
 NAMES = st.frozensets(st.text(max_size=30))
 NUMBERS = st.integers(0, 10**9)
 STATUSES = st.fixed_dictionaries(
@@ -30,6 +46,7 @@ REPORTS = st.builds(
     whole=st.booleans(),
     answer=st.booleans(),
     next_within=st.none() | st.sampled_from([0.5, 1.0, 3.0]),
+    learned=st.none() | LEARNED,
 )
 
 
@@ -84,6 +101,48 @@ def test_a_newer_replica_may_say_more() -> None:
 def test_a_status_that_cannot_be_read_costs_no_news(status: object) -> None:
     message = json.loads(Report("a", {"b": 1}).encode()) | {"status": status}
     assert decode(json.dumps(message).encode()) == Report("a", {"b": 1})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"typical": "0"},
+        {"typical": float("nan")},
+        {"typical": 51},
+        {"key": None},
+        {"key": "k" * 5000},
+        {"costs": [1.0, 0.0, 1.0, 1.0, 40]},
+        {"costs": [0.5, 0.0, 1.0, 1.0, 40, True]},
+        {"costs": [5000.0, 0.0, 1.0, 1.0, 40, True]},
+        {"costs": [1.0, 0.0, -1.0, 1.0, 40, True]},
+        {"costs": [1.0, 0.0, 1.0, 1.0, 40, "yes"]},
+        {"endpoints": {"a:80": 1.0}},
+        {"endpoints": [["a:80", float("inf"), 5, 0.0, 1.0]]},
+        {"endpoints": [["a:80", 0.0, -5, 0.0, 1.0]]},
+        {"endpoints": [["a:80", 0.0, 5.5, 0.0, 1.0]]},
+        {"endpoints": [["a:80", 0.0, True, 0.0, 1.0]]},
+        {"endpoints": [[80, 0.0, 5, 0.0, 1.0]]},
+        {"endpoints": [["a:80", 0.0, 5, 0.0, 1.0]] * 500},
+        {"kinds": [["GET /", "", 0.0, 1.0, 5, False]]},
+        {"kinds": [["GET /", "", 1.0, float("nan"), 5, False]]},
+        {"kinds": [["GET /", None, 1.0, 1.0, 5, False]]},
+        {"kinds": [["G" * 300, "", 1.0, 1.0, 5, False]]},
+        {"kinds": [["GET /", "", 1.0, 1.0, 10**30, False]]},
+        {"all": []},
+        {"all": 5},
+    ],
+)
+def test_what_was_learned_and_cannot_be_read_costs_no_news(bad: dict[str, object]) -> None:
+    good = {"key": "", "typical": 0.0}
+    message = json.loads(Report("a", {"b": 1}).encode())
+    assert decode(json.dumps(message | {"learned": good}).encode()).learned == Learned("", 0.0)
+    assert decode(json.dumps(message | {"learned": good | bad}).encode()) == Report("a", {"b": 1})
+    assert decode(json.dumps(message | {"learned": [bad]}).encode()) == Report("a", {"b": 1})
+
+
+def test_a_report_and_an_answer_are_told_apart() -> None:
+    assert is_report(Report("a").encode())
+    assert not is_report(answer("a"))
 
 
 def test_an_answer_says_who_answers_and_an_older_one_does_not() -> None:

@@ -37,13 +37,35 @@ class Listed:
 class Replica:
     """A pool, its peers and the port at which they speak."""
 
-    def __init__(self, number: int, ports: list[int]) -> None:
-        self.fleet = Fleet("least-connections", "a b c d")
+    def __init__(self, number: int, ports: list[int], strategy: str) -> None:
+        self.fleet = Fleet(strategy, "a b c d")
         self.switched: list[str] = []
+        self._beats = 0
         self.port = 0
         self.peers = Peers(
             self.fleet.pool, Listed(ports), f"lb-{number}", "secret", self.switched.append, time.monotonic
         )
+
+    def teach(self, requests: int = 40) -> None:
+        """Let as many requests take 10 ms each at a."""
+        pool, endpoint = self.fleet.pool, self.fleet["a"]
+        now = time.monotonic()
+        for number in range(requests):
+            lease = pool.lease_at(endpoint, REQUEST, now + number)
+            assert lease is not None
+            lease.sent(now + number)
+            lease.first_byte(now + number + 0.01)
+            lease.close(Outcome.answered(200), now + number + 0.01)
+
+    def beat(self) -> None:
+        """Say that it is there."""
+        self._beats += 1
+        self.peers._reporter.beat(time.monotonic() + 10 * self._beats)
+
+    @property
+    def learned(self) -> int:
+        """Requests that it knows of, from others too."""
+        return self.fleet.pool._costs.kinds.all.count
 
     def told(self) -> list[int]:
         """Requests that `lb-0` has said it has in flight at a, b, c and d."""
@@ -52,10 +74,10 @@ class Replica:
 
 
 @asynccontextmanager
-async def replicas(number: int) -> AsyncIterator[list[Replica]]:
+async def replicas(number: int, strategy: str = "least-connections") -> AsyncIterator[list[Replica]]:
     """So many that hear each other."""
     ports: list[int] = []
-    made = [Replica(i, ports) for i in range(number)]
+    made = [Replica(i, ports, strategy) for i in range(number)]
     runners = []
     for replica in made:
         app = web.Application()
@@ -224,3 +246,41 @@ async def test_the_rarer_the_reports_the_older_they_count() -> None:
         one.peers.tick(time.monotonic())
         one.peers.tick(time.monotonic() + 1.0)
         assert await seen(lambda: two.peers.heard[0].delay > 0.3)
+
+
+async def test_what_was_learned_is_handed_over_once_and_to_a_new_process_of_the_same_name_again() -> None:
+    async with replicas(3, "least-work") as (one, two, three):
+        assert "handed_over" not in one.peers.events  # It knows nothing.
+        one.teach()
+        two.beat()
+        three.beat()
+        assert await seen(lambda: one.peers.events.get("handed_over") == 2)
+        assert await seen(lambda: (two.learned, three.learned) == (40, 40))
+        two.beat()
+        for transport in one.peers._hearing.connections.values():
+            assert transport is not None
+            transport.abort()
+        assert await seen(lambda: one.peers.events["handed_over"] == 4)
+        assert [each.peers.events["taken_over"] for each in (two, three)] == [1, 1]
+        assert "taken_over" not in one.peers.events
+
+
+async def test_a_switch_of_the_fleets_strategy_hands_over_again() -> None:
+    async with replicas(2, "least-work") as (one, two):
+        one.teach()
+        two.beat()
+        assert await seen(lambda: one.peers.events.get("handed_over") == 1)
+        one.peers.strategy_switched("least-work")
+        two.beat()
+        assert await seen(lambda: one.peers.events["handed_over"] == 2)
+
+
+async def test_nothing_is_handed_over_where_the_strategy_learns_nothing() -> None:
+    async with replicas(2) as (one, two):
+        one.teach()
+        for each in (one, two):
+            heard = each.peers.events["received"]
+            one.beat()
+            two.beat()
+            assert await seen(lambda each=each, heard=heard: each.peers.events["received"] > heard)  # type: ignore[misc]
+        assert "handed_over" not in one.peers.events

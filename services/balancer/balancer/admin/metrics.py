@@ -305,7 +305,8 @@ METRICS = (
         "What happened between the replicas.",
         table(_peer_events),
         ("event",),
-        "`connected`, `disconnected`, `unreachable`, `sent`, `received`, `refused`, `unauthorized`",
+        "`connected`, `disconnected`, `unreachable`, `sent`, `received`, `refused`, `unauthorized`, "
+        "`handed_over` (what was learned, to one), `taken_over` (from one)",
     ),
     Metric(
         "lb_log_lines_dropped_total",

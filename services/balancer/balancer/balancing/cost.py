@@ -63,6 +63,17 @@ class RequestKind:
         if self.wider is not None and not self.parked:
             self.wider.sample(seconds)
 
+    def take_over(self, mean: float, square: float, count: int) -> bool:
+        """Count `count` requests that another replica has seen, where that is more than were seen here."""
+        own = self.count
+        if own >= count:
+            return False
+        self.count = own + count
+        share = count / self.count
+        self.mean += share * (mean - self.mean)
+        self.square += share * (square - self.square)
+        return True
+
     @property
     def expected(self) -> float:
         """Seconds that one is expected to cost; 0 while nothing is known."""
@@ -90,10 +101,11 @@ class RequestKind:
 class RequestKinds:
     """The kinds seen so far, at most `MAX_KINDS`."""
 
-    __slots__ = ("_asked", "_by_method", "_field", "_found", "_kinds", "_paths", "_pattern", "all")
+    __slots__ = ("_asked", "_by_method", "_field", "_found", "_kinds", "_paths", "_pattern", "all", "key")
 
     def __init__(self, key: str = "") -> None:
         """`key`: empty, `header:NAME` or `path:PATTERN`, a regular expression. Raises ValueError for another."""
+        self.key = key
         self.all = RequestKind(None)
         """The kind of all requests."""
         self._kinds: dict[str, RequestKind] = {}
@@ -134,6 +146,12 @@ class RequestKinds:
         self._asked = None  # It may hold headers that nobody else does any more.
         kind.recent += 1
         return kind
+
+    def adopt(self, name: str, wider_name: str) -> RequestKind | None:
+        """The kind of that name, made where there is room for one more and for its wider kind; else None."""
+        if name not in self._kinds and len(self._kinds) + 2 > MAX_KINDS:
+            return None
+        return self._named(name, wider_name)
 
     def _find(self, method: str, path: str) -> RequestKind:
         if self._pattern is None:

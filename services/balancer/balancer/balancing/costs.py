@@ -110,6 +110,32 @@ class Costs:
             by_age = self.workers < few and self.kinds.all.growth < -2.5 * least
             self.distinct = by_age or self._by_kind < (1.0 - least) * self._by_mean
 
+    @property
+    def endpoints(self) -> int:
+        """How many there are."""
+        return self._endpoints
+
+    def learned(self) -> tuple[float, float, float, float, int, bool] | None:
+        """What `take_over` takes, and None while little is known."""
+        if self._compared < FEW:
+            return None
+        workers = self.workers if self.bounded else 0.0
+        return workers, self.usual, self._by_kind, self._by_mean, self._compared, self.distinct
+
+    def take_over(
+        self, workers: float, usual: float, by_kind: float, by_mean: float, compared: int, distinct: bool
+    ) -> None:
+        """Take what another replica has learned, where that is more than was learned here."""
+        if workers > 0.0 and not self.bounded:
+            self.workers = workers
+            self.bounded = True
+        if compared > self._compared:
+            self.usual = usual
+            self._by_kind = by_kind
+            self._by_mean = by_mean
+            self._compared = compared
+            self.distinct = distinct
+
     def begin_again(self) -> None:
         """What was learned of workers no longer holds."""
         self.epoch += 1

@@ -11,6 +11,7 @@ from typing import Final
 from balancer.balancing.decision import DecisionLog
 from balancer.balancing.endpoint import Endpoint, EndpointSpec, Snapshot, Transition
 from balancer.balancing.events import Subscriber
+from balancer.balancing.hand_over import Learned, TakenOver, pieces
 from balancer.balancing.health import Change
 from balancer.balancing.lease import Lease
 from balancer.balancing.load_weights import LoadWeights
@@ -45,6 +46,7 @@ class Pool(Rotation):
         super().__init__(strategy, strategy_name, policy, random, cluster, decisions)
         self._outliers = OutlierDetection(policy)
         self._slow_start = SlowStart(policy.slow_start)
+        self._taken_over = TakenOver(self._costs)
         self.loads: LoadWeights | None = None
         """What endpoints report of their load, where that is asked for."""
         if policy.endpoint_load:
@@ -96,6 +98,7 @@ class Pool(Rotation):
         if endpoint.work is NOTHING_KNOWN:
             endpoint.work = Work(self._costs)
         endpoint.work.joined()
+        has_more = self._taken_over.joined(endpoint, now)
         self._eligibility.recount(endpoint)
         self._subscribers.joined(endpoint)
         if endpoint.spec.draining:
@@ -103,6 +106,8 @@ class Pool(Rotation):
         if slowly and self._slow_start.begin(endpoint, now):
             self._reweighed(endpoint)
         self._align(endpoint)
+        if has_more:
+            self.changed(endpoint)
 
     def _leave(self, endpoint: Endpoint) -> None:
         self._eligibility.recount(endpoint)
@@ -190,6 +195,26 @@ class Pool(Rotation):
         self._report_failures(now)
         self._end_spill(now)
         self._admission.dispatch(now)
+
+    # What other replicas have learned
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether its strategy follows what requests cost, and knows something of that."""
+        return self._follows_work and self._costs.learned() is not None
+
+    def learned(self, now: float) -> Iterator[Learned]:
+        """What this pool has learned of requests and endpoints, in pieces; nothing where its strategy learns none."""
+        if not self._follows_work:
+            return iter(())
+        return pieces(self._costs, list(self._members.endpoints), now)
+
+    def take_over(self, learned: Learned, now: float) -> tuple[int, int]:
+        """Take a piece of what another replica has learned: the number of endpoints and kinds that it adds to."""
+        endpoints, kinds = self._taken_over.take(learned, self._members.find, now)
+        for endpoint in endpoints:
+            self.changed(endpoint)
+        return len(endpoints), kinds
 
     # Reading
 

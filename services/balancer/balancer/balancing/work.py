@@ -286,6 +286,35 @@ class Work:
         self.unsent_cost += job.expected
         return job
 
+    @property
+    def samples(self) -> int:
+        """Requests that its pace is learned from."""
+        return self._samples
+
+    @property
+    def settled_workers(self) -> float:
+        """What it works on at once; 0 while that is not known."""
+        return 0.0 if self._unsure or not self.costs.bounded else self.workers
+
+    def take_over(self, pace_log: float, samples: int, workers: float, learned_at: float) -> bool:
+        """Count `samples` requests that another replica has seen, where that is more than were seen here.
+
+        `workers`: what it works on at once; 0: not known. `learned_at`: when the last of them was answered (s).
+        """
+        own = self._samples
+        if own >= samples:
+            return False
+        self._samples = own + samples
+        step = samples / self._samples * (pace_log - self.pace_log)
+        self.pace_log += step
+        self.costs.shift(step)
+        self.learned_at = max(self.learned_at, learned_at)
+        if workers > 0.0 and self.costs.bounded:
+            self._unsure = False
+            self.workers = workers
+            self.servers = max(int(workers + 0.5), 1)
+        return True
+
     def learn(self, job: Job, service: float) -> None:
         """One request has been answered well: its kind's cost, and the pace."""
         costs = self.costs

@@ -20,7 +20,7 @@ from balancer.cli.lab_flags import REQUESTS, scripts
 from balancer.lab import claims, plot, replay
 from balancer.lab.claim import table
 from balancer.lab.claims import CLAIMS
-from balancer.lab.experiment import Setting
+from balancer.lab.experiment import HANDED_OVER, NOTHING, Newcomer, Setting
 from balancer.lab.fleet import named
 from balancer.lab.news import News
 from balancer.lab.record import Summary
@@ -136,17 +136,36 @@ def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
     news = News(
         arguments.news_every, arguments.news_late, None if arguments.naive else Beliefs(arguments.news_every).hear
     )
+    newcomer = _newcomer(arguments)
     if arguments.replay:
         if arguments.load_reports:
             raise ValueError("--load-reports needs endpoints that are described: an access log holds no load reports")
         most = arguments.requests or replay.MOST
         with _Progress(recorded.size(arguments.replay), arguments.json, "reading ") as progress:
             recording = replay.read(recorded.lines(arguments.replay, progress.add), arguments.cluster, most)
-        setting = Setting(recording.fleet, replicas=arguments.replicas, news=news, rules=rules, replayed=recording.asks)
+        setting = Setting(
+            recording.fleet,
+            replicas=arguments.replicas,
+            news=news,
+            rules=rules,
+            newcomer=newcomer,
+            replayed=recording.asks,
+        )
         return setting, recording
     traffic = Traffic(arguments.costs, arguments.mean, arguments.arrivals, arguments.burst, arguments.users)
     requests = arguments.requests or REQUESTS
-    return Setting(fleet, traffic, arguments.load, requests, arguments.replicas, news, rules), None
+    return Setting(fleet, traffic, arguments.load, requests, arguments.replicas, news, rules, newcomer), None
+
+
+def _newcomer(arguments: argparse.Namespace) -> Newcomer | None:
+    """The replica that starts late, where one does. Raises ValueError."""
+    if arguments.newcomer is None:
+        if arguments.hand_over:
+            raise ValueError("--hand-over needs --newcomer, a replica to hand over to")
+        return None
+    if arguments.replicas < 2:
+        raise ValueError("--newcomer needs --replicas 2 or more")
+    return Newcomer(HANDED_OVER if arguments.hand_over else NOTHING, arguments.newcomer)
 
 
 def _strategies(text: str) -> list[str]:

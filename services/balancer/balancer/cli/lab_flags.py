@@ -77,6 +77,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     balancer.add_argument(
         "--news-late", type=_from_zero, default=0.0, metavar="S", help="and a report takes so long (0)"
     )
+    balancer.add_argument(
+        "--newcomer",
+        type=_positive,
+        metavar="N",
+        help="the last replica starts at half-time, and only its first N requests are measured",
+    )
+    balancer.add_argument(
+        "--hand-over", action="store_true", help="and takes over what the first replica has learned until then"
+    )
     balancer.add_argument("--limit", type=_positive, metavar="N", help="LB_ENDPOINT_MAX_REQUESTS (none)")
     balancer.add_argument("--eject-after", type=_from_zero_whole, default=5, metavar="N", help="LB_EJECT_AFTER (5)")
     balancer.add_argument("--eject-time", type=_above_zero, default=10.0, metavar="S", help="LB_EJECT_TIME (10)")

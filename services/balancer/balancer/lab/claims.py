@@ -13,7 +13,7 @@ from typing import Final
 
 from balancer.balancing.policy import Policy
 from balancer.lab.claim import BUSIEST, FAILED, FIRST, LAST, MEAN, P99, SECOND, SLOWDOWN, Claim, Finding, try_claim
-from balancer.lab.experiment import Setting
+from balancer.lab.experiment import ALL, HANDED_OVER, NOTHING, Newcomer, Setting
 from balancer.lab.fleet import Script, named
 from balancer.lab.replica import Rules
 from balancer.lab.traffic import KINDS, Kind, Traffic
@@ -29,6 +29,12 @@ def _equal(endpoints: int, workers: int) -> tuple[Script, ...]:
 _ONE_SLOW: Final = tuple(named("one-slow", 4, 4))
 _ONE_FAILING: Final = tuple(named("one-failing", 4, 4))
 _ONE_HUNG: Final = tuple(named("one-hung", 4, 4))
+
+
+def _starts_late(knows: str) -> Setting:
+    return Setting(_ONE_SLOW, replicas=2, newcomer=Newcomer(knows, 100))
+
+
 _NO_RETRIES: Final = Rules(retries=0, response_timeout=1.0)
 _NEVER_EJECTED: Final = Rules(Policy(eject_after=1_000_000), retries=0)
 _KINDS: Final = Traffic("kinds")
@@ -278,6 +284,27 @@ CLAIMS: Final = (
         at_least=0.9,
         at_most=1.1,
         requests=200,
+    ),
+    Claim(
+        "least-work",
+        "a replica that has just started knows what the others have learned (`LB_PEERS`)",
+        "the second of two replicas starts late, its first 100 requests; one of four endpoints 10 times as slow",
+        _starts_late(HANDED_OVER),
+        "least-work, one that knows nothing",
+        P99,
+        at_most=0.6,
+        elsewhere=_starts_late(NOTHING),
+    ),
+    Claim(
+        "least-work",
+        "and chooses as well as one that has been there from the start",
+        "the same",
+        _starts_late(HANDED_OVER),
+        "least-work, one that has been there",
+        P99,
+        at_least=0.6,
+        at_most=1.3,
+        elsewhere=_starts_late(ALL),
     ),
     Claim(
         "random-of-two",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
+from typing import Final
 
 from balancer.lab.clock import Clock
 from balancer.lab.fleet import Script, Server, capacity
@@ -12,6 +13,20 @@ from balancer.lab.news import News
 from balancer.lab.record import Record, Summary
 from balancer.lab.replica import TICK, Replica, Rules
 from balancer.lab.traffic import Ask, Traffic, mean_cost, resampled
+
+NOTHING: Final = "nothing"
+HANDED_OVER: Final = "handed-over"
+ALL: Final = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """The last replica starts when half of the requests have come, and its first requests are all that is measured."""
+
+    knows: str = NOTHING
+    """NOTHING; HANDED_OVER: what the first replica has learned until then; ALL: it has been there from the start."""
+    measured: int = 300
+    """Requests measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +41,7 @@ class Setting:
     replicas: int = 1
     news: News = field(default_factory=News)
     rules: Rules = field(default_factory=Rules)
+    newcomer: Newcomer | None = None
     replayed: tuple[Ask, ...] = ()
     """Recorded requests in the place of `traffic`, `load` and `requests`: as they came with the first seed, with the
     others as they might have come as well."""
@@ -67,8 +83,13 @@ class _Run:
             for i in range(setting.replicas)
         ]
         self.record = Record(len(servers), setting.rules.client_timeout)
-        self._asks, number = setting.asks(seed)
-        self.record.whole = (number, self.clock.stop)
+        self._others = Record(len(servers), setting.rules.client_timeout)
+        """What is not measured."""
+        self._asks, self._number = setting.asks(seed)
+        self._measured = 0
+        """Requests of the newcomer that are."""
+        if setting.newcomer is None:
+            self.record.whole = (self._number, self.clock.stop)
         self._spread = Random(seed + 1)
         self._next = next(self._asks, None)
         self._started = 0
@@ -107,9 +128,33 @@ class _Run:
         self._started += 1
         if self._progress is not None and self._started % 1000 == 0:
             self._progress(1000)
+        if self._setting.newcomer is not None:
+            self._start_beside(ask, self._setting.newcomer)
+            return
         replicas = self.replicas
         replica = replicas[0] if len(replicas) == 1 else replicas[int(self._spread.random() * len(replicas))]
         replica.start(ask, self.record)
+
+    def _start_beside(self, ask: Ask, newcomer: Newcomer) -> None:
+        """The same, where the last replica is new in the second half."""
+        replicas = self.replicas
+        last = replicas[-1]
+        half = self._number // 2
+        joined = self._started > half
+        if self._started == half + 1 and newcomer.knows == HANDED_OVER:
+            for learned in replicas[0].pool.learned(self.clock.now):
+                last.pool.take_over(learned, self.clock.now)
+        which = replicas if joined or newcomer.knows == ALL else replicas[:-1]
+        replica = which[int(self._spread.random() * len(which))]
+        record = self._others
+        if joined and replica is last and self._measured < newcomer.measured:
+            self._measured += 1
+            record = self.record
+        if self._started == self._number or self._measured == newcomer.measured:
+            self.record.whole = (self._measured, self.clock.stop)
+            if self.record.noted == self._measured:
+                self.clock.stop()
+        replica.start(ask, record)
 
     def _tick(self) -> None:
         for replica in self.replicas:

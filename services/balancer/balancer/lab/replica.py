@@ -51,7 +51,6 @@ class Replica:
     def __init__(self, strategy: str, rules: Rules, servers: list[Server], clock: Clock, random: Random) -> None:
         self.clock = clock
         self.rules = rules
-        self.record: Record
         self.ended: Callable[[], None] | None = None
         """Called when a request has ended: the closed loop's next."""
         self._strategy = load(strategy, random, rules.policy.hash_key)
@@ -70,8 +69,7 @@ class Replica:
     def start(self, ask: Ask, record: Record) -> None:
         """A request has come."""
         self.budget.earn(self.clock.now)
-        self.record = record
-        Trip(self, ask).find()
+        Trip(self, ask, record).find()
 
     @property
     def fault(self) -> str:
@@ -181,10 +179,11 @@ class Attempt(Call):
 class Trip:
     """One request's search for an answer."""
 
-    __slots__ = ("_attempts", "_last", "_queued_until", "_ticket", "_tried", "ask", "idempotent", "replica")
+    __slots__ = ("_attempts", "_last", "_queued_until", "_record", "_ticket", "_tried", "ask", "idempotent", "replica")
 
-    def __init__(self, replica: Replica, ask: Ask) -> None:
+    def __init__(self, replica: Replica, ask: Ask, record: Record) -> None:
         self.replica = replica
+        self._record = record
         self.ask = ask
         self.idempotent = ask.info.method in IDEMPOTENT
         self._attempts = 0
@@ -261,7 +260,7 @@ class Trip:
     def _note(self, now: float, status: int) -> None:
         replica = self.replica
         number = -1 if self._last is None else replica.numbers[self._last.address]
-        replica.record.add(now - self.ask.at, self.ask.cost, status < 500, number, now)
+        self._record.add(now - self.ask.at, self.ask.cost, status < 500, number, now)
         if replica.ended is not None:
             replica.ended()
 

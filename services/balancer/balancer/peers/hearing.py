@@ -10,6 +10,7 @@ from balancer.peers.belief import Belief
 from balancer.peers.connection import UNREADABLE, Incoming
 from balancer.peers.fleet import FleetIntent
 from balancer.peers.frames import TEXT, frame
+from balancer.peers.lessons import Lessons
 from balancer.peers.link import OURSELVES
 from balancer.peers.report import GAP, BadReport, Report, answer, decode
 from balancer.peers.reporter import Reporter
@@ -27,6 +28,7 @@ class Hearing:
         belief: Belief,
         fleet: FleetIntent,
         roster: Roster,
+        lessons: Lessons,
         name: str,
         clock: Callable[[], float],
         count: Callable[[str], None],
@@ -36,6 +38,7 @@ class Hearing:
         self._belief = belief
         self._fleet = fleet
         self._roster = roster
+        self._lessons = lessons
         self._name = name
         self._clock = clock
         self._count = count
@@ -65,7 +68,10 @@ class Hearing:
         if report.delay is not None or not connection.name:
             self._look_up(report, connection, now)
         if report.intent is not None:
+            before = self._fleet.intent
             self._fleet.take(report.intent, report.replica, now)
+            if self._fleet.intent is not before:
+                self._lessons.again()
             self._reporter.arm()
         if report.answer:
             connection.write(frame(TEXT, answer(self._name), masked=False))
@@ -77,9 +83,11 @@ class Hearing:
         if not connection.name:
             connection.name = report.replica
             self.connections[report.replica] = connection
+            self._lessons.left(report.replica)  # It may be another process of that name.
             log.info("peer joined", peer=report.replica)
         self._roster.heard(report.replica, report.status, now, report.next_within or GAP)
         self._reporter.beat(now, together=True)
+        self._lessons.give(report.replica, connection)
 
     def end_silent(self) -> None:
         """Let go of those that have been silent for too long: they may connect again."""
@@ -93,5 +101,6 @@ class Hearing:
         if name and self.connections.get(name) is connection:
             del self.connections[name]
             self._belief.forget(name)
+            self._lessons.left(name)
             self._roster.left(name, self._clock())
             log.info("peer left", peer=name)

@@ -12,7 +12,7 @@ import structlog
 
 from balancer.peers.connection import UNREADABLE, Outgoing, RefusedError
 from balancer.peers.frames import TEXT, frame
-from balancer.peers.report import MAX_ANSWER, answered_by
+from balancer.peers.report import MAX_ANSWER, answered_by, is_report
 from balancer.peers.reporter import Listener, Reporter, Turn
 
 PATIENCE: Final = 10.0
@@ -31,9 +31,18 @@ log = structlog.get_logger(__name__)
 class Link(Listener):
     """Connects to one replica, again and again, and reports to it what changes here."""
 
-    def __init__(self, reporter: Reporter, address: str, path: str, token: str, count: Callable[[str], None]) -> None:
-        """`address` is `host:port`; `count` counts what happens, by kind."""
+    def __init__(
+        self,
+        reporter: Reporter,
+        address: str,
+        path: str,
+        token: str,
+        count: Callable[[str], None],
+        learn: Callable[[bytes], None],
+    ) -> None:
+        """`address` is `host:port`; `count` counts what happens, by kind; `learn` takes what the other has learned."""
         self._reporter = reporter
+        self._learn = learn
         self.address = address
         self.peer = ""
         """The name of the replica, once it has said it."""
@@ -130,7 +139,13 @@ class Link(Listener):
         self._count("sent")
 
     def _heard(self, text: bytes) -> None:
-        """Measure: an answer has come back after twice the time that a report takes. It says who answers."""
+        """Measure: an answer has come back after twice the time that a report takes. It says who answers.
+
+        Or take what the other has learned, which it sends to a new replica on this connection.
+        """
+        if is_report(text):
+            self._learn(text)
+            return
         self.peer = answered_by(text) or self.peer
         if self._asked_at is not None:
             self._delay = (time.perf_counter() - self._asked_at) / 2

@@ -19,6 +19,7 @@ from balancer.peers.connection import Incoming
 from balancer.peers.fleet import FleetIntent
 from balancer.peers.frames import GOING_AWAY
 from balancer.peers.hearing import Hearing
+from balancer.peers.lessons import Lessons
 from balancer.peers.link import Link
 from balancer.peers.report import MAX_BYTES, Intent, Status
 from balancer.peers.reporter import Reporter
@@ -60,7 +61,10 @@ class Peers:
             pool, name, lambda: self.intent, status, lambda: self.belief.duration, self.belief.all_may_rest
         )
         self._roster = Roster()
-        self._hearing = Hearing(self._reporter, self.belief, self.fleet, self._roster, name, clock, self._count)
+        self._lessons = Lessons(pool, name, clock, self._count)
+        self._hearing = Hearing(
+            self._reporter, self.belief, self.fleet, self._roster, self._lessons, name, clock, self._count
+        )
         self._source = source
         self._token = token
         self._clock = clock
@@ -85,6 +89,7 @@ class Peers:
     def strategy_switched(self, name: str) -> None:
         """The fleet's strategy was switched here."""
         self.fleet.strategy(name)
+        self._lessons.again()
         self._reporter.arm()
 
     def drained(self, address: str, drained: bool) -> None:
@@ -149,7 +154,7 @@ class Peers:
         for address in self._links.keys() - wanted:
             self._links.pop(address)[1].cancel()
         for address in wanted - self._links.keys():
-            link = Link(self._reporter, address, PATH, self._token, self._count)
+            link = Link(self._reporter, address, PATH, self._token, self._count, self._lessons.take)
             task = asyncio.create_task(link.run(), name=f"peer {address}")
             task.add_done_callback(_log_fault)
             self._links[address] = link, task

@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from balancer.balancing.hand_over import Learned
+from balancer.peers import handed_over
+
 VERSION: Final = 1
 """Version of the format: a report of another one is refused."""
 MAX_BYTES: Final = 4 << 20
 """Longest report that is read: 50,000 endpoints fit."""
-MAX_ANSWER: Final = 1000
-"""Longest answer that is read."""
+MAX_ANSWER: Final = 1 << 18
+"""Longest message (bytes) that is read where the other answers: one piece of what it has learned fits."""
 GAP: Final = 1.0
 """Seconds within which a replica reports again, whatever has changed, unless its last report says otherwise."""
 REST: Final = 3.0
@@ -76,6 +79,8 @@ class Report:
     """Whether the sender waits for an empty message in return, to measure how long a report takes."""
     next_within: float | None = None
     """Seconds within which the next report comes, whatever changes; None: `GAP`, as an older replica's always does."""
+    learned: Learned | None = None
+    """A piece of what the sender has learned of requests and endpoints."""
 
     def encode(self) -> bytes:
         """The message's text."""
@@ -97,6 +102,8 @@ class Report:
         if self.intent is not None:
             intent = self.intent
             message["intent"] = {"at": intent.at, "strategy": intent.strategy, "drained": sorted(intent.drained)}
+        if self.learned is not None:
+            message["learned"] = handed_over.as_json(self.learned)
         return _ENCODE(message).encode()
 
 
@@ -141,6 +148,7 @@ def decode(data: bytes) -> Report:
         message.get("whole") is True,
         message.get("answer") is True,
         None if gap is None else float(gap),
+        handed_over.read(message.get("learned")),  # What cannot be read is none: it must not cost the news beside it.
     )
 
 
@@ -158,6 +166,11 @@ def _parse(data: bytes) -> dict[str, Any]:
 def answer(replica: str) -> bytes:
     """What the hearer sends back where a report asks for it."""
     return _ENCODE({"replica": replica}).encode()
+
+
+def is_report(text: bytes) -> bool:
+    """Whether it is a report and no answer, as far as its beginning shows."""
+    return text.startswith(b'{"v":')
 
 
 def answered_by(text: bytes) -> str:

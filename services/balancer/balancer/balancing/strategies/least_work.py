@@ -222,6 +222,7 @@ class LeastWork(Strategy):
             self._weight = 0.0
             for place in places:
                 self._enter(place.endpoint, place.owner.step, now)
+                self.changed(place.endpoint)  # Its pace may have changed as well.
         if self._moved:
             for place in self._moved:
                 place.moved = False
