@@ -1,8 +1,8 @@
 """What is learned of requests and of how much endpoints work on at once, pooled over all endpoints.
 
 **Distinct** are requests once it is known which of them has more to do: where kinds predict costs better than the mean
-does, or all cost the same and endpoints work on few at once, so that age says what is left. Otherwise estimates differ
-by chance alone, and an order by them is worse than by the number of requests: that is taken instead.
+does. Otherwise estimates differ by chance alone, and an order by them is worse than by the number of requests: that is
+taken instead.
 """
 
 from __future__ import annotations
@@ -19,12 +19,9 @@ ONE_BY_ONE: Final = 20
 FOR_EACH: Final = 4
 """And so many for each worker, with more waiting: that is all they work on at once."""
 DISTINCT: Final = 0.2
-"""Kinds distinguish requests once they explain so much of the variance of the logarithm of a cost; age does where the
-variance of all is below a third of an exponential's."""
+"""Kinds distinguish requests once they explain so much of the variance of the logarithm of a cost."""
 ALIKE: Final = 0.1
 """And no longer where it is half of that."""
-AGED: Final = 4.0
-"""Age says something where endpoints work on fewer at once: of many requests there, one is always about to end."""
 FEW: Final = 32
 """Answers before that is decided."""
 
@@ -66,10 +63,7 @@ class Costs:
         self.typical = 0.0
         """Mean logarithm of the endpoints' paces."""
         self.distinct = False
-        """Whether it is known which request has more to do, by its kind, or where all cost the same by its age.
-
-        Until then they count as alike, by their number.
-        """
+        """Whether its kind says which request has more to do. Until then they count as alike, by their number."""
         self._by_kind = 0.0
         """Mean squared error of the logarithm of a cost, expected by its kind."""
         self._by_mean = 0.0
@@ -106,9 +100,7 @@ class Costs:
         self._by_kind += weight * (by_kind * by_kind - self._by_kind)
         if self._compared >= FEW:
             least = ALIKE if self.distinct else DISTINCT
-            few = 2.0 * AGED if self.distinct else AGED
-            by_age = self.workers < few and self.kinds.all.growth < -2.5 * least
-            self.distinct = by_age or self._by_kind < (1.0 - least) * self._by_mean
+            self.distinct = self._by_kind < (1.0 - least) * self._by_mean
 
     @property
     def endpoints(self) -> int:

@@ -28,6 +28,10 @@ from balancer.balancing.request import RequestInfo
 
 PRIOR_SAMPLES: Final = 4
 """A pace begins as if so many samples of the typical one had been taken."""
+TRIED_AFTER: Final = 20.0
+"""Seconds unused after which what is known of an endpoint's pace is old: it counts as the fastest, and is tried."""
+OF_OLD: Final = 0.25
+"""Weight of the first sample after that."""
 LEARN_EVERY: Final = 0.001
 """Seconds between two answers of an endpoint that are learned from, at the least: where there are thousands a second,
 the last two hundred would be a moment, and alike."""
@@ -328,6 +332,8 @@ class Work:
         if job.kind.count >= TRUSTED_KIND:
             self._samples += 1
             weight = max(1.0 / (self._samples + PRIOR_SAMPLES), PACE_MEMORY)
+            if self.answered_at - self.learned_at > TRIED_AFTER:
+                weight = max(weight, OF_OLD)
             step = weight * (logarithm - log(max(job.kind.mean, SMALLEST)) - self.pace_log)
             self.pace_log += step
             costs.shift(step)

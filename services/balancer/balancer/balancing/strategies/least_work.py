@@ -11,7 +11,7 @@ from balancer.balancing.request import RequestInfo
 from balancer.balancing.rng import Random
 from balancer.balancing.strategies.heap import Entry, Heap, take_least
 from balancer.balancing.strategies.strategy import Strategy, turn
-from balancer.balancing.work import NOTHING_KNOWN, Work
+from balancer.balancing.work import NOTHING_KNOWN, TRIED_AFTER, Work
 
 LOOKS: Final = 16
 """Endpoints of one class that a choice looks at."""
@@ -24,7 +24,7 @@ PENALTY: Final = 20.0
 FORGIVEN: Final = 5.0
 """Seconds in which a penalty falls to 1/e."""
 FORGOTTEN: Final = 10.0
-"""Seconds unused in which what is known of a slow endpoint's pace falls to 1/e: it is tried again."""
+"""Seconds unused in which what is known of a slow endpoint's pace falls to 1/e."""
 _STEP: Final = log(STEP)
 
 
@@ -93,6 +93,8 @@ class LeastWork(Strategy):
         self._distinct = False
         """Whether requests differed as expected when the endpoints were arranged."""
         self._costs = NOTHING_KNOWN.costs
+        self._fastest = 1.0
+        """The pace of the fastest class."""
         self._lowest = 0.0
         """Score of the best endpoint that was found for the choice being made."""
 
@@ -134,7 +136,7 @@ class LeastWork(Strategy):
         """`best`, or one that is better of those whose place goes by their load."""
         heap = owner.by_load
         mean = self._costs.mean or 1.0
-        fastest = min(owner.pace, 1.0)  # `_pace` lets the pace of an idle endpoint fade to 1.
+        fastest = self._fastest  # `_pace` lets the pace of an idle endpoint fade to that.
         entry = heap.entries[0]
         edge: list[Entry[_Place]] | None = None
         for _ in range(LOOKS):
@@ -144,7 +146,7 @@ class LeastWork(Strategy):
             if not excluded or endpoint not in excluded:
                 work = endpoint.work
                 silence = 0.0 if work.oldest is None else work.silence(now)
-                pace = owner.pace if owner.pace <= 1.0 else _pace(endpoint, owner, now)
+                pace = owner.pace if owner.pace <= fastest else self._pace(endpoint, owner, now)
                 score = pace * (cost + mean * entry.key)
                 if silence == 0.0 and work.failures == 0.0:
                     return self._better(best, endpoint, score)  # Nobody below it has less to do.
@@ -199,9 +201,20 @@ class LeastWork(Strategy):
             ahead = (work.costs.mean or 1.0) * place.entry.key
         else:
             ahead = work.wait(endpoint.elsewhere, now) / endpoint.weight + place.crowd
-        pace = _pace(endpoint, owner, now)
+        pace = self._pace(endpoint, owner, now)
         silence = 0.0 if work.oldest is None else work.silence(now)
         return _against(work, pace * (cost + ahead), pace * cost, silence, now)
+
+    def _pace(self, endpoint: Endpoint, owner: _Class, now: float) -> float:
+        """What is believed of its pace: one that gets nothing comes to count as the fastest, and so is tried again."""
+        work = endpoint.work
+        fastest = self._fastest
+        if owner.pace <= fastest or work.waiting or work.unsent:
+            return owner.pace
+        unused = now - work.learned_at
+        if unused > TRIED_AFTER:
+            return fastest
+        return fastest + (owner.pace - fastest) * exp(min(-unused, 0.0) / FORGOTTEN)
 
     def _comes_before(self, one: Endpoint, other: Endpoint) -> bool:
         """Which of two of equal score: idle ones of different weights take turns by those."""
@@ -237,9 +250,11 @@ class LeastWork(Strategy):
         step = owner.step
         exact = _log_pace(endpoint) / _STEP
         off = exact - step if exact > step else step - exact
-        # It changes its class only when that is beyond doubt, so that equal endpoints do not look unequal by chance.
-        if off > 0.6 and off > 0.6 + 3.0 * work.doubt / _STEP:
-            step = round(exact)
+        # It differs from the typical only when that is beyond doubt, so that equal ones do not look unequal by chance.
+        if off > 0.6:
+            nearest = round(exact)
+            if abs(nearest) < abs(step) or off > 0.6 + 3.0 * work.doubt / _STEP:
+                step = nearest
         if (
             step != owner.step
             or endpoint.weight != owner.weight
@@ -262,6 +277,7 @@ class LeastWork(Strategy):
                 return owner
         owner = _Class(step, weight, at_once)
         self._classes.append(owner)
+        self._fastest = min(self._fastest, owner.pace) if len(self._classes) > 1 else owner.pace
         return owner
 
     def _enter(self, endpoint: Endpoint, step: int, now: float) -> None:
@@ -278,6 +294,8 @@ class LeastWork(Strategy):
         place.heap.remove(place.entry)
         if not owner.by_load.entries and not owner.by_time.entries:
             self._classes.remove(owner)
+            if self._classes:
+                self._fastest = min([each.pace for each in self._classes])
 
     def _set_key(self, place: _Place, now: float) -> None:
         endpoint = place.endpoint
@@ -291,14 +309,6 @@ class LeastWork(Strategy):
         else:
             place.crowd = (work.costs.mean or 1.0) * _crowd(endpoint, owner)
             entry.key = owner.pace * (work.wait(endpoint.elsewhere, now) + owner.weight * place.crowd) + now
-
-
-def _pace(endpoint: Endpoint, owner: _Class, now: float) -> float:
-    """What is believed of its pace: that of a slow one fades while it gets nothing."""
-    work = endpoint.work
-    if owner.pace <= 1.0 or work.waiting or work.unsent:
-        return owner.pace
-    return 1.0 + (owner.pace - 1.0) * exp(min(work.learned_at - now, 0.0) / FORGOTTEN)
 
 
 def _against(work: Work, score: float, least: float, silence: float, now: float) -> float:
