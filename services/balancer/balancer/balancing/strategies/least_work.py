@@ -258,17 +258,17 @@ class LeastWork(Strategy):
         if (
             step != owner.step
             or endpoint.weight != owner.weight
-            or (owner.at_once and 4 * abs(work.at_once - owner.at_once) > owner.at_once + 2)
+            or (owner.at_once and _far(work.at_once, owner.at_once))
         ):
             self._exit(place)
             self._enter(endpoint, step, now)
             return
-        heap = place.heap
+        had_key_by_load = place.has_key_by_load
         self._set_key(place, now)
-        if heap is place.heap:
-            heap.moved(place.entry)
+        if place.has_key_by_load == had_key_by_load:
+            place.heap.moved(place.entry)
         else:
-            heap.remove(place.entry)
+            (owner.by_load if had_key_by_load else owner.by_time).remove(place.entry)
             place.heap.push(place.entry)
 
     def _class(self, step: int, weight: float, at_once: int) -> _Class:
@@ -309,6 +309,12 @@ class LeastWork(Strategy):
         else:
             place.crowd = (work.costs.mean or 1.0) * _crowd(endpoint, owner)
             entry.key = owner.pace * (work.wait(endpoint.elsewhere, now) + owner.weight * place.crowd) + now
+
+
+def _far(at_once: int, usual: int) -> bool:
+    """Whether an endpoint works on another number at once than the others of its class."""
+    more = at_once - usual if at_once > usual else usual - at_once
+    return 4 * more > usual + 2
 
 
 def _against(work: Work, score: float, least: float, silence: float, now: float) -> float:
