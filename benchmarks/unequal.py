@@ -31,8 +31,8 @@ CLIENT_TIMEOUT = 5.0
 """Seconds that a client waits. A failed request counts as so long a one."""
 SECONDS = 5.0
 """Of load, at least: one or two pass until a hung endpoint is noticed, and then there must be some left."""
-OWN = "least-response-time"
-"""The strategy that the README names for unequal endpoints."""
+OWN = "least-work"
+"""The default, which an operator has who sets no strategy."""
 NOT_HERE = frozenset({"consistent-hash"})
 """Binds one client, as the generator is, to one endpoint: it is for another purpose."""
 FAR_OFF = 1.5

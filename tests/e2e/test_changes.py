@@ -22,7 +22,15 @@ from tests.e2e.conftest import ROOT, until
 pytestmark = pytest.mark.timeout(420)
 
 DIES_WITH_ITS_CLIENTS = "the balancer that clients are connected to dies: nobody is left to retry"
-STRATEGIES = ["least-connections", "least-response-time", "random-of-two", "consistent-hash", "n-to-one", "round-robin"]
+STRATEGIES = [
+    "least-connections",
+    "least-response-time",
+    "least-work",
+    "random-of-two",
+    "consistent-hash",
+    "n-to-one",
+    "round-robin",
+]
 
 
 def test_install(cluster: Any, load: Any) -> None:

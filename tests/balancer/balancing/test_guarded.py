@@ -97,7 +97,7 @@ def fleet_with(broken: str, monkeypatch: pytest.MonkeyPatch) -> Fleet:
 
 
 @pytest.mark.parametrize("broken", ["added", "removed", "changed", "choose", "score", "none", "stranger"])
-def test_the_default_chooses_instead_and_the_failure_is_reported(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_round_robin_chooses_instead_and_the_failure_is_reported(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = fleet_with(broken, monkeypatch)
     assert sum(Counter(fleet.chosen(30)).values()) == 30
     fleet.remove("c")
@@ -131,7 +131,7 @@ def test_the_kit_plays_with_a_strategy_written_whole() -> None:
 
 
 @pytest.mark.parametrize("strategy", [NotANumber, NoNumberInTheHeap])
-def test_a_score_that_is_no_number_leaves_the_choice_to_the_default(strategy: type) -> None:
+def test_a_score_that_is_no_number_leaves_the_choice_to_round_robin(strategy: type) -> None:
     fleet = fleet_of(strategy)
     assert Counter(fleet.chosen(30)) == {"a": 10, "b": 10, "c": 10}
     fleet.wait(0.2)
@@ -146,7 +146,7 @@ def test_a_score_that_is_no_number_leaves_the_choice_to_the_default(strategy: ty
         ("stranger", "it chose <Endpoint a:80>, which may not"),
     ],
 )
-def test_the_recorded_decision_says_that_the_default_chose_and_why(
+def test_the_recorded_decision_says_that_round_robin_chose_and_why(
     broken: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = fleet_with(broken, monkeypatch)

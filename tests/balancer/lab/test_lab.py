@@ -204,7 +204,7 @@ def test_what_a_strategy_of_ones_own_raises_is_reported(
     assert "clumsy:Clumsy failed: Clumsy." in out
     assert "RuntimeError: no score" in out
     assert "clumsy.py:4" in out
-    assert int(out.split(" times, the default")[0].split()[-1].replace(",", "")) > 2000, "of the whole run"
+    assert int(out.split(" times, round-robin")[0].split()[-1].replace(",", "")) > 2000, "of the whole run"
     assert "round-robin failed" not in out
 
 

@@ -24,7 +24,7 @@ from balancer.balancing.policy import Policy
 from balancer.balancing.queue import Granted, Refused, Ticket
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.rng import Random
-from balancer.balancing.strategies import DEFAULT
+from balancer.balancing.strategies import FALLBACK
 from balancer.balancing.strategies.guarded import Guarded
 from balancer.balancing.strategies.strategy import Strategy, follows_work, hears_changes, hears_load
 from balancer.balancing.variability import Variability
@@ -145,7 +145,7 @@ class Rotation(Owner):
         strategy = self._strategy
         why = why_none
         if why is None and isinstance(strategy, Guarded) and strategy.instead:
-            why = f"{DEFAULT} chose instead: {strategy.instead}"
+            why = f"{FALLBACK} chose instead: {strategy.instead}"
         decision = self._explainer.decide(view, chosen, why)
         if self.decisions.due(view.at):
             self.decisions.add(decision, view.pause)
@@ -376,7 +376,7 @@ class Rotation(Owner):
         if failures > 0:
             self._failures_reported = strategy.failures
             self._report_from = now + _REPORT_EVERY
-            detail = f"{strategy.failure}; {failures} time{'s' if failures > 1 else ''}, the default chose instead"
+            detail = f"{strategy.failure}; {failures} time{'s' if failures > 1 else ''}, {FALLBACK} chose instead"
             strategy.failure = ""
             self._subscribers.report(None, "strategy_failed", detail)
 

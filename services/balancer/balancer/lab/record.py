@@ -68,7 +68,7 @@ class Summary:
     failures: int
     shares: tuple[float, ...]
     fault: str = ""
-    """What the strategy raised, where it is a user's own and did; the default chose in its place."""
+    """What the strategy raised, where it is a user's own and did; round-robin chose in its place."""
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

@@ -20,7 +20,7 @@ from balancer.balancing.policy import Policy
 from balancer.balancing.pool import Lease, Pool
 from balancer.balancing.queue import Ticket
 from balancer.balancing.retry import IDEMPOTENT, Retry, RetryBudget, may_retry
-from balancer.balancing.strategies import load
+from balancer.balancing.strategies import FALLBACK, load
 from balancer.balancing.strategies.guarded import Guarded
 from balancer.lab.clock import Clock
 from balancer.lab.fleet import Call, Server
@@ -77,7 +77,7 @@ class Replica:
         strategy = self._strategy
         if not isinstance(strategy, Guarded) or not strategy.failures:
             return ""
-        return f"{strategy.first_failure}; {strategy.failures:,} times, the default chose instead"
+        return f"{strategy.first_failure}; {strategy.failures:,} times, {FALLBACK} chose instead"
 
     def server(self, endpoint: Endpoint) -> Server:
         """The simulated endpoint behind `endpoint`."""

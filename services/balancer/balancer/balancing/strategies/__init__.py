@@ -32,7 +32,7 @@ STRATEGIES: Final[dict[str, Callable[[Random], Strategy]]] = {
 }
 """Name, as LB_STRATEGY says it, to class."""
 
-DEFAULT: Final = "round-robin"
+FALLBACK: Final = "round-robin"
 """Chooses where a user's own strategy fails to."""
 
 ALIASES: Final = {"primary-backup": "n-to-one"}
@@ -61,7 +61,7 @@ def load(name: str, random: Random, hash_key: str = "client-ip") -> Strategy:
     module, colon, class_name = name.partition(":")
     if not (module and colon and class_name):
         raise ValueError(f"unknown strategy {name!r}: allowed are {', '.join(STRATEGIES)} and module:Class")
-    return Guarded(_load_own(name, module, class_name, random), STRATEGIES[DEFAULT](random))
+    return Guarded(_load_own(name, module, class_name, random), STRATEGIES[FALLBACK](random))
 
 
 def _load_own(name: str, module: str, class_name: str, random: Random) -> Any:  # noqa: ANN401  (a user's)

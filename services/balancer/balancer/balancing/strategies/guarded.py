@@ -1,4 +1,4 @@
-"""A user's own strategy, which may raise or choose an endpoint that is not eligible: then the default chooses."""
+"""A user's own strategy, which may raise or choose an endpoint that is not eligible: then another chooses."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from balancer.balancing.strategies.strategy import Strategy, hears_changes, hear
 
 
 class Guarded(Strategy):
-    """Passes everything on to `own`, and to `default`, which stands by with an index of its own.
+    """Passes everything on to `own`, and to `fallback`, which stands by with an index of its own.
 
     `failure` keeps the first fault since the last report, from which others may follow, and `failures` counts them; the
     pool reports both at its next tick.
     """
 
-    def __init__(self, own: Any, default: Strategy) -> None:  # noqa: ANN401  (a user's: it may just have the hooks)
+    def __init__(self, own: Any, fallback: Strategy) -> None:  # noqa: ANN401  (a user's: it may just have the hooks)
         self.own = own
-        self.default = default
+        self.fallback = fallback
         self.failure = ""
         """The first thing that went wrong since the last report, in words."""
         self.failures = 0
         self.first_failure = ""
         """The first of all."""
         self.instead = ""
-        """Why `default` made the last choice; empty when `own` did."""
+        """Why `fallback` made the last choice; empty when `own` did."""
         self.watches_load = hears_load(own)
         self._hears_changes = hears_changes(own)
-        self._default_hears_changes = hears_changes(default)
+        self._fallback_hears_changes = hears_changes(fallback)
 
     def added(self, endpoint: Endpoint) -> None:
         """`endpoint` has become eligible."""
-        self.default.added(endpoint)
+        self.fallback.added(endpoint)
         try:
             self.own.added(endpoint)
         except Exception as error:  # noqa: BLE001 — a user's code
@@ -41,7 +41,7 @@ class Guarded(Strategy):
 
     def removed(self, endpoint: Endpoint) -> None:
         """`endpoint` is no longer eligible."""
-        self.default.removed(endpoint)
+        self.fallback.removed(endpoint)
         try:
             self.own.removed(endpoint)
         except Exception as error:  # noqa: BLE001 — a user's code
@@ -49,8 +49,8 @@ class Guarded(Strategy):
 
     def changed(self, endpoint: Endpoint) -> None:
         """The load, latency, weight or order of an eligible endpoint has changed."""
-        if self._default_hears_changes:
-            self.default.changed(endpoint)
+        if self._fallback_hears_changes:
+            self.fallback.changed(endpoint)
         if not self._hears_changes:
             return
         try:
@@ -59,7 +59,7 @@ class Guarded(Strategy):
             self._failed("changed", error)
 
     def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
-        """What `own` chooses, if that is an endpoint that may be chosen; else what `default` does."""
+        """What `own` chooses, if that is an endpoint that may be chosen; else what `fallback` does."""
         self.instead = ""
         try:
             chosen = self.own.choose(request, excluded, now)
@@ -67,8 +67,8 @@ class Guarded(Strategy):
                 return chosen
         except Exception as error:  # noqa: BLE001 — a user's code
             self.instead = self._failed("choose", error)
-            return self.default.choose(request, excluded, now)
-        instead = self.default.choose(request, excluded, now)
+            return self.fallback.choose(request, excluded, now)
+        instead = self.fallback.choose(request, excluded, now)
         if instead is not None:
             self.instead = self._failed("choose", _wrong_choice(chosen, excluded))
         return instead
@@ -79,11 +79,11 @@ class Guarded(Strategy):
             score = float(self.own.score(endpoint, request, now))
         except Exception as error:  # noqa: BLE001 — a user's code
             self._failed("score", error)
-            return self.default.score(endpoint, request, now)
+            return self.fallback.score(endpoint, request, now)
         if score == score:
             return score
         self._failed("score", ValueError(f"that of {endpoint.address} is not a number"))
-        return self.default.score(endpoint, request, now)
+        return self.fallback.score(endpoint, request, now)
 
     def _failed(self, hook: str, error: Exception) -> str:
         """Note a fault; in words."""
