@@ -284,3 +284,17 @@ async def test_nothing_is_handed_over_where_the_strategy_learns_nothing() -> Non
             two.beat()
             assert await seen(lambda each=each, heard=heard: each.peers.events["received"] > heard)  # type: ignore[misc]
         assert "handed_over" not in one.peers.events
+
+
+async def test_one_at_rest_still_drains_what_the_fleet_wants_drained_and_sees_who_is_silent() -> None:
+    async with replicas(2) as (one, two):
+        now = time.monotonic()
+        for replica in (one, two):
+            await ticked(replica, 5, now)
+        one.peers.drained("e:80", True)
+        assert await seen(lambda: "e:80" in two.peers.intent.drained)
+        two.fleet.add("e")
+        two.peers.tick(now + 5.1)
+        assert two.fleet["e"].health.drained
+        two.peers.tick(now + 15)
+        assert not two.peers.heard

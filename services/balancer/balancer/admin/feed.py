@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import cast
 
 import structlog
 
 from balancer import __version__
 from balancer.admin.choices import Choices
 from balancer.admin.events import Hub, encode
-from balancer.admin.fleet import replicas_view
+from balancer.admin.fleet import fleet_total, replicas_view
 from balancer.admin.meter import HISTORY, Meter
 from balancer.admin.remedies import place, read_only
 from balancer.admin.status import Running
@@ -115,12 +114,13 @@ class Feed(Subscriber):
 
     async def _second(self) -> None:
         second = self.meter.second(time.time())
-        fleet = replicas_view(self._running, self.meter) if self._running.peers is not None else None
-        if fleet is not None and (summed := fleet["total"]) is not None:
-            self._fleet_history.append(cast("View", summed))
+        running = self._running
+        if running.peers is not None and (summed := fleet_total(running, self.meter)) is not None:
+            self._fleet_history.append(summed)
         if not self.hub:
             self.meter.forget_endpoints()
             return
+        fleet = replicas_view(running, self.meter) if running.peers is not None else None
         self.hub.publish("second", second)
         if fleet is not None:
             self.hub.publish("fleet", fleet)

@@ -69,6 +69,12 @@ def replicas_view(running: Running, meter: Meter) -> View:
     }
 
 
+def fleet_total(running: Running, meter: Meter) -> View | None:
+    """The last second of all that are live; None before the first."""
+    members = running.peers.members if running.peers is not None else ()
+    return total(running, [own_status(running, meter), *live(members)])
+
+
 def fleet_view(running: Running, meter: Meter) -> View:
     """The answer to GET /api/fleet: the replicas, and requests in flight by endpoint and replica."""
     heard = running.peers.heard if running.peers is not None else ()

@@ -38,6 +38,8 @@ SILENCE: Final = GAP + MISSED
 """Seconds without a report after which the news of one is dropped that does not rest."""
 FIRST_DURATION: Final = 0.05
 """How long (s) a request takes, until some have ended."""
+TICKED: Final = 0.2
+"""Seconds between two ticks at the most that say something: before a later one nothing was in flight."""
 SMOOTHING: Final = 0.2
 """Weight of one tick's figures in the average duration of a request, and of one report in the time between two."""
 OVERDUE: Final = 4.0
@@ -151,6 +153,11 @@ class Belief(Subscriber):
         return all(replica.rests for replica in self._replicas.values())
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no other replica is known to have anything in flight, or anything ejected."""
+        return not any(replica.in_flight or replica.ejected for replica in self._replicas.values())
+
+    @property
     def duration(self) -> float:
         """Seconds that a request takes, on average: the time in which news fades."""
         return self._duration
@@ -214,7 +221,7 @@ class Belief(Subscriber):
         begun = sum(self._pool.chosen_by.values())
         if self._ticked_at >= 0.0 and now > self._ticked_at and begun > self._choices:
             in_flight = sum(endpoint.in_flight for endpoint in self._pool.endpoints)
-            duration = in_flight * (now - self._ticked_at) / (begun - self._choices)
+            duration = in_flight * min(now - self._ticked_at, TICKED) / (begun - self._choices)
             self._duration += SMOOTHING * (duration - self._duration)
         self._choices = begun
         self._ticked_at = now

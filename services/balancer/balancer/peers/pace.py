@@ -59,6 +59,11 @@ class Pace:
         self.pause = SOONEST
         """Seconds between two reports, at the least."""
 
+    @property
+    def is_due(self) -> bool:
+        """Whether something is to be reported."""
+        return self._due is not None
+
     def arm(self) -> None:
         """Something has changed: it is reported with all else that the event loop does now, if that may be."""
         if self._due is None:

@@ -26,6 +26,9 @@ from balancer.peers.reporter import Reporter
 from balancer.peers.roster import Member, Roster
 
 PATH: Final = "/peers"
+SELDOM: Final = 0.45
+"""Seconds between two ticks that do anything, while nothing is in flight anywhere."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -60,6 +63,7 @@ class Peers:
         self._reporter = Reporter(
             pool, name, lambda: self.intent, status, lambda: self.belief.duration, self.belief.all_may_rest
         )
+        self._ticked_at = 0.0
         self._roster = Roster()
         self._lessons = Lessons(pool, name, clock, self._count)
         self._hearing = Hearing(
@@ -120,6 +124,9 @@ class Peers:
 
     def tick(self, now: float) -> None:
         """Let time pass: news ages. Called every 100 ms, with the pool's, so that nothing is awoken for this alone."""
+        if now - self._ticked_at < SELDOM and self._reporter.rests and self.belief.is_empty and not self.intent.drained:
+            return
+        self._ticked_at = now
         self.belief.tick(now)
         self._hearing.end_silent()
         self.fleet.enforce(now)

@@ -143,6 +143,11 @@ class Reporter(Subscriber):
         self._take_turn(status, True, asks)
         self._beat_turn = self.turn
 
+    @property
+    def rests(self) -> bool:
+        """Whether there was nothing to say when it was last seen, nor since."""
+        return self._gap == REST and self.turn == self._beat_turn and not self.pace.is_due
+
     def whole(self, delay: float) -> bytes:
         """All that has been reported, for a link on which a report takes `delay` seconds."""
         report = Report(
