@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from math import log
+from math import isfinite, log
 
 import pytest
 from tests.balancer.balancing.world import Fleet
 
 from balancer.balancing.cost import MAX_KINDS, RequestKind
-from balancer.balancing.hand_over import HELD, KIND_MEMORY, LONGEST_NAME, MOST_KINDS, PACE_MEMORY, PIECE
+from balancer.balancing.hand_over import (
+    HELD,
+    KIND_MEMORY,
+    LONGEST_NAME,
+    MOST_KINDS,
+    PACE_MEMORY,
+    PIECE,
+    CostsLearned,
+    EndpointLearned,
+    KindLearned,
+    Learned,
+)
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.request import RequestInfo
 
@@ -202,3 +213,20 @@ def test_a_taker_with_many_kinds_forgets_none_for_others() -> None:
     names = set(taker.pool._costs.kinds.named)
     assert len(names) <= MAX_KINDS
     assert {f"own-{number}" for number in range(MAX_KINDS - 20)} <= names
+
+
+@pytest.mark.parametrize("pace", [-50.0, 50.0])
+@pytest.mark.parametrize("cost", [1e-9, 1e9])
+def test_the_farthest_figures_that_are_read_leave_a_pool_that_chooses(pace: float, cost: float) -> None:
+    taker = fleet()
+    known = KindLearned("GET /x", "", cost, cost, 1 << 52)
+    taker.pool.take_over(Learned("", -pace, CostsLearned(1024.0, pace, cost, cost, 1 << 52, True)), taker.now)
+    paces = tuple(EndpointLearned(f"{name}:80", pace, 1 << 52, 1024.0, 1e9) for name in "ab")
+    taker.pool.take_over(Learned("", -pace, endpoints=paces), taker.now)
+    taker.pool.take_over(Learned("", -pace, kinds=(known,), all=known, last=True), taker.now)
+    assert isfinite(taker.pool._costs.typical)
+    assert isfinite(kind(taker, "/x").square)
+    for name in "abcd":
+        ask(taker, name, "/x", 0.01, 5)
+    assert len(taker.chosen(20)) == 20
+    assert all(isfinite(seconds(taker, name, "/x")) for name in "abcd")
