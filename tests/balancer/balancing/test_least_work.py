@@ -258,3 +258,28 @@ def test_the_work_that_waits_at_an_endpoint_is_the_sum_of_its_requests() -> None
         for name in "ab":
             own = [lease.job.expected for lease in leases if lease.endpoint is fleet[name] and lease.job]
             assert fleet[name].work.waiting_cost == pytest.approx(sum(own))
+
+
+def test_an_endpoint_that_no_longer_works_on_two_at_once_gets_no_more_than_the_others() -> None:
+    """It was believed to, by a few answers that overtook others, as of a service whose event loop shuffles them."""
+    fleet = Fleet("least-work", names="a b")
+
+    def ask(name: str, order: tuple[int, ...]) -> None:
+        leases = [fleet.lease("ab".replace(name, "")) for _ in order]
+        for lease in leases:
+            lease.sent(fleet.now)
+        for number in order:
+            fleet.now += 0.01
+            leases[number].first_byte(fleet.now)
+            leases[number].close(OK, fleet.now)
+
+    for name in "ab" * 20:
+        ask(name, (0, 1, 2))
+    for _ in range(5):
+        ask("a", (1, 0, 2))
+    assert fleet["a"].work.at_once == 2
+    for name in "ab" * 60:
+        ask(name, (0, 1, 2))
+    for _ in range(4):
+        fleet.lease().sent(fleet.now)
+    assert (fleet["a"].in_flight, fleet["b"].in_flight) == (2, 2)

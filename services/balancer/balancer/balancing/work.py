@@ -41,6 +41,8 @@ FALL: Final = 0.01
 """Steps of a stochastic quantile estimator: FALL / RISE of 2 % makes it settle at the 98th percentile."""
 MARGIN: Final = 0.25
 """The estimate rises when a sample exceeds it by more than this; below 0.5, or rounding would hold it one too low."""
+ROUNDED: Final = 0.4
+"""What is added before rounding down: one odd answer raises the estimate by half a worker, and must not make it one."""
 IN_ORDER: Final = 5
 """So many, and it is not believed to work on as much as the others when that becomes known."""
 AS_OTHERS: Final = 0.1
@@ -236,7 +238,7 @@ class Work:
         """Requests that are not sent whole: connecting, or an upload."""
         self.unsent_cost = 0.0
         self.workers = costs.workers
-        self.servers = max(int(self.workers + 0.5), 1)
+        self.servers = max(int(self.workers + ROUNDED), 1)
         """How many requests it works on at once: `workers`, rounded."""
         self.pace_log = costs.typical
         self._samples = 0
@@ -316,7 +318,7 @@ class Work:
         if workers > 0.0 and self.costs.bounded:
             self._unsure = False
             self.workers = workers
-            self.servers = max(int(workers + 0.5), 1)
+            self.servers = max(int(workers + ROUNDED), 1)
         return True
 
     def learn(self, job: Job, service: float) -> None:
@@ -355,7 +357,7 @@ class Work:
             self._unsure = False
             if self._in_order < IN_ORDER:
                 self.workers = max(self.workers, self.costs.workers)
-                self.servers = max(int(self.workers + 0.5), 1)
+                self.servers = max(int(self.workers + ROUNDED), 1)
         if self.waiting <= self.servers and job.older is None and not self._unsure:
             self._follow_others()
             return
@@ -380,7 +382,7 @@ class Work:
             self.workers = min(self.workers + max(RISE, (at_once - self.workers) / 4), MOST_WORKERS)
         elif self.waiting > self.servers:
             self.workers = max(self.workers - FALL, 1.0)
-        self.servers = max(int(self.workers + 0.5), 1)
+        self.servers = max(int(self.workers + ROUNDED), 1)
         self.costs.workers += 0.05 * (self.workers - self.costs.workers)
 
     def _at_once_with(self, job: Job) -> int:
@@ -409,7 +411,7 @@ class Work:
             self.workers += AS_OTHERS * (1.0 - self.workers)
         elif self.workers < self.costs.workers:
             self.workers += AS_OTHERS * (self.costs.workers - self.workers)
-        self.servers = max(int(self.workers + 0.5), 1)
+        self.servers = max(int(self.workers + ROUNDED), 1)
 
     def drop(self, job: Job, now: float) -> None:
         """Remove a request that has its answer; the endpoint goes on with the next."""
@@ -447,7 +449,7 @@ class Work:
         """How many requests it works on at once, as far as is known."""
         if not self.costs.bounded:
             return 1 if self._in_order >= ONE_BY_ONE else UNBOUNDED
-        return max(int(self.costs.workers + 0.5), 1) if self._unsure else self.servers
+        return max(int(self.costs.workers + ROUNDED), 1) if self._unsure else self.servers
 
     def excess(self, elsewhere: float, at_once: int) -> float:
         """What it has to do before it can begin with one more, where requests are alike: in mean costs, by count."""

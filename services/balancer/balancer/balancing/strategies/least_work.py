@@ -314,7 +314,7 @@ class LeastWork(Strategy):
 def _far(at_once: int, usual: int) -> bool:
     """Whether an endpoint works on another number at once than the others of its class."""
     more = at_once - usual if at_once > usual else usual - at_once
-    return 4 * more > usual + 2
+    return 4 * more > usual
 
 
 def _against(work: Work, score: float, least: float, silence: float, now: float) -> float:
