@@ -9,6 +9,7 @@ import pytest
 from tests.balancer.balancing.world import Fleet
 
 from balancer.balancing.cost import MAX_KINDS, RequestKind, RequestKinds, shape
+from balancer.balancing.lease import Lease
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.request import RequestInfo
 from balancer.lab.experiment import Setting, run
@@ -283,3 +284,38 @@ def test_an_endpoint_that_no_longer_works_on_two_at_once_gets_no_more_than_the_o
     for _ in range(4):
         fleet.lease().sent(fleet.now)
     assert (fleet["a"].in_flight, fleet["b"].in_flight) == (2, 2)
+
+
+def test_connections_in_tcp_mode_go_by_their_number_however_long_connecting_takes() -> None:
+    fleet = Fleet("least-work", names="a b")
+
+    def connect(*tried: str) -> Lease:
+        lease = fleet.lease(*tried, request=RequestInfo("192.0.2.1"))
+        lease.sent(fleet.now)
+        fleet.now += 0.02 if lease.endpoint is fleet["b"] else 0.001
+        lease.first_byte(fleet.now)
+        return lease
+
+    for tried in "ab" * 100:
+        connect(tried).close(OK, fleet.now)
+    for _ in range(200):
+        connect()
+    assert (fleet["a"].in_flight, fleet["b"].in_flight) == (100, 100)
+
+
+def test_what_lasts_is_shared_by_number_where_one_endpoint_answers_sooner() -> None:
+    """WebSockets, downloads: by pace alone the slower would hold an eighth."""
+    fleet = Fleet("least-work", names="a b")
+
+    def open_one(*tried: str) -> Lease:
+        lease = fleet.lease(*tried)
+        lease.sent(fleet.now)
+        fleet.now += 0.04 if lease.endpoint is fleet["b"] else 0.01
+        lease.first_byte(fleet.now)
+        return lease
+
+    for _ in range(500):
+        for tried in "ab":
+            open_one(tried).close(OK, fleet.now)
+        open_one()
+    assert fleet["b"].in_flight > 180

@@ -101,7 +101,17 @@ class RequestKind:
 class RequestKinds:
     """The kinds seen so far, at most `MAX_KINDS`."""
 
-    __slots__ = ("_asked", "_by_method", "_field", "_found", "_kinds", "_paths", "_pattern", "all", "key")
+    __slots__ = (
+        "_asked",
+        "_by_method",
+        "_field",
+        "_found",
+        "_kinds",
+        "_paths",
+        "_pattern",
+        "all",
+        "key",
+    )
 
     def __init__(self, key: str = "") -> None:
         """`key`: empty, `header:NAME` or `path:PATTERN`, a regular expression. Raises ValueError for another."""
@@ -124,15 +134,19 @@ class RequestKinds:
 
     def of(self, request: RequestInfo) -> RequestKind:
         """The kind of `request`."""
+        method = request.method
+        if not method:
+            kind = self._named(" ", "")
+            kind.parked = True  # A connection in TCP mode: how long that took says nothing of the work that follows.
+            return kind
         if self._field:
             return self._named(request.header(self._field) or "", "")
-        method = request.method
         path = request.path
         if method in _WITH_BODY:
             method = f"{method} {_magnitude(request.header('content-length') or '')}"
         by_path = self._by_method.get(method)
-        kind = None if by_path is None else by_path.get(path)
-        return self._find(method, path) if kind is None else kind
+        known = None if by_path is None else by_path.get(path)
+        return self._find(method, path) if known is None else known
 
     def expect(self, request: RequestInfo) -> RequestKind:
         """The kind of a request that is probably taken next: remembered until then."""

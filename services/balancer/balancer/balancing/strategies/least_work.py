@@ -328,10 +328,16 @@ def _against(work: Work, score: float, least: float, silence: float, now: float)
 
 
 def _crowd(endpoint: Endpoint, owner: _Class) -> float:
-    """What its requests in flight count for, in mean costs."""
-    crowd = CROWD * (endpoint.in_flight + endpoint.elsewhere) / endpoint.weight
+    """What its requests in flight count for, in mean costs.
+
+    Those that have their answer and last (a download, a WebSocket) count the same at each pace: how fast an endpoint
+    answers does not say how many of them it can hold.
+    """
+    work = endpoint.work
+    waiting = work.waiting + work.unsent
+    crowd = CROWD * (waiting + endpoint.elsewhere + (endpoint.in_flight - waiting) / owner.pace) / endpoint.weight
     if owner.at_once:
-        crowd += endpoint.work.excess(endpoint.elsewhere, owner.at_once) / endpoint.weight
+        crowd += work.excess(endpoint.elsewhere, owner.at_once) / endpoint.weight
     return crowd
 
 
