@@ -58,10 +58,11 @@ class Link(Listener):
         self._connection: Outgoing | None = None
         self._last = NOTHING
         """Number of the last report that was sent on this connection."""
+        self._backoff = BACKOFF_FIRST
+        """Seconds until it is connected to again: more each time, until it has answered a report."""
 
     async def run(self) -> None:
         """Report until cancelled, or until it turns out that the other is ourselves."""
-        backoff = BACKOFF_FIRST
         while True:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -70,7 +71,6 @@ class Link(Listener):
                 problem = _words(error)
                 self._count("unreachable")
             else:
-                backoff, self.problem = BACKOFF_FIRST, ""
                 self._count("connected")
                 code = await self._report(connection)
                 if code == OURSELVES:
@@ -80,8 +80,8 @@ class Link(Listener):
             if problem and problem != self.problem:
                 log.warning("peer unreachable", peer=self.address, error=problem)
             self.problem = problem
-            await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, BACKOFF_MOST)
+            await asyncio.sleep(self._backoff)
+            self._backoff = min(2 * self._backoff, BACKOFF_MOST)
 
     def reported(self, turn: Turn) -> None:
         """Report it, and all of it to one who has missed what was before."""
@@ -147,6 +147,7 @@ class Link(Listener):
             self._learn(text)
             return
         self.peer = answered_by(text) or self.peer
+        self._backoff, self.problem = BACKOFF_FIRST, ""
         if self._asked_at is not None:
             self._delay = (time.perf_counter() - self._asked_at) / 2
             self._asked_at = None
