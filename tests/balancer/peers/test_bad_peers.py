@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
-from tests.balancer.peers.test_reports import Replica, seen
+from tests.balancer.peers.test_reports import Replica, replicas, seen
 
 from balancer.peers.connection import UNREADABLE
-from balancer.peers.link import Link
+from balancer.peers.link import PATIENCE, Link
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -55,3 +55,21 @@ async def test_one_of_another_version_is_connected_to_ever_more_rarely_and_logge
             assert came[2] - came[1] >= 0.35  # 0.2 s after the first time, 0.4 s after the second.
             assert "version" in link.problem
     assert [entry["event"] for entry in logs].count("peer unreachable") == 1
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_one_that_reads_no_more_is_let_go_and_connected_to_again(asked: bool) -> None:
+    async with replicas(2) as (one, _):
+        link = next(link for link, task in one.peers._links.values() if not task.done())
+        assert await seen(lambda: link._asked_at is None)
+        connection = link._connection
+        assert connection is not None
+        if asked:
+            link._asked_at = time.perf_counter()
+        connection.pause_writing()  # As asyncio does once so much waits to be sent.
+        one.beat()
+        assert link._asked_at is not None
+        link._asked_at -= PATIENCE + 1.0
+        one.beat()
+        assert await seen(lambda: connection.closed.done())
+        assert await seen(lambda: link._connection not in (None, connection))

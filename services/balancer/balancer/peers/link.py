@@ -86,10 +86,12 @@ class Link(Listener):
     def reported(self, turn: Turn) -> None:
         """Report it, and all of it to one who has missed what was before."""
         connection = self._connection
-        if connection is None or connection.full:
+        if connection is None:
             return
         if self._asked_at is not None and time.perf_counter() - self._asked_at > PATIENCE:
             connection.abort()
+        elif connection.full:
+            self._asked_at = self._asked_at or time.perf_counter()  # That it reads again is awaited like an answer.
         elif self._last != turn.number - 1:
             self._report_all()
         else:
