@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from balancer.peers.connection import UNREADABLE, Incoming, Outgoing, RefusedError
+from balancer.peers.connection import UNREADABLE, UNSENT, Incoming, Outgoing, RefusedError
 from balancer.peers.frames import PING, TEXT, frame
 
 pytestmark = pytest.mark.timeout(20)
@@ -51,13 +51,15 @@ async def echo(request: web.Request) -> web.StreamResponse:
     return socket
 
 
-async def hear(request: web.Request) -> web.StreamResponse:
+async def hear(request: web.Request, taken: list[Incoming] | None = None) -> web.StreamResponse:
     """Take the connection over, as a replica does, and send back what comes."""
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     transport = request.transport
     assert transport is not None
     connection = Incoming(request.protocol, lambda me, data: me.write(frame(TEXT, data, masked=False)), 1000)
+    if taken is not None:
+        taken.append(connection)
     transport.set_protocol(connection.protocol)
     connection.use(transport)
     await connection.closed
@@ -102,6 +104,31 @@ async def test_a_connection_that_is_cut_ends_and_the_server_has_forgotten_it() -
         connection.abort()
         assert await connection.closed == 1006
     # `served` would wait here for one that it still counts.
+
+
+@pytest.mark.parametrize("opcode", [PING, TEXT])
+async def test_one_that_asks_and_does_not_read_costs_little_memory(opcode: int) -> None:
+    taken: list[Incoming] = []
+
+    async def take(request: web.Request) -> web.StreamResponse:
+        return await hear(request, taken)
+
+    async with served(take) as address:
+        connection, _ = await reach(address)
+        connection._transport.pause_reading()  # type: ignore[union-attr]
+        resumed = asyncio.Event()
+        connection._resumed = resumed.set
+        for _ in range(20):
+            resumed.clear()
+            for _ in range(1000):
+                connection.write(frame(opcode, b"a" * 1000, masked=True))
+            if connection.full:
+                await asyncio.wait_for(resumed.wait(), 5.0)
+        assert taken[0]._transport.get_write_buffer_size() < 2 * UNSENT  # type: ignore[union-attr]
+        taken[0].pause_writing()
+        taken[0].close(1000, "")
+        assert await asyncio.wait_for(taken[0].closed, 5.0) == 1006  # At once: nobody will read what waits.
+        connection.abort()
 
 
 async def test_one_who_refuses_says_with_what_status() -> None:

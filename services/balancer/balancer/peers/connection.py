@@ -68,12 +68,15 @@ class Connection:
         transport.set_write_buffer_limits(UNSENT)
 
     def write(self, data: bytes) -> None:
-        """Send a frame, unless the connection has ended."""
-        if self._transport is not None and not self._transport.is_closing():
+        """Send a frame, unless the connection has ended or the other does not read."""
+        if self._transport is not None and not self.full and not self._transport.is_closing():
             self._transport.write(data)
 
     def close(self, code: int, reason: str) -> None:
-        """Say why, and end it."""
+        """Say why, and end it; at once where the other does not read."""
+        if self.full:
+            self.abort()
+            return
         self.write(close_frame(code, reason, self.masks))
         if self._transport is not None:
             self._transport.close()
