@@ -202,6 +202,7 @@ class Work:
     """What one endpoint has to do, and what is learned of it."""
 
     __slots__ = (
+        "_counts",
         "_epoch",
         "_in_order",
         "_pace",
@@ -241,6 +242,8 @@ class Work:
         self.servers = max(int(self.workers + ROUNDED), 1)
         """How many requests it works on at once: `workers`, rounded."""
         self.pace_log = costs.typical
+        self._counts = False
+        """Whether its endpoint is there, so that its pace is one of those of which the typical is the mean."""
         self._samples = 0
         self._epoch = costs.epoch
         self._unsure = not costs.bounded
@@ -278,11 +281,19 @@ class Work:
 
     def joined(self) -> None:
         """Its endpoint is there (again)."""
+        self._counts = True
         self.costs.join(self.pace_log)
 
     def left(self) -> None:
-        """Its endpoint is gone."""
+        """Its endpoint is gone; its last requests may still be under way."""
+        self._counts = False
         self.costs.leave(self.pace_log)
+
+    def _shift(self, step: float) -> None:
+        """Change its pace (a logarithm)."""
+        self.pace_log += step
+        if self._counts:
+            self.costs.shift(step)
 
     def begin(self, request: RequestInfo) -> Job:
         """`request` goes to it."""
@@ -311,9 +322,7 @@ class Work:
         if own >= samples:
             return False
         self._samples = own + samples
-        step = samples / self._samples * (pace_log - self.pace_log)
-        self.pace_log += step
-        self.costs.shift(step)
+        self._shift(samples / self._samples * (pace_log - self.pace_log))
         self.learned_at = max(self.learned_at, learned_at)
         if workers > 0.0 and self.costs.bounded:
             self._unsure = False
@@ -336,9 +345,7 @@ class Work:
             weight = max(1.0 / (self._samples + PRIOR_SAMPLES), PACE_MEMORY)
             if self.answered_at - self.learned_at > TRIED_AFTER:
                 weight = max(weight, OF_OLD)
-            step = weight * (logarithm - log(max(job.kind.mean, SMALLEST)) - self.pace_log)
-            self.pace_log += step
-            costs.shift(step)
+            self._shift(weight * (logarithm - log(max(job.kind.mean, SMALLEST)) - self.pace_log))
             self.learned_at = self.answered_at
         job.kind.sample(service / self.pace)
         if job.kind.mean > costs.dearest and job.kind.count >= TRUSTED:
@@ -351,8 +358,7 @@ class Work:
             self.workers = 1.0
             self._unsure = True
             self._samples = 0
-            self.costs.shift(self.costs.typical - self.pace_log)
-            self.pace_log = self.costs.typical
+            self._shift(self.costs.typical - self.pace_log)
         if self._unsure and self.costs.bounded:
             self._unsure = False
             if self._in_order < IN_ORDER:
