@@ -7,6 +7,7 @@ from tests.balancer.balancing.world import REQUEST, Fleet
 
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.pool import Lease
+from balancer.balancing.strategies.least_work import LeastWork
 
 OK = Outcome.answered(200)
 
@@ -41,3 +42,14 @@ def test_requests_that_end_after_their_endpoint_has_left_change_no_others_pace()
     assert [fleet[name].work.pace for name in "ab"] == pytest.approx([1.0, 1.0], rel=0.1)
     fleet.add("new")
     assert fleet["new"].work.pace == pytest.approx(1.0, rel=0.1)
+
+
+def test_endpoints_that_come_and_go_while_nothing_is_chosen_are_not_kept() -> None:
+    fleet = Fleet("least-work", "a b")
+    for _ in range(500):
+        fleet.add("c")
+        fleet.remove("c")
+    strategy = fleet.pool._strategy
+    assert isinstance(strategy, LeastWork)
+    assert len(strategy._moved) < 100
+    assert sorted(fleet.chosen(2)) == ["a", "b"]

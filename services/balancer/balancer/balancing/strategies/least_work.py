@@ -25,6 +25,9 @@ FORGIVEN: Final = 5.0
 """Seconds in which a penalty falls to 1/e."""
 FORGOTTEN: Final = 10.0
 """Seconds unused in which what is known of a slow endpoint's pace falls to 1/e."""
+KEPT: Final = 64
+"""Changes noted beyond two of each endpoint before those of endpoints that have left are dropped: while nothing is
+chosen, only more of these come."""
 _STEP: Final = log(STEP)
 
 
@@ -108,6 +111,8 @@ class LeastWork(Strategy):
     def removed(self, endpoint: Endpoint) -> None:
         """`endpoint` is no longer eligible."""
         self._exit(self._places.pop(endpoint))
+        if len(self._moved) > 2 * len(self._places) + KEPT:
+            self._moved = [place for place in self._moved if place.entry.place >= 0]
 
     def changed(self, endpoint: Endpoint) -> None:
         """The load, pace or weight of an eligible endpoint has changed."""
