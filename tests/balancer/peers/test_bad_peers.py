@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
+from tests.balancer.balancing.world import REQUEST
 from tests.balancer.peers.test_reports import Replica, replicas, seen
 
+from balancer.balancing.outcome import Outcome
 from balancer.peers.connection import UNREADABLE
 from balancer.peers.link import PATIENCE, Link
 
@@ -73,3 +75,26 @@ async def test_one_that_reads_no_more_is_let_go_and_connected_to_again(asked: bo
         one.beat()
         assert await seen(lambda: connection.closed.done())
         assert await seen(lambda: link._connection not in (None, connection))
+
+
+@pytest.mark.parametrize("leaves_first", [False, True])
+async def test_requests_at_an_endpoint_that_has_left_do_not_count_for_the_next_at_its_address(
+    leaves_first: bool,
+) -> None:
+    async with replicas(2) as (one, two):
+        fleet = one.fleet
+        lease = fleet.pool.lease_at(fleet["a"], REQUEST, fleet.now)  # A tunnel, perhaps: it stays open.
+        assert lease is not None
+        assert await seen(lambda: two.told() == [1, 0, 0, 0])
+        if leaves_first:
+            fleet.remove("a")
+            fleet.now += 61.0
+            fleet.pool.tick(fleet.now)
+        fleet.add("a", uid="another")
+        assert await seen(lambda: two.told() == [0, 0, 0, 0])
+        own = fleet.pool.lease_at(fleet["a"], REQUEST, fleet.now)
+        assert own is not None
+        lease.close(Outcome.answered(200), fleet.now)
+        assert await seen(lambda: two.told() == [1, 0, 0, 0])
+        own.close(Outcome.answered(200), fleet.now)
+        assert await seen(lambda: two.told() == [0, 0, 0, 0])

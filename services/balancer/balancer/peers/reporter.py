@@ -118,6 +118,16 @@ class Reporter(Subscriber):
         if self._running:
             self.pace.arm()
 
+    def joined(self, endpoint: Endpoint) -> None:
+        """Its address may be that of one that has left with requests in flight."""
+        if endpoint.address in self._reported:
+            self._changes.add(endpoint)
+
+    def left(self, endpoint: Endpoint) -> None:
+        """Another one may have taken its address before it left."""
+        if endpoint.address in self._reported:
+            self._changes.add(endpoint)
+
     def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
         """An ejection has begun or ended, perhaps."""
         self.arm()
@@ -193,10 +203,11 @@ class Reporter(Subscriber):
         """Requests in flight by address where they are others than was reported."""
         changed: dict[str, int] = {}
         reported = self._reported
-        for endpoint in self._changes.take():
-            address, in_flight = endpoint.address, endpoint.in_flight
-            if not endpoint.discovered and self._pool.find(address) is not None:
-                continue  # Another one has its address now.
+        for each in self._changes.take():
+            address = each.address
+            # Another one may have its address now: that one's count is what the others ask for.
+            endpoint = each if each.discovered else self._pool.find(address) or each
+            in_flight = endpoint.in_flight
             if in_flight == reported.get(address, 0):
                 continue
             changed[address] = in_flight
