@@ -70,7 +70,9 @@ def test_what_is_no_report_is_refused(text: str) -> None:
     ("message", "fault"),
     [
         ({"v": 2, "replica": "a"}, "version 2"),
+        ({"v": "x" * 10_000, "replica": "a"}, "version 'x{19}, this"),
         ({"v": 1}, "no replica's name"),
+        ({"v": 1, "replica": "\ud800"}, "no replica's name"),  # No metric could name it.
         ({"v": 1, "replica": "a", "in_flight": {"b": -1}}, "no count"),
         ({"v": 1, "replica": "a", "in_flight": {"b": True}}, "no count"),
         ({"v": 1, "replica": "a", "in_flight": []}, "no object"),
@@ -95,7 +97,12 @@ def test_a_newer_replica_may_say_more() -> None:
     [1, {}, {"version": "1"}]
     + [
         {"version": "1", "strategy": "", "started": 0, "endpoints": 0, "eligible": 0} | bad
-        for bad in ({"second": {"requests": {"a": "b"}}}, {"latency_counts": {"a": 1}}, {"started": -1})
+        for bad in (
+            {"second": {"requests": {"a": "b"}}},
+            {"latency_counts": {"a": 1}},
+            {"latency_counts": {"9" * 5000: 1}},
+            {"started": -1},
+        )
     ],
 )
 def test_a_status_that_cannot_be_read_costs_no_news(status: object) -> None:

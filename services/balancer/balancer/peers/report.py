@@ -122,9 +122,9 @@ def decode(data: bytes) -> Report:
     """Read a message. Raises BadReport."""
     message = _parse(data)
     replica = message.get("replica")
-    named = isinstance(replica, str) and 0 < len(replica) <= 253
+    named = isinstance(replica, str) and 0 < len(replica) <= 253 and (replica.isascii() or _has_utf8(replica))
     if message.get("v") != VERSION:
-        bad = BadReport(f"format version {message.get('v')!r}, this replica reads {VERSION}")
+        bad = BadReport(f"format version {message.get('v')!r:.20}, this replica reads {VERSION}")
         bad.replica = str(replica) if named else ""
         raise bad
     if not isinstance(replica, str) or not named:
@@ -161,6 +161,15 @@ def _parse(data: bytes) -> dict[str, Any]:
     if not isinstance(message, dict) or end != len(text):
         raise BadReport("not an object")
     return message
+
+
+def _has_utf8(name: str) -> bool:
+    """Whether it can be written anywhere: JSON may have half of a surrogate pair, metrics may not."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def answer(replica: str) -> bytes:
@@ -214,10 +223,14 @@ def _status(value: object) -> Status | None:
         return None
     if second is not None and not (isinstance(second, dict) and all(_is_figure(each) for each in second.values())):
         return None
-    if not isinstance(counts, dict) or not all(key.isdecimal() and _is_number(n) for key, n in counts.items()):
+    if not isinstance(counts, dict) or not all(_is_index(key) and _is_number(n) for key, n in counts.items()):
         return None
     known = ("version", "started", "strategy", "endpoints", "eligible")
     return {**{name: value[name] for name in known}, "second": second, "latency_counts": counts}
+
+
+def _is_index(key: str) -> bool:
+    return len(key) <= 9 and key.isdecimal()
 
 
 def _is_figure(value: object) -> bool:
