@@ -131,6 +131,8 @@ def test_a_status_that_cannot_be_read_costs_no_news(status: object) -> None:
         {"endpoints": [[80, 0.0, 5, 0.0, 1.0]]},
         {"endpoints": [["a:80", 0.0, 5, 0.0, 1.0]] * 500},
         {"kinds": [["GET /", "", 0.0, 1.0, 5, False]]},
+        {"kinds": [["GET /", "", 1e-200, 1.0, 5, False]]},  # Its square is 0, by which the spread is divided.
+        {"kinds": [["GET /", "", 1.0, 1e-200, 5, False]]},
         {"kinds": [["GET /", "", 1.0, float("nan"), 5, False]]},
         {"kinds": [["GET /", None, 1.0, 1.0, 5, False]]},
         {"kinds": [["G" * 300, "", 1.0, 1.0, 5, False]]},

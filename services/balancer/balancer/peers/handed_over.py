@@ -15,6 +15,8 @@ from balancer.balancing.hand_over import (
 
 MOST: Final = 1e9
 """Largest number that is taken: seconds, requests."""
+LEAST: Final = 1e-9
+"""Smallest cost (s) that is taken: the square of one far below would be 0."""
 FARTHEST: Final = 50.0
 """Largest logarithm, of a pace or of seconds, and smallest below 0."""
 WORKERS: Final = 1024.0
@@ -96,8 +98,8 @@ def _endpoint(address: object, pace: object, samples: object, workers: object, a
 
 def _kind(name: object, wider: object, mean: object, square: object, count: object, parked: object) -> KindLearned:
     seconds, squares = _number(mean), _number(square)
-    if seconds <= 0.0 or squares <= 0.0:
-        raise ValueError("a cost is above 0")
+    if seconds < LEAST or squares < LEAST * LEAST:
+        raise ValueError("no request costs so little")
     return KindLearned(
         _text(name, LONGEST_NAME), _text(wider, LONGEST_NAME), seconds, squares, _count(count), _is_true(parked)
     )
