@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 from tests.balancer.balancing.world import REQUEST
-from tests.balancer.peers.test_reports import Replica, replicas, seen
+from tests.balancer.peers.test_reports import SEEN, Replica, replicas, seen
 
 from balancer.balancing.outcome import Outcome
 from balancer.peers.connection import UNREADABLE
@@ -98,3 +99,21 @@ async def test_requests_at_an_endpoint_that_has_left_do_not_count_for_the_next_a
         assert await seen(lambda: two.told() == [1, 0, 0, 0])
         own.close(Outcome.answered(200), fleet.now)
         assert await seen(lambda: two.told() == [0, 0, 0, 0])
+
+
+async def test_a_connection_that_a_replica_has_lost_is_let_go_and_one_of_two_keeps_its_news() -> None:
+    async with replicas(2) as (one, _), aiohttp.ClientSession(headers={"Authorization": "Bearer secret"}) as session:
+        sockets = [await session.ws_connect(f"http://127.0.0.1:{one.port}/peers") for _ in range(3)]
+        for socket in sockets:
+            await socket.send_str('{"v":1,"replica":"twice","whole":true,"answer":true,"in_flight":{"a:80":7}}')
+            assert "lb-0" in (await socket.receive(SEEN)).data
+        assert one.fleet["a"].elsewhere >= 7.0
+        await sockets[2].close()
+        await sockets[1].send_str('{"v":1,"replica":"twice","answer":true}')
+        assert "lb-0" in (await sockets[1].receive(SEEN)).data
+        assert one.fleet["a"].elsewhere >= 7.0
+        late = next(each for each in one.peers._hearing.open if each.name == "twice")
+        late.heard_at -= 70.0
+        one.peers._hearing.end_silent(time.monotonic())
+        assert (await sockets[0].receive(SEEN)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+        assert not sockets[1].closed

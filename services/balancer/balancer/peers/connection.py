@@ -124,6 +124,8 @@ class Incoming(Connection):
         self._server = server
         self.name = ""
         """The replica's, once it has said it."""
+        self.heard_at = 0.0
+        """When it said something last (s)."""
 
     def read(self, text: bytes) -> None:
         """A report has come."""

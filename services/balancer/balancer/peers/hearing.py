@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import structlog
 
-from balancer.peers.belief import Belief
+from balancer.peers.belief import MISSED, Belief
 from balancer.peers.connection import UNREADABLE, Incoming
 from balancer.peers.fleet import FleetIntent
 from balancer.peers.frames import TEXT, frame
 from balancer.peers.lessons import Lessons
 from balancer.peers.link import OURSELVES
-from balancer.peers.report import GAP, BadReport, Report, answer, decode
+from balancer.peers.report import GAP, LONGEST_GAP, BadReport, Report, answer, decode
 from balancer.peers.reporter import Reporter
 from balancer.peers.roster import Roster
 
@@ -44,6 +44,8 @@ class Hearing:
         self._count = count
         self.connections: dict[str, Incoming] = {}
         """The one on which each replica speaks, the latest."""
+        self.open: dict[Incoming, None] = {}
+        """All on which one has said its name: the earlier ones too, where it speaks on several, or has lost some."""
 
     def take(self, connection: Incoming, data: bytes) -> None:
         """Take one report."""
@@ -64,6 +66,7 @@ class Hearing:
             return
         self._count("received")
         now = self._clock()
+        connection.heard_at = now
         self._belief.take(report, now)
         if report.delay is not None or not connection.name:
             self._look_up(report, connection, now)
@@ -83,23 +86,29 @@ class Hearing:
         if not connection.name:
             connection.name = report.replica
             self.connections[report.replica] = connection
+            self.open[connection] = None
             self._lessons.left(report.replica)  # It may be another process of that name.
             log.info("peer joined", peer=report.replica)
         self._roster.heard(report.replica, report.status, now, report.next_within or GAP)
         self._reporter.beat(now, together=True)
         self._lessons.give(report.replica, connection)
 
-    def end_silent(self) -> None:
+    def end_silent(self, now: float) -> None:
         """Let go of those that have been silent for too long: they may connect again."""
-        for name, connection in self.connections.items():
-            if not self._belief.knows(name):
+        for connection in self.open:
+            if not self._belief.knows(connection.name) or now - connection.heard_at > LONGEST_GAP + MISSED:
                 connection.abort()
 
     def ended(self, connection: Incoming) -> None:
         """A connection has ended."""
+        self.open.pop(connection, None)
         name = connection.name
         if name and self.connections.get(name) is connection:
             del self.connections[name]
+            for other in self.open:
+                if other.name == name:
+                    self.connections[name] = other
+                    return
             self._belief.forget(name)
             self._lessons.left(name)
             self._roster.left(name, self._clock())

@@ -119,7 +119,7 @@ class Peers:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for connection in list(self._hearing.connections.values()):
+            for connection in list(self._hearing.open):
                 connection.close(GOING_AWAY, "this replica stops")
 
     def tick(self, now: float) -> None:
@@ -128,7 +128,7 @@ class Peers:
             return
         self._ticked_at = now
         self.belief.tick(now)
-        self._hearing.end_silent()
+        self._hearing.end_silent(now)
         self.fleet.enforce(now)
         self._reporter.beat(now)
 
