@@ -131,6 +131,16 @@ async def test_one_that_asks_and_does_not_read_costs_little_memory(opcode: int) 
         connection.abort()
 
 
+async def test_one_that_hangs_up_without_a_word_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    async with served(hear) as address:
+        connection, said = await reach(address)
+        connection.write(frame(TEXT, b"a", masked=True))
+        assert await said.get() == b"a"
+        connection._transport.write_eof()  # type: ignore[union-attr]
+        assert await connection.closed == 1006
+    assert not caplog.records
+
+
 async def test_one_who_refuses_says_with_what_status() -> None:
     async def refuse(_: web.Request) -> web.StreamResponse:
         return web.Response(status=401)

@@ -101,6 +101,10 @@ class Connection:
         except BadFrame as bad:
             self.close(UNREADABLE, str(bad))
 
+    def eof_received(self) -> bool:
+        """The other has hung up without a word: so does this end."""
+        return False
+
     def pause_writing(self) -> None:
         """The other does not read."""
         self.full = True
