@@ -117,3 +117,13 @@ async def test_a_connection_that_a_replica_has_lost_is_let_go_and_one_of_two_kee
         one.peers._hearing.end_silent(time.monotonic())
         assert (await sockets[0].receive(SEEN)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
         assert not sockets[1].closed
+
+
+async def test_one_connection_is_of_one_replica() -> None:
+    async with replicas(2) as (one, _), aiohttp.ClientSession(headers={"Authorization": "Bearer secret"}) as session:
+        async with session.ws_connect(f"http://127.0.0.1:{one.port}/peers") as socket:
+            await socket.send_str('{"v":1,"replica":"some","in_flight":{"a:80":1}}')
+            await socket.send_str('{"v":1,"replica":"other","in_flight":{"a:80":1}}')
+            assert (await socket.receive(SEEN)).type is aiohttp.WSMsgType.CLOSE
+            assert socket.close_code == UNREADABLE
+        assert "other" not in {replica.name for replica in one.peers.heard}

@@ -54,12 +54,10 @@ class Hearing:
         try:
             report = decode(data)
         except BadReport as bad:
-            self._count("refused")
-            sender = connection.name or bad.replica
-            if sender:
-                self._roster.refused(sender, str(bad), self._clock())
-            log.warning("peer's report refused", peer=sender, error=str(bad))
-            connection.close(UNREADABLE, str(bad))
+            self._refuse(connection, bad)
+            return
+        if connection.name and report.replica != connection.name:
+            self._refuse(connection, BadReport("another replica's name on this connection"))
             return
         if report.replica == self._name:
             connection.close(OURSELVES, "this is you")
@@ -80,6 +78,14 @@ class Hearing:
             connection.write(frame(TEXT, answer(self._name), masked=False))
         cost.end(begun)
         self._reporter.pace.heard()
+
+    def _refuse(self, connection: Incoming, bad: BadReport) -> None:
+        self._count("refused")
+        sender = connection.name or bad.replica
+        if sender:
+            self._roster.refused(sender, str(bad), self._clock())
+        log.warning("peer's report refused", peer=sender, error=str(bad))
+        connection.close(UNREADABLE, str(bad))
 
     def _look_up(self, report: Report, connection: Incoming, now: float) -> None:
         """What is said but seldom."""
