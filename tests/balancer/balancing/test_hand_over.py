@@ -122,6 +122,17 @@ def test_paces_on_another_scale_are_compared_by_the_endpoints_that_both_know() -
     assert seconds(taker, "d", "/dear") == pytest.approx(8.0, rel=0.1)
 
 
+def test_the_pieces_of_several_on_other_scales_may_come_in_turn() -> None:
+    taker = fleet()
+    for name, scale in (("one", 0.0), ("other", 1.0)):
+        taker.pool.take_over(Learned("", scale, CostsLearned(0.0, 0.0, 1.0, 1.0, 50, False)), taker.now, name)
+    for piece in ("ab", "cd"):
+        for name, scale in (("one", 0.0), ("other", 1.0)):
+            paces = tuple(EndpointLearned(f"{each}:80", scale, PACE_MEMORY, 0.0, 1.0) for each in piece)
+            taker.pool.take_over(Learned("", scale, endpoints=paces), taker.now, name)
+    assert [taker[name].work.pace for name in "abcd"] == pytest.approx([1.0] * 4)
+
+
 def test_own_knowledge_stays_and_soon_outweighs_what_was_taken_over() -> None:
     giver, taker = teach(fleet()), fleet()
     for name in "abc":

@@ -35,6 +35,8 @@ NAMES: Final = 1 << 16
 """Characters of all names together."""
 MOST_HELD: Final = 10_000
 """Endpoints kept that this replica does not know yet."""
+MOST_SENDERS: Final = 1000
+"""Replicas whose scales are remembered."""
 HELD: Final = 60.0
 """Seconds for which they are."""
 COMPARED: Final = 8
@@ -162,31 +164,38 @@ def _of_kind(name: str, wider: str, kind: RequestKind) -> KindLearned:
 class TakenOver:
     """Takes what is handed over; keeps what it says of endpoints that are not known here yet."""
 
-    __slots__ = ("_costs", "_held", "_held_until", "_shift")
+    __slots__ = ("_costs", "_held", "_held_until", "_shifts")
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
-        self._held: dict[str, EndpointLearned] = {}
+        self._held: dict[str, tuple[EndpointLearned, str]] = {}
+        """By address, with the sender."""
         self._held_until = 0.0
-        self._shift = 0.0
-        """What is added to the logarithm of a pace from the sender's scale to come to this replica's."""
+        self._shifts: dict[str, float] = {}
+        """What is added to the logarithm of a pace to come to this replica's scale, by the sender: the pieces of
+        several come in turn."""
 
-    def take(self, learned: Learned, find: Callable[[str], Endpoint | None], now: float) -> tuple[list[Endpoint], int]:
+    def take(
+        self, learned: Learned, find: Callable[[str], Endpoint | None], now: float, sender: str = ""
+    ) -> tuple[list[Endpoint], int]:
         """Take one piece: the endpoints of which more is known now, and the number of such kinds.
 
-        `find` gives the endpoint at an address.
+        `find` gives the endpoint at an address; `sender` is the replica's name.
         """
         costs = self._costs
         given = learned.costs
         if given is not None:
-            self._shift = 0.0
+            if len(self._shifts) >= MOST_SENDERS:
+                self._shifts.clear()
+            self._shifts[sender] = 0.0
             count = min(given.compared, KIND_MEMORY)
             costs.take_over(given.workers, given.usual, given.by_kind, given.by_mean, count, given.distinct)
-        changed = self._take_endpoints(learned.endpoints, find, now) if learned.endpoints else []
+        changed = self._take_endpoints(learned.endpoints, find, now, sender) if learned.endpoints else []
         kinds = 0
         if learned.key == costs.kinds.key:
             # Without an endpoint there is no scale yet: it will be the sender's.
-            scale = exp(costs.typical - learned.typical - self._shift) if costs.endpoints else 1.0
+            shift = self._shifts.get(sender, 0.0)
+            scale = exp(costs.typical - learned.typical - shift) if costs.endpoints else 1.0
             if learned.all is not None:
                 _take_kind(costs.kinds.all, learned.all, scale)
             for each in learned.kinds:
@@ -202,10 +211,10 @@ class TakenOver:
         if now > self._held_until:
             self._held.clear()
             return False
-        return given is not None and self._take_endpoint(endpoint, given, now)
+        return given is not None and self._take_endpoint(endpoint, given[0], now, given[1])
 
     def _take_endpoints(
-        self, given: tuple[EndpointLearned, ...], find: Callable[[str], Endpoint | None], now: float
+        self, given: tuple[EndpointLearned, ...], find: Callable[[str], Endpoint | None], now: float, sender: str
     ) -> list[Endpoint]:
         found = [(find(each.address), each) for each in given]
         apart = [
@@ -214,20 +223,21 @@ class TakenOver:
             if endpoint is not None and endpoint.work.samples >= COMPARED
         ]
         if apart:
-            self._shift = sum(apart) / len(apart)
+            self._shifts[sender] = sum(apart) / len(apart)
         changed: list[Endpoint] = []
         for endpoint, each in found:
             if endpoint is None:
                 if len(self._held) < MOST_HELD:
                     self._held_until = now + HELD
-                    self._held[each.address] = each
-            elif self._take_endpoint(endpoint, each, now):
+                    self._held[each.address] = each, sender
+            elif self._take_endpoint(endpoint, each, now, sender):
                 changed.append(endpoint)
         return changed
 
-    def _take_endpoint(self, endpoint: Endpoint, given: EndpointLearned, now: float) -> bool:
+    def _take_endpoint(self, endpoint: Endpoint, given: EndpointLearned, now: float, sender: str) -> bool:
         samples = min(given.samples, PACE_MEMORY)
-        return endpoint.work.take_over(given.pace + self._shift, samples, given.workers, now - given.age)
+        pace = given.pace + self._shifts.get(sender, 0.0)
+        return endpoint.work.take_over(pace, samples, given.workers, now - given.age)
 
 
 def _take_kind(kind: RequestKind, given: KindLearned, scale: float) -> bool:

@@ -209,9 +209,9 @@ class Pool(Rotation):
             return iter(())
         return pieces(self._costs, list(self._members.endpoints), now)
 
-    def take_over(self, learned: Learned, now: float) -> tuple[int, int]:
+    def take_over(self, learned: Learned, now: float, sender: str = "") -> tuple[int, int]:
         """Take a piece of what another replica has learned: the number of endpoints and kinds that it adds to."""
-        endpoints, kinds = self._taken_over.take(learned, self._members.find, now)
+        endpoints, kinds = self._taken_over.take(learned, self._members.find, now, sender)
         for endpoint in endpoints:
             self.changed(endpoint)
         return len(endpoints), kinds

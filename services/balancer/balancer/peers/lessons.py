@@ -83,7 +83,7 @@ class Lessons:
             return  # Of a newer version: this one learns by itself.
         if report.learned is None:
             return
-        endpoints, kinds = self._pool.take_over(report.learned, self._clock())
+        endpoints, kinds = self._pool.take_over(report.learned, self._clock(), report.replica)
         before = self._taken.pop(report.replica, (0, 0))
         endpoints, kinds = endpoints + before[0], kinds + before[1]
         if not report.learned.last:
