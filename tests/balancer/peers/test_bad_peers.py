@@ -127,3 +127,13 @@ async def test_one_connection_is_of_one_replica() -> None:
             assert (await socket.receive(SEEN)).type is aiohttp.WSMsgType.CLOSE
             assert socket.close_code == UNREADABLE
         assert "other" not in {replica.name for replica in one.peers.heard}
+
+
+async def test_another_replica_of_the_same_name_is_told_from_oneself() -> None:
+    with capture_logs() as logs:
+        async with replicas(1) as (one,), aiohttp.ClientSession(headers={"Authorization": "Bearer secret"}) as session:
+            assert not [entry for entry in logs if "name" in entry["event"]]  # It has connected to itself.
+            async with session.ws_connect(f"http://127.0.0.1:{one.port}/peers?from=another") as socket:
+                await socket.send_str('{"v":1,"replica":"lb-0"}')
+                assert (await socket.receive(SEEN)).type is aiohttp.WSMsgType.CLOSE
+    assert [entry["remedy"] for entry in logs if "name" in entry["event"]] == ["give each its own HOSTNAME"]

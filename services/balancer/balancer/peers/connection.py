@@ -128,6 +128,8 @@ class Incoming(Connection):
         self._server = server
         self.name = ""
         """The replica's, once it has said it."""
+        self.is_ours = True
+        """Whether it may be this process that has opened it."""
         self.heard_at = 0.0
         """When it said something last (s)."""
 

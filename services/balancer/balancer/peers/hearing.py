@@ -60,6 +60,8 @@ class Hearing:
             self._refuse(connection, BadReport("another replica's name on this connection"))
             return
         if report.replica == self._name:
+            if not connection.is_ours:
+                log.warning("another replica has this one's name", name=self._name, remedy="give each its own HOSTNAME")
             connection.close(OURSELVES, "this is you")
             return
         self._count("received")

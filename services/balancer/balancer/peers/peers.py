@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -71,6 +72,8 @@ class Peers:
         )
         self._source = source
         self._token = token
+        self._process = secrets.token_hex(8)
+        """Shows whether a replica of this name is this one itself."""
         self._clock = clock
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         """By the address of the replica."""
@@ -145,6 +148,7 @@ class Peers:
         if transport is None:
             return socket
         connection = Incoming(request.protocol, self._hearing.take, MAX_BYTES)
+        connection.is_ours = request.query.get("from", self._process) == self._process
         transport.set_protocol(connection.protocol)
         connection.use(transport)
         stranger = asyncio.get_running_loop().call_later(SILENCE, _let_go, connection)
@@ -161,7 +165,9 @@ class Peers:
         for address in self._links.keys() - wanted:
             self._links.pop(address)[1].cancel()
         for address in wanted - self._links.keys():
-            link = Link(self._reporter, address, PATH, self._token, self._count, self._lessons.take)
+            link = Link(
+                self._reporter, address, f"{PATH}?from={self._process}", self._token, self._count, self._lessons.take
+            )
             task = asyncio.create_task(link.run(), name=f"peer {address}")
             task.add_done_callback(_log_fault)
             self._links[address] = link, task
