@@ -8,20 +8,20 @@ import pytest
 from tests.balancer.balancing.world import Fleet
 
 from balancer.balancing.cost import MAX_KINDS, RequestKind
+from balancer.balancing.costs import CostsLearned
 from balancer.balancing.hand_over import (
     HELD,
-    KIND_MEMORY,
     LONGEST_NAME,
     MOST_KINDS,
-    PACE_MEMORY,
+    MOST_REQUESTS,
     PIECE,
-    CostsLearned,
     EndpointLearned,
     KindLearned,
     Learned,
 )
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.request import RequestInfo
+from balancer.balancing.work import MOST_SAMPLES
 
 OK = Outcome.answered(200)
 PACES = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 8.0}
@@ -128,7 +128,7 @@ def test_the_pieces_of_several_on_other_scales_may_come_in_turn() -> None:
         taker.pool.take_over(Learned("", scale, CostsLearned(0.0, 0.0, 1.0, 1.0, 50, False)), taker.now, name)
     for piece in ("ab", "cd"):
         for name, scale in (("one", 0.0), ("other", 1.0)):
-            paces = tuple(EndpointLearned(f"{each}:80", scale, PACE_MEMORY, 0.0, 1.0) for each in piece)
+            paces = tuple(EndpointLearned(f"{each}:80", scale, MOST_SAMPLES, 0.0, 1.0) for each in piece)
             taker.pool.take_over(Learned("", scale, endpoints=paces), taker.now, name)
     assert [taker[name].work.pace for name in "abcd"] == pytest.approx([1.0] * 4)
 
@@ -140,8 +140,8 @@ def test_own_knowledge_stays_and_soon_outweighs_what_was_taken_over() -> None:
     before = kind(taker, "/cheap").mean
     hand_over(giver, taker)
     assert kind(taker, "/cheap").mean == before
-    assert kind(taker, "/dear").count == KIND_MEMORY
-    assert taker["d"].work.samples <= PACE_MEMORY
+    assert kind(taker, "/dear").count == MOST_REQUESTS
+    assert taker["d"].work.samples <= MOST_SAMPLES
     for name in "abc" * 40:
         ask(taker, name, "/dear", 3.0)
     assert kind(taker, "/dear").mean * taker["a"].work.pace == pytest.approx(3.0, rel=0.25)
@@ -209,7 +209,7 @@ def test_the_most_frequent_kinds_are_handed_over_in_pieces_without_names_that_ar
     assert all(len(piece.kinds) <= PIECE and len(piece.endpoints) <= PIECE for piece in pieces)
     assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     hand_over(giver, taker)
-    names = set(taker.pool._costs.kinds.named)
+    names = {name for name, _ in taker.pool._costs.kinds.by_traffic()}
     assert {str(number) for number in range(100)} <= names
     assert len(names) == MOST_KINDS - 1
 
@@ -221,7 +221,7 @@ def test_a_taker_with_many_kinds_forgets_none_for_others() -> None:
     for number in range(MAX_KINDS - 20):
         ask(taker, "a", f"/own-{number}", 0.01)
     hand_over(giver, taker)
-    names = set(taker.pool._costs.kinds.named)
+    names = {name for name, _ in taker.pool._costs.kinds.by_traffic()}
     assert len(names) <= MAX_KINDS
     assert {f"own-{number}" for number in range(MAX_KINDS - 20)} <= names
 

@@ -16,7 +16,7 @@ OK = Outcome.answered(200)
 def name_of(method: str, path: str, *headers: tuple[bytes, bytes]) -> str:
     known = RequestKinds()
     kind = known.of(RequestInfo("192.0.2.1", method, path, headers))
-    return next(name for name, each in known.named.items() if each is kind)
+    return next(name for name, each in known.by_traffic() if each is kind)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.balancing.hand_over import CostsLearned, EndpointLearned, KindLearned, Learned
+from balancer.balancing.costs import CostsLearned
+from balancer.balancing.hand_over import EndpointLearned, KindLearned, Learned
 from balancer.peers.report import BadReport, Intent, Report, answer, answered_by, changes, decode, delayed, is_report
 
 COUNTS = st.integers(0, 10**6)

@@ -17,7 +17,7 @@ from balancer import __version__
 from balancer.admin.state import STATES, state_of
 from balancer.admin.status import Running
 from balancer.balancing.endpoint import Endpoint
-from balancer.balancing.learned import EndpointWork, endpoint_work
+from balancer.balancing.learned import expected_work
 from balancer.counters import GRPC_CODES, Histogram
 
 Reading = tuple[tuple[str, ...], float | Histogram]
@@ -110,23 +110,19 @@ def _latency(running: Running) -> Iterator[Reading]:
 
 
 def _pace(running: Running) -> Iterator[Reading]:
-    for endpoint, work in _works(running):
-        yield _of(endpoint), work.pace
+    for endpoint in _followed(running):
+        yield _of(endpoint), endpoint.work.pace
 
 
 def _work(running: Running) -> Iterator[Reading]:
-    for endpoint, work in _works(running):
-        yield _of(endpoint), work.expected
+    for endpoint in _followed(running):
+        yield _of(endpoint), expected_work(endpoint.work)
 
 
-def _works(running: Running) -> Iterator[tuple[Endpoint, EndpointWork]]:
-    now = running.clock()
-    for pool in running.pools:
-        if pool.follows_work:
-            for endpoint in {endpoint.address: endpoint for endpoint in pool.endpoints}.values():
-                work = endpoint_work(endpoint, now)
-                if work is not None:
-                    yield endpoint, work
+def _followed(running: Running) -> Iterator[Endpoint]:
+    """Endpoints whose work is followed."""
+    clusters = {pool.cluster for pool in running.pools if pool.follows_work}
+    return (endpoint for endpoint in _endpoints(running) if endpoint.cluster in clusters)
 
 
 def _utilization(running: Running) -> Iterator[Reading]:

@@ -29,6 +29,8 @@ TRUSTED: Final = 4
 """Samples after which a kind's own mean counts alone; before, in part that of the wider kind."""
 OUTLIER: Final = 50.0
 """A sample above so many times the mean counts as that, once the mean is known."""
+CONNECTION: Final = " "
+"""Name of the kind of all connections in TCP mode."""
 _LONG: Final = 40
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
@@ -101,17 +103,7 @@ class RequestKind:
 class RequestKinds:
     """The kinds seen so far, at most `MAX_KINDS`."""
 
-    __slots__ = (
-        "_asked",
-        "_by_method",
-        "_field",
-        "_found",
-        "_kinds",
-        "_paths",
-        "_pattern",
-        "all",
-        "key",
-    )
+    __slots__ = ("_asked", "_by_method", "_field", "_found", "_kinds", "_paths", "_pattern", "all", "key")
 
     def __init__(self, key: str = "") -> None:
         """`key`: empty, `header:NAME` or `path:PATTERN`, a regular expression. Raises ValueError for another."""
@@ -136,7 +128,7 @@ class RequestKinds:
         """The kind of `request`."""
         method = request.method
         if not method:
-            kind = self._named(" ", "")
+            kind = self._named(CONNECTION, "")
             kind.parked = True  # A connection in TCP mode: how long that took says nothing of the work that follows.
             return kind
         if self._field:
@@ -204,10 +196,9 @@ class RequestKinds:
         self._kinds = dict(kept)
         self._forget_paths()
 
-    @property
-    def named(self) -> dict[str, RequestKind]:
-        """The kinds by name, the wider ones too."""
-        return self._kinds
+    def by_traffic(self) -> list[tuple[str, RequestKind]]:
+        """Name and kind of all, the wider ones too, those with the most requests first."""
+        return sorted(self._kinds.items(), key=_traffic, reverse=True)
 
     @property
     def by_shape(self) -> bool:
@@ -217,6 +208,10 @@ class RequestKinds:
 
 def _recent(item: tuple[str, RequestKind]) -> int:
     return item[1].recent
+
+
+def _traffic(item: tuple[str, RequestKind]) -> tuple[int, int]:
+    return item[1].recent, item[1].count
 
 
 def shape(path: str, magnitudes: bool) -> str:

@@ -7,6 +7,7 @@ taken instead.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import log
 from typing import Final
 
@@ -26,6 +27,22 @@ FEW: Final = 32
 """Answers before that is decided."""
 
 
+@dataclass(frozen=True, slots=True)
+class CostsLearned:
+    """What is known of all requests and endpoints together."""
+
+    workers: float
+    """What an endpoint works on at once; 0: they have not shown that there is a bound."""
+    usual: float
+    """Mean logarithm of the seconds of work of a request."""
+    by_kind: float
+    by_mean: float
+    """Mean squared errors of the logarithm of a cost, expected by its kind and as the mean of all."""
+    compared: int
+    """Requests that these are learned from."""
+    distinct: bool
+
+
 class Costs:
     """What is learned of requests, pooled over all endpoints of a pool."""
 
@@ -34,11 +51,11 @@ class Costs:
         "_by_kind",
         "_by_mean",
         "_compared",
-        "_endpoints",
         "_total",
         "bounded",
         "dearest",
         "distinct",
+        "endpoints",
         "epoch",
         "kinds",
         "typical",
@@ -70,7 +87,8 @@ class Costs:
         """The same, expected to be the mean of all."""
         self._compared = 0
         self._total = 0.0
-        self._endpoints = 0
+        self.endpoints = 0
+        """How many there are."""
 
     @property
     def mean(self) -> float:
@@ -98,35 +116,32 @@ class Costs:
         by_kind = by_mean if expected == mean else logarithm - log(expected)
         self._by_mean += weight * (by_mean * by_mean - self._by_mean)
         self._by_kind += weight * (by_kind * by_kind - self._by_kind)
-        if self._compared >= FEW:
+        if self.knows:
             least = ALIKE if self.distinct else DISTINCT
             self.distinct = self._by_kind < (1.0 - least) * self._by_mean
 
     @property
-    def endpoints(self) -> int:
-        """How many there are."""
-        return self._endpoints
+    def knows(self) -> bool:
+        """Whether enough is known to be handed over."""
+        return self._compared >= FEW
 
-    def learned(self) -> tuple[float, float, float, float, int, bool] | None:
-        """What `take_over` takes, and None while little is known."""
-        if self._compared < FEW:
-            return None
+    def learned(self) -> CostsLearned:
+        """What another replica may take over."""
         workers = self.workers if self.bounded else 0.0
-        return workers, self.usual, self._by_kind, self._by_mean, self._compared, self.distinct
+        return CostsLearned(workers, self.usual, self._by_kind, self._by_mean, self._compared, self.distinct)
 
-    def take_over(
-        self, workers: float, usual: float, by_kind: float, by_mean: float, compared: int, distinct: bool
-    ) -> None:
-        """Take what another replica has learned, where that is more than was learned here."""
-        if workers > 0.0 and not self.bounded:
-            self.workers = workers
+    def take_over(self, given: CostsLearned, most: int) -> None:
+        """Take what another replica has learned, as of `most` requests at the most, where that is more than here."""
+        if given.workers > 0.0 and not self.bounded:
+            self.workers = given.workers
             self.bounded = True
+        compared = min(given.compared, most)
         if compared > self._compared:
-            self.usual = usual
-            self._by_kind = by_kind
-            self._by_mean = by_mean
+            self.usual = given.usual
+            self._by_kind = given.by_kind
+            self._by_mean = given.by_mean
             self._compared = compared
-            self.distinct = distinct
+            self.distinct = given.distinct
 
     def begin_again(self) -> None:
         """What was learned of workers no longer holds."""
@@ -137,12 +152,12 @@ class Costs:
 
     def join(self, pace_log: float) -> None:
         """An endpoint of this pace (a logarithm) is there."""
-        self._endpoints += 1
+        self.endpoints += 1
         self._total += pace_log
 
     def leave(self, pace_log: float) -> None:
         """An endpoint of this pace is gone."""
-        self._endpoints -= 1
+        self.endpoints -= 1
         self._total -= pace_log
         self._update_typical()
 
@@ -152,5 +167,5 @@ class Costs:
         self._update_typical()
 
     def _update_typical(self) -> None:
-        if self._endpoints > 0:
-            self.typical = self._total / self._endpoints
+        if self.endpoints > 0:
+            self.typical = self._total / self.endpoints

@@ -2,8 +2,8 @@
 
 Kinds of request with their costs, what the endpoints work on at once, and the pace of each, in pieces so small that
 none stalls the event loop. The newcomer takes what it knows less about itself, and weighs it as so many requests of its
-own as it would remember anyway (`KIND_MEMORY`, `PACE_MEMORY`): its own outweigh them as soon as newer ones would. What
-it has seen as often itself stays, so it does no harm that several replicas hand over, or that one does so again.
+own as it would remember anyway (`MOST_REQUESTS`, `MOST_SAMPLES`): its own outweigh them as soon as newer ones would.
+What it has seen as often itself stays, so it does no harm that several replicas hand over, or that one does so again.
 
 **Scale.** A cost is seconds at a typical endpoint, and typical is the mean of the endpoints' paces, which differ from
 replica to replica. So the costs that are taken are scaled by how far the two means are apart, and the paces by how far
@@ -18,15 +18,14 @@ from math import exp
 from typing import Final
 
 from balancer.balancing.cost import MAX_KINDS, RequestKind
-from balancer.balancing.costs import Costs
+from balancer.balancing.costs import Costs, CostsLearned
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.work import MOST_SAMPLES
 
 PIECE: Final = 64
 """Kinds or endpoints in one piece."""
-KIND_MEMORY: Final = 50
+MOST_REQUESTS: Final = 50
 """Requests of a kind that its mean remembers, and so the most that what is taken counts as."""
-PACE_MEMORY: Final = 200
-"""The same for an endpoint's pace."""
 MOST_KINDS: Final = MAX_KINDS // 2
 """Kinds that are handed over, the most frequent, and the wider ones of these: the newcomer has room for its own."""
 LONGEST_NAME: Final = 200
@@ -75,22 +74,6 @@ class EndpointLearned:
 
 
 @dataclass(frozen=True, slots=True)
-class CostsLearned:
-    """What is known of all requests and endpoints together."""
-
-    workers: float
-    """What an endpoint works on at once; 0: they have not shown that there is a bound."""
-    usual: float
-    """Mean logarithm of the seconds of work of a request."""
-    by_kind: float
-    by_mean: float
-    """Mean squared errors of the logarithm of a cost, expected by its kind and as the mean of all."""
-    compared: int
-    """Requests that these are learned from."""
-    distinct: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Learned:
     """A piece of what is handed over."""
 
@@ -111,11 +94,10 @@ def pieces(costs: Costs, endpoints: Iterable[Endpoint], now: float) -> Iterator[
 
     Time may pass between two pieces.
     """
-    learned = costs.learned()
-    if learned is None:
+    if not costs.knows:
         return
     key = costs.kinds.key
-    yield Learned(key, costs.typical, CostsLearned(*learned))
+    yield Learned(key, costs.typical, costs.learned())
     known = [endpoint for endpoint in endpoints if endpoint.work.samples > 0]
     for start in range(0, len(known), PIECE):
         given = tuple([_of_endpoint(endpoint, now) for endpoint in known[start : start + PIECE]])
@@ -137,7 +119,7 @@ def _of_endpoint(endpoint: Endpoint, now: float) -> EndpointLearned:
 
 def _kinds(costs: Costs) -> tuple[KindLearned, ...]:
     """The most frequent kinds, the wider ones first."""
-    by_traffic = sorted(costs.kinds.named.items(), key=_traffic, reverse=True)
+    by_traffic = costs.kinds.by_traffic()
     names = {kind: name for name, kind in by_traffic}
     wider: dict[str, KindLearned] = {}
     narrow: list[KindLearned] = []
@@ -151,10 +133,6 @@ def _kinds(costs: Costs) -> tuple[KindLearned, ...]:
             wider[above] = _of_kind(above, "", kind.wider)
         narrow.append(_of_kind(name, above, kind))
     return (*wider.values(), *[each for each in narrow if each.name not in wider])
-
-
-def _traffic(named: tuple[str, RequestKind]) -> tuple[int, int]:
-    return named[1].recent, named[1].count
 
 
 def _of_kind(name: str, wider: str, kind: RequestKind) -> KindLearned:
@@ -188,8 +166,7 @@ class TakenOver:
             if len(self._shifts) >= MOST_SENDERS:
                 self._shifts.clear()
             self._shifts[sender] = 0.0
-            count = min(given.compared, KIND_MEMORY)
-            costs.take_over(given.workers, given.usual, given.by_kind, given.by_mean, count, given.distinct)
+            costs.take_over(given, MOST_REQUESTS)
         changed = self._take_endpoints(learned.endpoints, find, now, sender) if learned.endpoints else []
         kinds = 0
         if learned.key == costs.kinds.key:
@@ -235,13 +212,13 @@ class TakenOver:
         return changed
 
     def _take_endpoint(self, endpoint: Endpoint, given: EndpointLearned, now: float, sender: str) -> bool:
-        samples = min(given.samples, PACE_MEMORY)
+        samples = min(given.samples, MOST_SAMPLES)
         pace = given.pace + self._shifts.get(sender, 0.0)
         return endpoint.work.take_over(pace, samples, given.workers, now - given.age)
 
 
 def _take_kind(kind: RequestKind, given: KindLearned, scale: float) -> bool:
-    if not kind.take_over(given.mean * scale, given.square * scale * scale, min(given.count, KIND_MEMORY)):
+    if not kind.take_over(given.mean * scale, given.square * scale * scale, min(given.count, MOST_REQUESTS)):
         return False
     kind.parked = kind.parked or given.parked
     return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Final
 
-from balancer.balancing.cost import RequestKind, RequestKinds
+from balancer.balancing.cost import CONNECTION, RequestKinds
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.work import NOTHING_KNOWN, UNBOUNDED, Work
@@ -58,10 +58,14 @@ def endpoint_work(endpoint: Endpoint, now: float) -> EndpointWork | None:
     if work is NOTHING_KNOWN:
         return None
     at_once = work.at_once
-    expected = work.pace * (work.waiting_cost + work.unsent_cost)
     return EndpointWork(
-        None if at_once >= UNBOUNDED else at_once, work.pace, max(expected, 0.0), wait(work, endpoint.elsewhere, now)
+        None if at_once >= UNBOUNDED else at_once, work.pace, expected_work(work), wait(work, endpoint.elsewhere, now)
     )
+
+
+def expected_work(work: Work) -> float:
+    """Seconds that what is in flight at the endpoint was expected to take, at its pace."""
+    return max(work.pace * (work.waiting_cost + work.unsent_cost), 0.0)
 
 
 def wait(work: Work, elsewhere: float, now: float) -> float:
@@ -83,10 +87,8 @@ def expected_cost(endpoint: Endpoint, request: RequestInfo) -> float | None:
 
 def kinds(requests: RequestKinds) -> list[KindCost]:
     """Every kind that has had an answer, those with the most requests first."""
-    named = requests.named
-    wider = {id(kind.wider) for kind in named.values()}
-    own = [(name, kind) for name, kind in named.items() if kind.count and id(kind) not in wider]
-    own.sort(key=_traffic, reverse=True)
+    named = requests.by_traffic()
+    wider = {id(kind.wider) for _, kind in named}
     return [
         KindCost(
             title(name) if requests.by_shape else name or "(none)",
@@ -96,13 +98,14 @@ def kinds(requests: RequestKinds) -> list[KindCost]:
             sqrt(max(kind.square - kind.mean * kind.mean, 0.0)),
             kind.parked,
         )
-        for name, kind in own
+        for name, kind in named
+        if kind.count and id(kind) not in wider
     ]
 
 
 def title(name: str) -> str:
     """The name of a kind that goes by method, path and length, for people."""
-    if not name.strip():
+    if name == CONNECTION:
         return "connection"
     if name.startswith(_UNKNOWN):
         return "(begun before costs were learned)"
@@ -134,7 +137,3 @@ def _range(bits: str) -> str:
     """The numbers of so many binary digits."""
     number = int(bits)
     return str(number) if number < 2 else f"{1 << (number - 1)}..{(1 << number) - 1}"
-
-
-def _traffic(named: tuple[str, RequestKind]) -> tuple[int, int]:
-    return named[1].recent, named[1].count

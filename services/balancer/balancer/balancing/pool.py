@@ -201,7 +201,7 @@ class Pool(Rotation):
     @property
     def has_learned(self) -> bool:
         """Whether its strategy follows what requests cost, and knows something of that."""
-        return self._follows_work and self._costs.learned() is not None
+        return self._follows_work and self._costs.knows
 
     def learned(self, now: float) -> Iterator[Learned]:
         """What this pool has learned of requests and endpoints, in pieces; nothing where its strategy learns none."""

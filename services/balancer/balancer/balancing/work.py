@@ -32,6 +32,8 @@ TRIED_AFTER: Final = 20.0
 """Seconds unused after which what is known of an endpoint's pace is old: it counts as the fastest, and is tried."""
 OF_OLD: Final = 0.25
 """Weight of the first sample after that."""
+MOST_SAMPLES: Final = 200
+"""Samples of a pace that count."""
 LEARN_EVERY: Final = 0.001
 """Seconds between two answers of an endpoint that are learned from, at the least: where there are thousands a second,
 the last two hundred would be a moment, and alike."""
@@ -277,7 +279,7 @@ class Work:
     @property
     def doubt(self) -> float:
         """Standard error of the logarithm of its pace: that of exponential costs is 1.28."""
-        return 1.28 / sqrt(min(self._samples, 200) + PRIOR_SAMPLES)
+        return 1.28 / sqrt(min(self._samples, MOST_SAMPLES) + PRIOR_SAMPLES)
 
     def joined(self) -> None:
         """Its endpoint is there (again)."""
@@ -288,6 +290,9 @@ class Work:
         """Its endpoint is gone; its last requests may still be under way."""
         self._counts = False
         self.costs.leave(self.pace_log)
+
+    def _round(self) -> None:
+        self.servers = max(int(self.workers + ROUNDED), 1)
 
     def _shift(self, step: float) -> None:
         """Change its pace (a logarithm)."""
@@ -327,7 +332,7 @@ class Work:
         if workers > 0.0 and self.costs.bounded:
             self._unsure = False
             self.workers = workers
-            self.servers = max(int(workers + ROUNDED), 1)
+            self._round()
         return True
 
     def learn(self, job: Job, service: float) -> None:
@@ -363,7 +368,7 @@ class Work:
             self._unsure = False
             if self._in_order < IN_ORDER:
                 self.workers = max(self.workers, self.costs.workers)
-                self.servers = max(int(self.workers + ROUNDED), 1)
+                self._round()
         if self.waiting <= self.servers and job.older is None and not self._unsure:
             self._follow_others()
             return
@@ -388,7 +393,7 @@ class Work:
             self.workers = min(self.workers + max(RISE, (at_once - self.workers) / 4), MOST_WORKERS)
         elif self.waiting > self.servers:
             self.workers = max(self.workers - FALL, 1.0)
-        self.servers = max(int(self.workers + ROUNDED), 1)
+        self._round()
         self.costs.workers += 0.05 * (self.workers - self.costs.workers)
 
     def _at_once_with(self, job: Job) -> int:
@@ -417,7 +422,7 @@ class Work:
             self.workers += AS_OTHERS * (1.0 - self.workers)
         elif self.workers < self.costs.workers:
             self.workers += AS_OTHERS * (self.costs.workers - self.workers)
-        self.servers = max(int(self.workers + ROUNDED), 1)
+        self._round()
 
     def drop(self, job: Job, now: float) -> None:
         """Remove a request that has its answer; the endpoint goes on with the next."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from balancer.balancing.costs import CostsLearned
 from balancer.balancing.hand_over import (
     LONGEST_NAME,
     PIECE,
-    CostsLearned,
     EndpointLearned,
     KindLearned,
     Learned,

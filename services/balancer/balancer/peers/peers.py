@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 from aiohttp import web
 
-from balancer.balancing.endpoint import EndpointSpec, Snapshot
+from balancer.balancing.endpoint import Snapshot
 from balancer.balancing.pool import Pool
 from balancer.peers.belief import SILENCE, Belief, Replica
 from balancer.peers.connection import Incoming
@@ -161,7 +161,7 @@ class Peers:
 
     def _link(self, snapshot: Snapshot) -> None:
         """Link to those that have come, and let go of those that have left."""
-        wanted = {_address(spec) for spec in snapshot}
+        wanted = {spec.address for spec in snapshot}
         for address in self._links.keys() - wanted:
             self._links.pop(address)[1].cancel()
         for address in wanted - self._links.keys():
@@ -174,11 +174,6 @@ class Peers:
 
     def _count(self, event: str) -> None:
         self.events[event] = self.events.get(event, 0) + 1
-
-
-def _address(spec: EndpointSpec) -> str:
-    host = f"[{spec.host}]" if ":" in spec.host else spec.host
-    return f"{host}:{spec.port}"
 
 
 def _let_go(connection: Incoming) -> None:

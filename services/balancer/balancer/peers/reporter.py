@@ -118,18 +118,10 @@ class Reporter(Subscriber):
         if self._running:
             self.pace.arm()
 
-    def joined(self, endpoint: Endpoint) -> None:
-        """Its address may be that of one that has left with requests in flight."""
-        if endpoint.address in self._reported:
-            self._changes.add(endpoint)
-
-    def left(self, endpoint: Endpoint) -> None:
-        """Another one may have taken its address before it left."""
-        if endpoint.address in self._reported:
-            self._changes.add(endpoint)
-
     def transition(self, endpoint: Endpoint | None, event: str, detail: str) -> None:
-        """An ejection has begun or ended, perhaps."""
+        """An ejection has begun or ended, perhaps; or an address whose requests were reported is another's now."""
+        if endpoint is not None and endpoint.address in self._reported:
+            self._changes.add(endpoint)
         self.arm()
 
     def beat(self, now: float, together: bool = False) -> None:
