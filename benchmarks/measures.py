@@ -129,15 +129,17 @@ def latency(bench: Bench) -> list[Result]:
     ]
 
 
+def tiny_per_cpu_second(peer: Peer, connections: int, seconds: float, core: int | None) -> float:
+    """Tiny GETs that a peer serves for each second of its CPU time, asked from `core`."""
+    before = processes.cpu_seconds(peer.pids)
+    done = load.closed_loop(load.wrk_command(f"http://127.0.0.1:{peer.port}/", connections, seconds), core)
+    return done.requests / (processes.cpu_seconds(peer.pids) - before)
+
+
 def _half_load(bench: Bench, peers: Sequence[Peer], direct: int) -> int:
     """Half of what the slowest of the three that the bar names could serve, if the generator can ask that often."""
-    served = []
-    for peer in peers:
-        if peer.name in (OURS, "nginx", "haproxy"):
-            before = processes.cpu_seconds(peer.pids)
-            command = load.wrk_command(f"http://127.0.0.1:{peer.port}/", 64, 1)
-            done = load.closed_loop(command, bench.load_core)
-            served.append(done.requests / (processes.cpu_seconds(peer.pids) - before))
+    named = [peer for peer in peers if peer.name in (OURS, "nginx", "haproxy")]
+    served = [tiny_per_cpu_second(peer, 64, 1, bench.load_core) for peer in named]
     rate = round(min(served) / 2, -2)
     for _ in range(6):
         floor = load.open_loop(direct, int(rate), 1.0, bench.load_core)

@@ -14,8 +14,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import load, processes
+from benchmarks import processes
 from benchmarks.endpoints import Endpoints
+from benchmarks.measures import tiny_per_cpu_second
 from benchmarks.peers.haproxy import Haproxy
 from benchmarks.peers.lb import Lb
 from benchmarks.peers.nginx import Nginx
@@ -30,13 +31,6 @@ ASKED: tuple[tuple[type[Peer], str], ...] = (
     (Haproxy, "round-robin"),
     (Haproxy, "least-connections"),
 )
-
-
-def measure(peer: Peer, connections: int, seconds: float, core: int | None) -> float:
-    """Requests for each second of CPU time."""
-    before = processes.cpu_seconds(peer.pids)
-    done = load.closed_loop(load.wrk_command(f"http://127.0.0.1:{peer.port}/", connections, seconds), core)
-    return done.requests / (processes.cpu_seconds(peer.pids) - before)
 
 
 def main() -> None:
@@ -55,7 +49,8 @@ def main() -> None:
             stack.enter_context(kind(Setup(folder, addresses, policy=policy, core=core))) for kind, policy in ASKED
         ]
         rounds = [
-            [measure(peer, asked.connections, asked.seconds, load_core) for peer in peers] for _ in range(asked.rounds)
+            [tiny_per_cpu_second(peer, asked.connections, asked.seconds, load_core) for peer in peers]
+            for _ in range(asked.rounds)
         ]
     defaults = [i for i, (kind, policy) in enumerate(ASKED) if kind is not Lb and policy == "round-robin"]
     print("| program | strategy | requests per CPU second | to the better default |")
