@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 from tests.balancer.balancing.world import REQUEST
+from tests.balancer.peers.test_connection import Handler, served
 from tests.balancer.peers.test_reports import SEEN, Replica, replicas, seen
 
 from balancer.balancing.outcome import Outcome
@@ -22,23 +23,18 @@ pytestmark = pytest.mark.timeout(30)
 
 
 @asynccontextmanager
-async def linked(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[Link]:
+async def linked(handler: Handler) -> AsyncIterator[Link]:
     """The link of a replica to another that does as `handler`."""
-    app = web.Application()
-    app.add_routes([web.get("/peers", handler)])
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    replica = Replica(0, [runner.addresses[0][1]], "least-connections")
-    task = asyncio.create_task(replica.peers.run())
-    try:
-        assert await seen(lambda: bool(replica.peers._links))
-        ((link, _),) = replica.peers._links.values()
-        yield link
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await runner.cleanup()
+    async with served(handler, patience=0.1) as address:
+        replica = Replica(0, [int(address.rpartition(":")[2])], "least-connections")
+        task = asyncio.create_task(replica.peers.run())
+        try:
+            assert await seen(lambda: bool(replica.peers._links))
+            ((link, _),) = replica.peers._links.values()
+            yield link
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_one_of_another_version_is_connected_to_ever_more_rarely_and_logged_once() -> None:

@@ -18,15 +18,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[str]:
-    """The address at which `handler` answers."""
+async def served(handler: Handler, patience: float = 60.0) -> AsyncIterator[str]:
+    """The address at which `handler` answers; at the end its connections are waited for, so many seconds at most."""
     app = web.Application()
     app.add_routes([web.get("/peers", handler)])
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=patience)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 async def reach(address: str) -> tuple[Outgoing, asyncio.Queue[bytes]]:
