@@ -6,8 +6,8 @@ import pytest
 from tests.balancer.balancing.world import Fleet
 
 from balancer.balancing.outcome import Outcome
-from balancer.peers.belief import ELSEWHERE_BIAS, FIRST_DURATION, LATE, OVERDUE, SILENCE, Belief
-from balancer.peers.report import Report
+from balancer.peers.belief import ELSEWHERE_BIAS, FIRST_DURATION, LATE, OVERDUE, SILENCE, Belief, Replica
+from balancer.peers.report import LONGEST_ADDRESS, MOST_ADDRESSES, Report
 
 
 @pytest.fixture
@@ -166,3 +166,20 @@ def test_one_that_returned_gets_its_chance_whatever_the_others_still_say(fleet: 
         belief.take(Report(f"lb-{number}", ejected=frozenset({"a:80"}), whole=True), fleet.now)
     belief.tick(fleet.now)
     assert fleet.events.count(("a", "ejected")) == 1
+
+
+def test_one_that_names_ever_other_endpoints_takes_no_more_memory_and_those_known_are_still_counted() -> None:
+    replica = Replica("lb-2")
+    for begin in range(0, 2 * MOST_ADDRESSES, 10_000):
+        replica.hear(Report("lb-2", {f"a:{port}": 1 for port in range(begin, begin + 10_000)}), 0.0)
+    assert len(replica.in_flight) == MOST_ADDRESSES
+    replica.hear(Report("lb-2", {"a:0": 7, "a:1": 0, "b:1": 2}), 0.0)
+    assert [replica.in_flight.get(address) for address in ("a:0", "a:1", "b:1")] == [7, None, 2]
+    replica.hear(Report("lb-2", {"b:1": 1}, whole=True), 0.0)
+    assert replica.in_flight == {"b:1": 1}
+
+
+def test_what_is_too_long_for_an_address_is_not_kept() -> None:
+    replica = Replica("lb-2")
+    replica.hear(Report("lb-2", {"a" * LONGEST_ADDRESS: 1, "b" * (LONGEST_ADDRESS + 1): 1}), 0.0)
+    assert list(replica.in_flight) == ["a" * LONGEST_ADDRESS]

@@ -97,6 +97,30 @@ async def test_a_ping_is_answered_and_a_text_too_long_is_refused() -> None:
             assert socket.close_code == UNREADABLE
 
 
+async def test_a_client_that_does_not_mask_is_refused_and_told_why() -> None:
+    async with served(hear) as address:
+        connection, said = await reach(address)
+        connection.write(frame(TEXT, b"a", masked=False))
+        assert await connection.closed == UNREADABLE
+    assert said.empty()
+
+
+async def test_a_server_that_masks_is_refused() -> None:
+    async def mask(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        request.transport.write(frame(TEXT, b"a", masked=True))
+        await socket.receive()
+        assert socket.close_code == UNREADABLE
+        return socket
+
+    async with served(mask) as address:
+        connection, said = await reach(address)
+        await connection.closed
+    assert said.empty()
+
+
 async def test_a_connection_that_is_cut_ends_and_the_server_has_forgotten_it() -> None:
     async with served(hear) as address:
         connection, said = await reach(address)
@@ -108,8 +132,8 @@ async def test_a_connection_that_is_cut_ends_and_the_server_has_forgotten_it() -
     # `served` would wait here for one that it still counts.
 
 
-@pytest.mark.parametrize("opcode", [PING, TEXT])
-async def test_one_that_asks_and_does_not_read_costs_little_memory(opcode: int) -> None:
+@pytest.mark.parametrize(("opcode", "size"), [(PING, 125), (TEXT, 1000)])
+async def test_one_that_asks_and_does_not_read_costs_little_memory(opcode: int, size: int) -> None:
     taken: list[Incoming] = []
 
     async def take(request: web.Request) -> web.StreamResponse:
@@ -122,8 +146,7 @@ async def test_one_that_asks_and_does_not_read_costs_little_memory(opcode: int) 
         connection._resumed = resumed.set
         for _ in range(20):
             resumed.clear()
-            for _ in range(1000):
-                connection.write(frame(opcode, b"a" * 1000, masked=True))
+            connection.write(frame(opcode, b"a" * size, masked=True) * (1_000_000 // size))
             if connection.full:
                 await asyncio.wait_for(resumed.wait(), 5.0)
         assert taken[0]._transport.get_write_buffer_size() < 2 * UNSENT  # type: ignore[union-attr]

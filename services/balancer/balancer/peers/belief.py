@@ -26,7 +26,7 @@ from typing import Final
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
-from balancer.peers.report import GAP, Report
+from balancer.peers.report import GAP, LONGEST_ADDRESS, MOST_ADDRESSES, Report
 
 ELSEWHERE_BIAS: Final = 0.3
 """Requests that an endpoint of another replica's part counts for: less than one, so that it only decides ties."""
@@ -86,7 +86,7 @@ class Replica:
         """Whether that has become less since it was heard."""
 
     def hear(self, report: Report, now: float) -> None:
-        """What it says, the whole or what has changed."""
+        """What it says, the whole or what has changed; of more than an honest one has to say, the first."""
         if self.reports:
             self.gap += SMOOTHING * (min(now - self.heard_at, GAP) - self.gap)
         self.heard_at = now
@@ -101,11 +101,12 @@ class Replica:
             self.ejected = report.ejected
         if report.whole:
             self.in_flight.clear()
+        known = self.in_flight
         for address, in_flight in report.in_flight.items():
-            if in_flight:
-                self.in_flight[address] = in_flight
-            else:
-                self.in_flight.pop(address, None)
+            if not in_flight:
+                known.pop(address, None)
+            elif address in known or (len(known) < MOST_ADDRESSES and len(address) <= LONGEST_ADDRESS):
+                known[address] = in_flight
 
     def age(self, now: float) -> float:
         """Seconds since what it said last was so."""

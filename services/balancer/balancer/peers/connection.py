@@ -44,9 +44,9 @@ class Connection:
     """Speaks WebSocket on a transport: text goes to `read`, a ping is answered, and a close ends it."""
 
     def __init__(self, most: int, masks: bool) -> None:
-        """`most`: bytes of the longest message that is read."""
+        """`most`: bytes of the longest message that is read; `masks`: this end has opened it."""
         self.masks = masks
-        self._frames = Frames(most)
+        self._frames = Frames(most, not masks)
         self._transport: asyncio.Transport | None = None
         self._code = ABNORMAL
         self.full = False

@@ -18,6 +18,8 @@ GOING_AWAY: Final = 1001
 """Close code: the replica stops."""
 ABNORMAL: Final = 1006
 """Close code, never sent: the connection ended without one."""
+LONGEST_CONTROL: Final = 125
+"""Bytes of the longest close, ping or pong (§5.5)."""
 _WHOLE: Final = 0x80
 _MASKED: Final = 0x80
 _MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -55,11 +57,12 @@ def close_code(payload: bytes) -> int:
 class Frames:
     """Cuts what arrives into frames."""
 
-    __slots__ = ("_missing", "_most", "_parts")
+    __slots__ = ("_mask_bit", "_missing", "_most", "_parts")
 
-    def __init__(self, most: int) -> None:
-        """`most`: bytes of the longest message that is read."""
+    def __init__(self, most: int, masked: bool) -> None:
+        """`most`: bytes of the longest message that is read; `masked`: they are a client's, which masks all (§5.1)."""
         self._most = most
+        self._mask_bit = _MASKED if masked else 0
         self._parts: list[bytes] = []
         self._missing = 0
         """Bytes without which what is there is of no use yet."""
@@ -84,7 +87,7 @@ class Frames:
                 self._missing = after - end
                 break
             payload = data[begin:after]
-            frames.append((data[at] & 0xF, _mask(payload, data[begin - 4 : begin]) if data[at + 1] & 0x80 else payload))
+            frames.append((data[at] & 0xF, _mask(payload, data[begin - 4 : begin]) if self._mask_bit else payload))
             at = after
         return frames
 
@@ -95,7 +98,11 @@ class Frames:
             return begin, begin
         if data[at] & 0xF0 != _WHOLE or data[at] & 0xF not in (TEXT, CLOSE, PING, PONG):
             raise BadFrame("not a whole message of text")
+        if data[at + 1] & _MASKED != self._mask_bit:
+            raise BadFrame("not masked" if self._mask_bit else "masked by a server")
         length = data[at + 1] & 0x7F
+        if length > LONGEST_CONTROL and data[at] & 0xF != TEXT:
+            raise BadFrame("a close, ping or pong that is too long")
         size = 2 if length == 126 else 8 if length == 127 else 0
         begin += size
         if begin > end:
@@ -104,7 +111,7 @@ class Frames:
             length = int.from_bytes(data[begin - size : begin], "big")
         if length > self._most:
             raise BadFrame(f"a message of {length} bytes, and {self._most} at the most are read")
-        if data[at + 1] & 0x80:
+        if self._mask_bit:
             begin += 4
         return begin, begin + length
 

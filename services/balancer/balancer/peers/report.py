@@ -18,6 +18,10 @@ VERSION: Final = 1
 """Version of the format: a report of another one is refused."""
 MAX_BYTES: Final = 4 << 20
 """Longest report that is read: 50,000 endpoints fit."""
+MOST_ADDRESSES: Final = 1 << 16
+"""Endpoints with anything in flight that are kept of one replica, however many reports name others."""
+LONGEST_ADDRESS: Final = 300
+"""Longest address (characters) that is kept: a name of 253, a colon and a port fit."""
 MAX_ANSWER: Final = 1 << 18
 """Longest message (bytes) that is read where the other answers: one piece of what it has learned fits."""
 GAP: Final = 1.0
