@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, ClientSession
-from tests.balancer.admin.world import MakeWorld, World
+from tests.balancer.admin.world import Alone, MakeWorld, World
 
 from balancer.admin import events
 from balancer.admin.events import Hub, Listener, encode
+from balancer.settings import Settings
 
 Stream = AsyncIterator[tuple[str, Any]]
 
@@ -131,3 +132,17 @@ async def test_a_listener_that_takes_nothing_is_dropped(world: World, monkeypatc
             hub.publish("second", {"filler": "x" * 500_000})
             await asyncio.sleep(0.01)
     writer.transport.abort()
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_what_all_replicas_do_is_worked_out_once_a_second_and_kept(watched: bool) -> None:
+    peers = Alone()
+    feed = World(Settings.model_validate({"backends": "10.0.0.1:8000"}), peers=peers).admin._feed
+    listener = Listener()
+    if watched:
+        feed.hub._listeners.add(listener)
+    for _ in range(3):
+        await feed._second()
+    assert peers.asked == 3
+    assert len(list(feed._fleet_history)) == 3
+    assert (b"event: fleet" in b"".join(listener._backlog)) is watched

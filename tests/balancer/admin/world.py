@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from aiohttp import web
+
 from balancer.admin import Admin, Phase
-from balancer.admin.status import ListenerStatus
+from balancer.admin.status import HeardReplica, ListenerStatus, Member
 from balancer.balancing import strategies
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.pool import Policy, Pool
 from balancer.balancing.request import RequestInfo
 from balancer.counters import Counters
+from balancer.peers.report import Intent
 from balancer.settings import Settings
 
 TOKEN = "open-sesame"
@@ -42,6 +46,31 @@ class Proxy:
         return endpoint.stats.connections_open
 
 
+class Alone:
+    """LB_PEERS is set, and no other replica is there."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, int] = {}
+        self.heard: Sequence[HeardReplica] = ()
+        self.intent = Intent()
+        self.asked = 0
+        """How often somebody wanted to know which others there are."""
+
+    @property
+    def members(self) -> Sequence[Member]:
+        self.asked += 1
+        return ()
+
+    def routes(self) -> list[web.RouteDef]:
+        return []
+
+    def strategy_switched(self, name: str) -> None:
+        """Nobody is told."""
+
+    def drained(self, address: str, drained: bool) -> None:
+        """Nobody is told."""
+
+
 @dataclass
 class World:
     """A balancer without a data plane: what the data plane would do is done by `request`."""
@@ -51,6 +80,7 @@ class World:
     discovery: Discovery = field(default_factory=Discovery)
     proxy: Proxy = field(default_factory=Proxy)
     counters: Counters = field(default_factory=Counters)
+    peers: Alone | None = None
 
     def __post_init__(self) -> None:
         self.random = Random(7)
@@ -71,6 +101,7 @@ class World:
             switch_strategy=self.switch,
             open_ports=lambda: self.ports,
             planned=lambda: self.planned,
+            peers=self.peers,
         )
         self.admin.phase = Phase.SERVING
         self.url = ""

@@ -114,13 +114,10 @@ class Feed(Subscriber):
 
     async def _second(self) -> None:
         second = self.meter.second(time.time())
-        running = self._running
-        if running.peers is not None and (summed := fleet_total(running, self.meter)) is not None:
-            self._fleet_history.append(summed)
+        fleet = self._second_of_fleet() if self._running.peers is not None else None
         if not self.hub:
             self.meter.forget_endpoints()
             return
-        fleet = replicas_view(running, self.meter) if running.peers is not None else None
         self.hub.publish("second", second)
         if fleet is not None:
             self.hub.publish("fleet", fleet)
@@ -129,3 +126,11 @@ class Feed(Subscriber):
         if fresh:
             self._told = fresh[0].at
             self.hub.publish("decisions", self.choices.views(fresh))
+
+    def _second_of_fleet(self) -> View | None:
+        """Keep what all replicas did together; where somebody listens, what each of them did."""
+        fleet = replicas_view(self._running, self.meter) if self.hub else None
+        summed = fleet_total(self._running, self.meter) if fleet is None else fleet["total"]
+        if summed is not None:
+            self._fleet_history.append(summed)
+        return fleet
