@@ -6,6 +6,7 @@ import re
 
 import pytest
 from tests.balancer.proxy.wire.ends import Client, Endpoint, always
+from tests.balancer.proxy.wire.http2 import Asked, H2Client, H2Endpoint
 from tests.balancer.proxy.wire.messages import ADDED_TO_REQUESTS, ADDED_TO_RESPONSES
 from tests.balancer.proxy.wire.process import Start
 
@@ -101,7 +102,6 @@ async def test_an_id_that_the_endpoint_gives_does_not_come_twice(start: Start) -
         "Connection: x-hop, keep-alive\r\nX-Hop: 1\r\n",
         "Proxy-Connection: keep-alive\r\n",
         "TE: deflate;q=0.5\r\nConnection: te\r\n",
-        "Proxy-Authorization: Basic eDp5\r\n",
     ],
 )
 async def test_fields_for_one_hop_end_here(fields: str, start: Start) -> None:
@@ -120,6 +120,29 @@ async def test_response_fields_for_one_hop_end_here(start: Start) -> None:
     async with Endpoint(balancer.endpoints[0], always(answer)), await Client.connect(balancer.port) as client:
         response = await client.ask(f"{GET}\r\n")
     assert response.without(ADDED_TO_RESPONSES) == (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-End: 1\r\n\r\n")
+
+
+async def test_an_endpoint_that_is_a_proxy_may_ask_who_the_client_is(start: Start) -> None:
+    balancer = start()
+    asks = 'HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm="a"\r\nContent-Length: 0\r\n\r\n'
+    async with Endpoint(balancer.endpoints[0], always(asks)) as endpoint:
+        async with await Client.connect(balancer.port) as client, await H2Client.connect(balancer.port) as other:
+            first = await client.ask(f"{GET}Proxy-Authorization: Basic eDp5\r\n\r\n")
+            second = await other.get("/", [("proxy-authorization", "Basic eDp5")])
+    assert first.without(ADDED_TO_RESPONSES) == asks.encode()
+    assert (second.status, second.field("proxy-authenticate")) == (407, 'Basic realm="a"')
+    assert [request.get("proxy-authorization") for request in endpoint.requests] == ["Basic eDp5"] * 2
+
+
+async def test_an_endpoint_of_http_2_may_ask_who_the_client_is(start: Start) -> None:
+    balancer = start(upstream_protocol="h2c")
+
+    async def ask(asked: Asked) -> None:
+        await asked.respond(407, (asked.field("proxy-authorization") or "").encode(), [("proxy-authenticate", "Basic")])
+
+    async with H2Endpoint(balancer.endpoints[0], ask), await Client.connect(balancer.port) as client:
+        response = await client.ask(f"{GET}Proxy-Authorization: Basic eDp5\r\n\r\n")
+    assert (response.status, response.get("proxy-authenticate"), response.body) == (407, "Basic", b"Basic eDp5")
 
 
 async def test_the_absolute_form_goes_on_as_a_path(start: Start) -> None:

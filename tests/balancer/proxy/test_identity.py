@@ -85,6 +85,21 @@ async def test_a_challenge_among_others_binds_too(demand: str, start: Start) -> 
             assert endpoint.accepted == 2
 
 
+async def test_what_a_proxy_authenticates_is_bound_too(start: Start) -> None:
+    balancer = start()
+    answer = "HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n"
+    async with Endpoint(balancer.endpoints[0], always(answer)) as endpoint:
+        async with await Client.connect(balancer.port) as alice, await Client.connect(balancer.port) as stranger:
+            await alice.ask(f"{GET}\r\n")
+            await stranger.ask(f"{GET}\r\n")
+            assert endpoint.accepted == 2
+    async with Endpoint(balancer.endpoints[0]) as endpoint:
+        async with await Client.connect(balancer.port) as alice, await Client.connect(balancer.port) as stranger:
+            await alice.ask(f"{GET}Proxy-Authorization: Negotiate abc\r\n\r\n")
+            await stranger.ask(f"{GET}\r\n")
+            assert endpoint.accepted == 2
+
+
 async def test_a_scheme_that_is_only_spoken_of_binds_nothing(start: Start) -> None:
     balancer = start()
     answer = 'HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm="no, NTLM here"\r\nContent-Length: 0\r\n\r\n'

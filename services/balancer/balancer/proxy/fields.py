@@ -23,15 +23,19 @@ HOP_BY_HOP: Final = frozenset(
         b"connection",
         b"http2-settings",
         b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
         b"proxy-connection",
         b"te",
         b"transfer-encoding",
         b"upgrade",
     }
 )
-"""Fields for one hop alone (RFC 9110 §7.6.1), and those that older standards made so."""
+"""Fields for one hop alone (RFC 9110 §7.6.1), and some that older standards made so.
+
+Proxy-Authenticate and Proxy-Authorization are none (§11.7): we ask nobody, so they are between the client and who does.
+"""
+
+CREDENTIALS: Final = frozenset({b"authorization", b"proxy-authorization"})
+CHALLENGES: Final = frozenset({b"www-authenticate", b"proxy-authenticate"})
 
 NEVER_NOMINATED: Final = frozenset({b"content-length", b"host", b"transfer-encoding"})
 """Without these a message means another thing: a Connection field that names one is an attack."""
@@ -42,8 +46,9 @@ FRAMING_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding", b"ho
 FORBIDDEN_TRAILERS: Final = (
     HOP_BY_HOP
     | FRAMING_FIELDS
+    | CREDENTIALS
+    | CHALLENGES
     | {
-        b"authorization",
         b"content-encoding",
         b"content-range",
         b"content-type",
@@ -134,7 +139,7 @@ def fill_request(
             fields.expects_continue = True
             kept.append((name, value))
         else:
-            if lowered == b"authorization" and binds_connection(value):
+            if lowered in CREDENTIALS and binds_connection(value):
                 fields.bound = True
             elif lowered == b"max-forwards" and value.isdigit() and len(value) < 10:
                 fields.max_forwards = int(value)
@@ -253,7 +258,7 @@ def fill_response(head: ResponseHead, received: Headers, options: frozenset[byte
         else:
             if lowered == b"retry-after":
                 _note_retry_after(head, value)
-            elif lowered == b"www-authenticate" and binds_connection(value):
+            elif lowered in CHALLENGES and binds_connection(value):
                 head.bound = True
             elif lowered == b"date":
                 head.dated = True
@@ -274,7 +279,7 @@ def _note_retry_after(head: ResponseHead, value: bytes) -> None:
 def binds_connection(value: bytes) -> bool:
     """Whether a scheme of authentication holds for a connection, not for a request (RFC 4559 §6, MS-NTHT).
 
-    `value` is that of an Authorization or a WWW-Authenticate field, which may name several.
+    `value` is that of one of `CREDENTIALS` or `CHALLENGES`, which may name several.
     """
     return _CONNECTION_BOUND.search(_QUOTED.sub(b"", value)) is not None
 
