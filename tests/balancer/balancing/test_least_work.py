@@ -120,7 +120,7 @@ def test_an_expensive_request_keeps_its_endpoint_busy_and_makes_it_not_slow() ->
 def test_how_much_an_endpoint_works_on_at_once_is_learned(workers: int, bar: float) -> None:
     """By what it answers out of turn; and heavy-tailed costs are then waited for less than by counting requests."""
     setting = Setting(tuple(named("equal", 4, workers)), Traffic("heavy", 0.03), load=0.7, requests=2500)
-    found = study(setting, ["least-work", "least-connections"], range(1, 6)).summaries()
+    found = study(setting, ["least-work", "least-connections"], range(1, 9)).summaries()
     assert found["least-work"].mean < bar * found["least-connections"].mean
 
 
@@ -196,8 +196,8 @@ def test_where_requests_are_alike_it_is_least_connections(load: float) -> None:
     """Estimates that differ by chance alone made its p99 up to 1.016 times that."""
     setting = Setting(tuple(named("equal", 4, 4)), load=load, requests=4000)
     found = study(setting, ["least-work", "least-connections"], (1, 2)).summaries()
-    assert found["least-work"].mean == pytest.approx(found["least-connections"].mean, rel=0.002)
-    assert found["least-work"].p99 == pytest.approx(found["least-connections"].p99, rel=0.004)
+    assert found["least-work"].mean == pytest.approx(found["least-connections"].mean, rel=0.003)
+    assert found["least-work"].p99 == pytest.approx(found["least-connections"].p99, rel=0.006)
 
 
 @pytest.mark.parametrize(

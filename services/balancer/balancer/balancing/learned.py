@@ -14,7 +14,7 @@ from typing import Final
 from balancer.balancing.cost import CONNECTION, RequestKinds
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.work import NOTHING_KNOWN, UNBOUNDED, Work
+from balancer.balancing.work import NOTHING_KNOWN, Work
 
 _MAGNITUDE: Final = re.compile(r"#([0-9]+)")
 _UNKNOWN: Final = "?"
@@ -57,10 +57,8 @@ def endpoint_work(endpoint: Endpoint, now: float) -> EndpointWork | None:
     work = endpoint.work
     if work is NOTHING_KNOWN:
         return None
-    at_once = work.at_once
-    return EndpointWork(
-        None if at_once >= UNBOUNDED else at_once, work.pace, expected_work(work), wait(work, endpoint.elsewhere, now)
-    )
+    at_once = work.at_once if work.is_bounded else None
+    return EndpointWork(at_once, work.pace, expected_work(work), wait(work, endpoint.elsewhere, now))
 
 
 def expected_work(work: Work) -> float:
@@ -74,7 +72,7 @@ def wait(work: Work, elsewhere: float, now: float) -> float:
     `elsewhere`: requests that other replicas have there.
     """
     costs = work.costs
-    if costs.distinct:
+    if costs.distinct and work.is_bounded:
         return work.pace * work.wait(elsewhere, now)
     return work.pace * costs.mean * work.excess(elsewhere, work.at_once)
 

@@ -125,7 +125,7 @@ class Rotation(Owner):
         """Count a chosen endpoint as busy."""
         lease = Lease(self, endpoint, now)
         if self._follows_work:
-            lease.job = endpoint.work.begin(request)
+            lease.job = endpoint.work.begin(request, endpoint.elsewhere)
         self._choices += 1
         endpoint.chosen_at = self._choices
         in_flight = endpoint.in_flight + 1
@@ -339,7 +339,7 @@ class Rotation(Owner):
             pending = endpoint.oldest
             while pending is not None:
                 if pending.job is None and pending.sent_at is not None:
-                    pending.job = endpoint.work.begin(_UNKNOWN)
+                    pending.job = endpoint.work.begin(_UNKNOWN, endpoint.elsewhere)
                     pending.job.sent(pending.sent_at)
                 pending = pending.newer
 

@@ -3,14 +3,15 @@
 **How much at once** shows when an answer overtakes requests sent before it: one that leaves k older ones behind says
 that the endpoint works on k + 1 at least (its concurrency). The estimate is the 98th percentile of that, so that a few
 odd answers (a cache in front of one worker) do not count. Until the endpoints have shown, together, that they work on
-no more at once, they count as free whatever they hold: the fewest requests in flight is then the best guess, and to
-take a busy endpoint for free errs less than to take a free one for busy. An endpoint that gets too few requests to show
-it follows the others, unless it answers one by one. Long polls take no worker: when more than a few requests wait fifty
-times longer than usual while others are answered, their kinds are parked, and count as no work.
+no more at once, requests count by their number, whatever each costs: the fewest in flight is then the best guess, and
+one that seems fast does not get all there is. An endpoint that gets too few requests to show it follows the others,
+unless it answers one by one. Long polls take no worker: when more than a few requests wait fifty times longer than
+usual while others are answered, their kinds are parked, and count as no work.
 
 **Pace** is the time that an endpoint takes over what was expected, as in minutes per kilometre: above 1 is slow. The
-wait in its own queue is taken off. It is the mean of the logarithm, so that a heavy tail weighs little, and only the
-comparison of endpoints counts. So an expensive request makes no endpoint look slow.
+wait in its own queue is taken off, and the likely wait for requests of other replicas: else those that mostly others
+use would look slow. It is the mean of the logarithm, so that a heavy tail weighs little, and only the comparison of
+endpoints counts. So an expensive request makes no endpoint look slow.
 
 Above 300 lines because a job and the work of its endpoint are one model: each keeps sums of the other.
 """
@@ -63,8 +64,6 @@ SAME_PACE: Final = 0.005
 """A pace is worked out again when its logarithm has changed by this."""
 SMALLEST: Final = 1e-6
 """Shortest time (s) that has a logarithm."""
-UNBOUNDED: Final = 1 << 30
-"""More requests than any endpoint is sent at once."""
 LATE: Final = 0.05
 """What a failure counts that comes after more time than a request is likely to take: that may have been too expensive,
 and to blame its endpoint in full would drive all others to the few that have not had such a one yet."""
@@ -76,6 +75,7 @@ class Job:
 
     __slots__ = (
         "_gone",
+        "behind",
         "expected",
         "growth",
         "kind",
@@ -93,6 +93,8 @@ class Job:
         self.kind = kind
         self.expected = expected
         """Seconds of work at a typical endpoint."""
+        self.behind = 0.0
+        """And of work of other replicas' requests that it probably waited for."""
         self.growth = kind.growth
         self._gone = False
         """Whether it no longer counts as unsent."""
@@ -300,13 +302,24 @@ class Work:
         if self._counts:
             self.costs.shift(step)
 
-    def begin(self, request: RequestInfo) -> Job:
-        """`request` goes to it."""
+    def begin(self, request: RequestInfo, elsewhere: float) -> Job:
+        """`request` goes to it, where other replicas have about `elsewhere` requests."""
         kind = self.costs.kinds.take(request)
         job = Job(self, kind, kind.expected)
+        if elsewhere > 0.0:
+            job.behind = self.costs.mean * self._ahead(elsewhere)
         self.unsent += 1
         self.unsent_cost += job.expected
         return job
+
+    def _ahead(self, elsewhere: float) -> float:
+        """Requests of other replicas, by worker, that the next one waits for beside its own replica's."""
+        servers = self.servers
+        if servers == 1:
+            return elsewhere
+        if self.has_room(elsewhere):
+            return 0.0
+        return min(elsewhere, self.waiting + self.unsent + elsewhere + 1.0 - servers) / servers
 
     @property
     def samples(self) -> int:
@@ -342,6 +355,9 @@ class Work:
         if job.parked:
             job.kind.sample(service)
             return
+        if job.behind > 0.0:
+            expected = max(job.expected, SMALLEST)
+            service *= expected / (expected + job.behind)
         logarithm = log(service)
         costs.usual += MIN_WEIGHT * (logarithm - self.pace_log + costs.typical - costs.usual)
         costs.compare(job.kind, logarithm - self.pace_log + costs.typical)
@@ -451,15 +467,20 @@ class Work:
 
     def has_room(self, elsewhere: float) -> bool:
         """Whether it can begin with one more at once, as far as is known."""
-        if not self.costs.bounded and self._in_order < ONE_BY_ONE:
+        if not self.is_bounded:
             return True
         return self.waiting + self.unsent + elsewhere < self.servers
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether it is known how many requests it works on at once."""
+        return self.costs.bounded or self._in_order >= ONE_BY_ONE
+
+    @property
     def at_once(self) -> int:
-        """How many requests it works on at once, as far as is known."""
+        """How many requests it works on at once; 1 while nothing is known."""
         if not self.costs.bounded:
-            return 1 if self._in_order >= ONE_BY_ONE else UNBOUNDED
+            return 1
         return max(int(self.costs.workers + ROUNDED), 1) if self._unsure else self.servers
 
     def excess(self, elsewhere: float, at_once: int) -> float:

@@ -343,6 +343,8 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
     crowd = CROWD * (waiting + endpoint.elsewhere + (endpoint.in_flight - waiting) / owner.pace) / endpoint.weight
     if owner.at_once:
         crowd += work.excess(endpoint.elsewhere, owner.at_once) / endpoint.weight
+    elif not work.is_bounded:
+        crowd += work.excess(endpoint.elsewhere, 1) / endpoint.weight
     return crowd
 
 
