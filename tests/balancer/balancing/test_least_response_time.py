@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from math import log
+from random import Random
 from statistics import fmean
 
 import pytest
@@ -10,10 +15,62 @@ from hypothesis import strategies as draw
 from tests.balancer.balancing.world import REQUEST, Fleet, Simulation
 
 from balancer.balancing.latency import PENALTY, TIME_CONSTANT, PeakEwma
-from balancer.balancing.outcome import CLIENT_LEFT, REFUSED, Outcome
+from balancer.balancing.outcome import CLIENT_LEFT, REFUSED, Kind, Outcome
+from balancer.balancing.pool import Lease
+from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies.least_response_time import LeastResponseTime
 
 OK = Outcome.answered(200)
+
+
+def connected(seconds: dict[str, Callable[[Random], float]]) -> Counter[str]:
+    """Who gets 2,000 connections of TCP mode, 200 a second, that last a second each.
+
+    Connecting takes what `seconds` draws.
+    """
+    fleet, random = Fleet("least-response-time", names=" ".join(seconds)), Random(7)
+    got: Counter[str] = Counter()
+    due: list[tuple[float, int, Lease]] = []
+    for number in range(2000):
+        fleet.now += random.expovariate(200.0)
+        while due and due[0][0] <= fleet.now:
+            at, order, lease = heapq.heappop(due)
+            if order % 2:
+                lease.close(Outcome(Kind.ANSWERED), at)
+            else:
+                lease.first_byte(at)
+                heapq.heappush(due, (at + 1.0, order + 1, lease))
+        lease = fleet.lease(request=RequestInfo("192.0.2.1"))
+        name = lease.endpoint.spec.host
+        got[name] += 1
+        lease.sent(fleet.now)
+        heapq.heappush(due, (fleet.now + seconds[name](random), 2 * number, lease))
+    return got
+
+
+def near(random: Random) -> float:
+    """Seconds to connect to an endpoint near by: a tenth of a millisecond or so, seldom some."""
+    return random.lognormvariate(log(0.0001), 1.0)
+
+
+class TestTcpMode:
+    def test_endpoints_that_are_connected_to_at_once_get_equal_shares(self) -> None:
+        got = connected(dict.fromkeys("abcd", near))
+        assert max(got.values()) - min(got.values()) < 0.03 * 2000
+
+    def test_one_that_is_slow_to_accept_gets_fewer(self) -> None:
+        got = connected({**dict.fromkeys("abc", near), "slow": lambda random: 0.1 + near(random)})
+        assert 0 < got["slow"] < 0.05 * 2000
+
+    def test_the_score_is_lowest_where_it_chooses(self) -> None:
+        fleet, connection = Fleet("least-response-time", names="a b c"), RequestInfo("192.0.2.1")
+        strategy = LeastResponseTime(Random(1))
+        for name, took in (("a", 0.0001), ("b", 0.002), ("c", 0.05)):
+            fleet.now += 0.1
+            fleet.measure(**{name: took})
+        for _ in range(20):
+            scores = {e.spec.host: strategy.score(e, connection, fleet.now) for e in fleet.pool.endpoints}
+            assert fleet.lease(request=connection).endpoint.spec.host == min(scores, key=lambda name: scores[name])
 
 
 class TestPeakEwma:

@@ -21,6 +21,10 @@ waits, the best of these is good enough."""
 AGES: Final = 4
 """Requests whose age is looked at."""
 
+AT_ONCE: Final = 0.01
+"""Seconds within which one endpoint connects as soon as another, in TCP mode: below, the times differ by chance and by
+what the balancer itself was doing, and say nothing of what follows on the connection."""
+
 _LAST: Final = 1e9
 """Score of an endpoint that was never measured and holds its share: behind all that were measured."""
 
@@ -41,6 +45,9 @@ class LeastResponseTime(Strategy):
     the mean in flight of the measured ones, whichever is more; in slow start no more than one. So a new one is tried
     at once and not stampeded.
 
+    In TCP mode the time is that of connecting, and `AT_ONCE` where it is shorter: endpoints near by get connections by
+    their number, one that is slow to accept or far away gets fewer.
+
     The exact minimum needs no scan. All averages decay by one common factor, so that the order of endpoints does not
     change with time: log(average) + last sample / time constant + log(load) stands in a heap that is touched when an
     endpoint changes. The age can only raise a score, so that the choice looks at the top again, and on until the next
@@ -57,6 +64,8 @@ class LeastResponseTime(Strategy):
         self._unmeasured: Heap[Endpoint] = Heap()
         self._in_flight = 0
         """Requests in flight at the measured endpoints."""
+        self._shortest = 0.0
+        """Seconds as which a shorter average counts; above 0 in TCP mode."""
 
     def added(self, endpoint: Endpoint) -> None:
         """`endpoint` has become eligible."""
@@ -85,6 +94,10 @@ class LeastResponseTime(Strategy):
 
     def choose(self, request: RequestInfo, excluded: Collection[Endpoint], now: float) -> Endpoint | None:
         """The endpoint with the lowest score that is not in `excluded`."""
+        if not request.method and self._shortest == 0.0:
+            self._shortest = AT_ONCE
+            for endpoint in self._entries:
+                self.changed(endpoint)
         if not self._unmeasured.entries:
             return self._fastest(excluded, now)
         untried = first(self._unmeasured, excluded)
@@ -101,6 +114,8 @@ class LeastResponseTime(Strategy):
             if self._comes_first(endpoint):
                 return -1.0 / (endpoint.in_flight + 1)
             return _unmeasured_key(endpoint) + _LAST
+        if not request.method:
+            average *= max(AT_ONCE / endpoint.latency.value, 1.0)
         return max(average, _age(endpoint, now)) * load_of(endpoint)
 
     def _comes_first(self, endpoint: Endpoint) -> bool:
@@ -158,9 +173,12 @@ class LeastResponseTime(Strategy):
     def _set_key(self, entry: Entry[Endpoint]) -> None:
         endpoint = entry.item
         entry.tie = turn(endpoint)
-        if endpoint.latency.measured:
+        latency = endpoint.latency
+        if latency.measured:
             entry.seen = endpoint.in_flight
-            entry.key = endpoint.latency.level + log(load_of(endpoint))
+            entry.key = latency.level + log(load_of(endpoint))
+            if latency.value < self._shortest:
+                entry.key += log(self._shortest / latency.value)
         else:
             entry.seen = _UNMEASURED
             entry.key = _unmeasured_key(endpoint)
