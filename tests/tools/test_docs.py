@@ -39,6 +39,16 @@ def test_the_readme_names_every_strategy() -> None:
     assert sorted(named) == sorted(STRATEGIES)
 
 
+def test_the_readme_boasts_of_nothing_that_was_not_measured() -> None:
+    (speed,) = re.findall(r"^- \*\*Speed\*\*.*?(?=^- )", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    measured = (ROOT / "docs" / "performance.md").read_text()
+    ratios = re.findall(r"(?<![\d/.])\d+\.\d+(?![\d.])", speed)
+
+    assert len(ratios) >= 10
+    for ratio in ratios:
+        assert re.search(rf"(?<![\d.]){re.escape(ratio)}(?![\d.])", measured), ratio
+
+
 def test_every_setting_that_the_documents_name_exists() -> None:
     known = {row.variable for row in table()}
     for document in [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "docs" / "architecture.md"]:
