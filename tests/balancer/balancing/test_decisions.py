@@ -107,6 +107,18 @@ def test_by_what_it_won(strategy: str, names: str, by: str) -> None:
     assert decision_of(Fleet(strategy, names=names)).by == by
 
 
+@pytest.mark.parametrize(
+    ("strategy", "why"),
+    [("round-robin", "chosen longest ago"), ("least-connections", "its oldest request is the youngest")],
+)
+def test_a_tie_of_busy_endpoints_goes_by_the_turn_or_by_what_waits_there(strategy: str, why: str) -> None:
+    fleet = Fleet(strategy, names="a b")
+    for _ in "ab":
+        fleet.lease().sent(fleet.now)
+        fleet.now += 0.1
+    assert decision_of(fleet).by == f"tie, {why}"
+
+
 def test_a_draw_is_called_one() -> None:
     fleet = Fleet("random-of-two", names="a b c d")
     fleet.lease("a", "b", "c")

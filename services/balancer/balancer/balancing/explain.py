@@ -153,7 +153,7 @@ class Explainer:
             how = "less loaded of two drawn at random, " if self._name == "random-of-two" else ""
             return f"{how}score {mine:.4g}{part}"
         if mine == lowest and len(scored) > 1 and scored[1][0] == lowest:
-            rotates = chosen.oldest is None or chosen.variability.even
+            rotates = self._name == "round-robin" or chosen.oldest is None or chosen.variability.even
             why = "chosen longest ago" if rotates else "its oldest request is the youngest"
             return f"tie, {why}{part}"
         return f"lowest score {mine:.4g}{part}"
