@@ -32,7 +32,7 @@ CLIENT_TIMEOUT = 5.0
 SECONDS = 5.0
 """Of load, at least: one or two pass until a hung endpoint is noticed, and then there must be some left."""
 OWN = "least-work"
-"""One strategy for all fleets: nobody knows beforehand what his endpoints will do."""
+"""The default, which an operator has who sets no strategy."""
 NOT_HERE = frozenset({"consistent-hash"})
 """Binds one client, as the generator is, to one endpoint: it is for another purpose."""
 FAR_OFF = 1.5

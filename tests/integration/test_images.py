@@ -24,7 +24,7 @@ def run(engine: docker.DockerClient, image: str, *command: str, entrypoint: str 
 
 
 def test_help_prints_the_settings(engine: docker.DockerClient, images: Images) -> None:
-    assert "LB_STRATEGY=round-robin" in run(engine, images.balancer, "--help")
+    assert "LB_STRATEGY=least-work" in run(engine, images.balancer, "--help")
     assert "PI_MAX_DIGITS" in run(engine, images.pi, "--help")
 
 

@@ -168,7 +168,7 @@ class Settings(BaseModel):
         ADMIN(None, "Bearer token for API calls that change something; without one they are refused.", secret=True)
     )
 
-    strategy: Annotated[str, _strategy()] = CHOOSING("round-robin", "How an endpoint is chosen for a request.")
+    strategy: Annotated[str, _strategy()] = CHOOSING("least-work", "How an endpoint is chosen for a request.")
     hash_key: Annotated[
         str,
         kinds.pattern(f"client-ip|path|(header|cookie):{FIELD_NAME}", "client-ip, path, header:NAME or cookie:NAME"),
