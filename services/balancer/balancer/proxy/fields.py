@@ -47,7 +47,6 @@ FORBIDDEN_TRAILERS: Final = (
     HOP_BY_HOP
     | FRAMING_FIELDS
     | CREDENTIALS
-    | CHALLENGES
     | {
         b"content-encoding",
         b"content-range",
@@ -55,6 +54,7 @@ FORBIDDEN_TRAILERS: Final = (
         b"cookie",
         b"expect",
         b"max-forwards",
+        b"proxy-authenticate",
         b"set-cookie",
         b"trailer",
         b"x-lb-explain",
