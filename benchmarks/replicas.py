@@ -5,8 +5,10 @@ those that came before it. The same requests come at the same times to blind rep
 
     python -m benchmarks.replicas [--endpoints 4 16] [--load 0.5 0.7 0.9] [--milliseconds 20] [--seconds 8] [--rounds 1]
 
-prints a table of p99s. With `--cpu 0 140 500 2000` it prints what share of a core each replica takes at so many
-requests a second each, of which none waits for another at its endpoint, for each number of `--replicas`.
+prints a table of p99s. `--late 0.1` holds all that they tell each other for so many seconds, `--slow 10` makes one
+endpoint so many times as slow; the load is then a share of what they can do together. With `--cpu 0 140 500 2000` it
+prints what share of a core each replica takes at so many requests a second each, of which none waits for another at its
+endpoint, for each number of `--replicas`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +53,8 @@ class Endpoint(asyncio.Protocol):
     """Seconds that one unit of work takes."""
     one_by_one = True
     """Whether a request waits for those before it."""
+    slower: dict[int, float] = {}  # noqa: RUF012 (the same)
+    """By port: how many times the usual time it takes."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
@@ -59,20 +64,59 @@ class Endpoint(asyncio.Protocol):
         work = _WORK.search(data)
         loop = asyncio.get_running_loop()
         begins = max(loop.time(), self.free.get(self._port, 0.0) if self.one_by_one else 0.0)
-        self.free[self._port] = ends = begins + self.unit * (float(work[1]) if work else 1.0)
+        seconds = self.unit * self.slower.get(self._port, 1.0)
+        self.free[self._port] = ends = begins + seconds * (float(work[1]) if work else 1.0)
         loop.call_at(ends, self._answer)
 
     def _answer(self) -> None:
         self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
+class Relay(asyncio.Protocol):
+    """One direction of a connection that passes through: every byte is passed on `late` seconds later."""
+
+    late = 0.0
+
+    def __init__(self, other: Relay | None = None, target: int = 0) -> None:
+        self._other = other
+        self._target = target
+        self._transport: asyncio.Transport | None = None
+        self._waiting = b""
+        self._connecting: asyncio.Task[object] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self.write(b"")
+        if self._other is None:
+            self._other = other = Relay(self)
+            loop = asyncio.get_running_loop()
+            self._connecting = loop.create_task(loop.create_connection(lambda: other, "127.0.0.1", self._target))
+
+    def data_received(self, data: bytes) -> None:
+        assert self._other is not None
+        asyncio.get_running_loop().call_later(self.late, self._other.write, data)
+
+    def write(self, data: bytes) -> None:
+        """Send what the other side has received."""
+        self._waiting += data
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(self._waiting)
+            self._waiting = b""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.close()
+
+
 @contextlib.contextmanager
 def replicas(
-    backends: str, strategy: str, number: int, aware: bool
-) -> Iterator[tuple[list[int], list[int], list[subprocess.Popen[bytes]]]]:
-    """So many replicas of the balancer: their ports, their admin ports, and their processes."""
-    ports = [free_port() for _ in range(number)]
-    admin_ports = [free_port() for _ in range(number)]
+    backends: str, strategy: str, admin_ports: list[int], peers: list[int]
+) -> Iterator[tuple[list[int], list[subprocess.Popen[bytes]]]]:
+    """Replicas of the balancer, one for each of `admin_ports`: their ports, and their processes.
+
+    `peers`: the ports at which they are told to find each other; empty: they know nothing of each other.
+    """
+    ports = [free_port() for _ in admin_ports]
     python = str(COMPILED) if READY.exists() else sys.executable
     started = []
     for i, (port, admin_port) in enumerate(zip(ports, admin_ports, strict=True)):
@@ -85,14 +129,14 @@ def replicas(
             "LB_LOG_LEVEL": "error",
             "HOSTNAME": f"lb-{i}",
         }
-        if aware:
-            environment["LB_PEERS"] = ",".join(f"127.0.0.1:{other}" for other in admin_ports)
+        if peers:
+            environment["LB_PEERS"] = ",".join(f"127.0.0.1:{other}" for other in peers)
             environment["LB_PEERS_TOKEN"] = "benchmark"
         started.append(subprocess.Popen([python, "-m", "balancer"], env=environment))
     try:
         for admin_port in admin_ports:
             _wait_until_ready(admin_port)
-        yield ports, admin_ports, started
+        yield ports, started
     finally:
         for process in started:
             process.send_signal(signal.SIGINT)
@@ -136,10 +180,17 @@ async def measure(options: argparse.Namespace, number: int, rate: float, aware: 
     loop = asyncio.get_running_loop()
     Endpoint.free.clear()
     ports = [free_port() for _ in range(options.size)]
+    Endpoint.slower = {ports[-1]: options.slow}
     servers = [await loop.create_server(Endpoint, "127.0.0.1", port) for port in ports]
     backends = ",".join(f"127.0.0.1:{port}" for port in ports)
+    admin_ports = peers = [free_port() for _ in range(number)]
+    if options.late:
+        Relay.late = options.late
+        peers = [free_port() for _ in admin_ports]
+        for port, target in zip(peers, admin_ports, strict=True):
+            servers.append(await loop.create_server(partial(Relay, None, target), "127.0.0.1", port))
     try:
-        with replicas(backends, options.strategy, number, aware) as (entries, admin_ports, processes):
+        with replicas(backends, options.strategy, admin_ports, peers if aware else []) as (entries, processes):
             pids = [process.pid for process in processes]
             await asyncio.sleep(SETTLED if rate > 0 else AT_REST)
             sent, cpu = sum(map(reports_of, admin_ports)), cpu_seconds(pids)
@@ -174,7 +225,7 @@ def worth(options: argparse.Namespace) -> None:
     for size in options.endpoints:
         for load in options.load:
             options.size = size
-            rate = load * size / Endpoint.unit / number
+            rate = load * (size - 1 + 1 / options.slow) / Endpoint.unit / number
             pairs = []
             for seed in range(1, options.rounds + 1):
                 blind, aware = (uvloop.run(measure(options, number, rate, knows, seed)) for knows in (False, True))
@@ -212,6 +263,8 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, nargs="+", default=[4])
     parser.add_argument("--cpu", type=float, nargs="+", help="requests a second: print the CPU time instead")
     parser.add_argument("--strategy", default="least-connections")
+    parser.add_argument("--late", type=float, default=0.0, help="seconds that what they tell each other is held back")
+    parser.add_argument("--slow", type=float, default=1.0, help="how many times as slow the last endpoint is")
     options = parser.parse_args()
     Endpoint.unit = options.milliseconds / 1000
     if options.cpu:
