@@ -211,6 +211,35 @@ async def test_an_ejection_and_an_intent_are_told_without_a_request() -> None:
         assert await seen(lambda: two.fleet["b"].health.drained)
 
 
+async def test_a_pod_that_gets_the_address_of_a_drained_one_is_not_drained() -> None:
+    """It was, on arrival, by every replica, for as long as one of them ran."""
+    async with replicas(2) as (one, two):
+        for replica in (one, two):
+            replica.fleet.add("p", uid="old")
+        one.peers.drained("p:80", True)
+        assert await seen(lambda: two.fleet["p"].health.drained)
+        for replica in (one, two):
+            replica.fleet.remove("p")
+            replica.fleet.add("p", uid="new")
+            replica.peers.tick(time.monotonic() + 10)
+            assert not replica.fleet["p"].health.drained
+        one.peers.drained("p:80", True)
+        assert await seen(lambda: two.fleet["p"].health.drained)
+        two.peers.drained("p:80", False)
+        assert await seen(lambda: not one.fleet["p"].health.drained)
+        assert not two.peers.intent.drained
+
+
+async def test_pods_that_are_gone_are_not_told_of_for_ever() -> None:
+    async with replicas(2) as (one, two):
+        for number in range(5):
+            one.fleet.add("p", uid=f"pod-{number}")
+            one.peers.drained("p:80", True)
+            one.fleet.remove("p")
+        one.peers.drained("a:80", True)
+        assert await seen(lambda: two.peers.intent.drained == {"a:80"})
+
+
 async def test_many_changes_are_told_no_more_often_than_the_pace_allows() -> None:
     async with replicas(2) as (one, two):
         sent = one.peers.events["sent"]

@@ -63,7 +63,7 @@ def replicas_view(running: Running, meter: Meter) -> View:
         "total": total(running, [own, *live(members)]),
         "agreed": {
             "strategy": agreed.strategy or None if agreed is not None else None,
-            "drained": sorted(agreed.drained) if agreed is not None else [],
+            "drained": sorted(agreed.addresses) if agreed is not None else [],
             "at": round(agreed.at, 3) if agreed is not None and agreed.at else None,
         },
     }

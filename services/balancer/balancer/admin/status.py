@@ -114,8 +114,8 @@ class Intent(Protocol):
         """Empty: nobody has switched it."""
 
     @property
-    def drained(self) -> frozenset[str]:
-        """Addresses of the endpoints drained by hand."""
+    def addresses(self) -> frozenset[str]:
+        """Those of the endpoints drained by hand."""
 
 
 class PeersStatus(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.pool import Pool
 from balancer.peers.report import Intent
 
@@ -27,8 +28,13 @@ class FleetIntent:
         self.intent = Intent(self._later(), name, self.intent.drained)
 
     def drain(self, address: str, drained: bool) -> None:
-        """Somebody drained an endpoint in the whole fleet, or took it back, here."""
-        drains = self.intent.drained | {address} if drained else self.intent.drained - {address}
+        """Somebody drained an endpoint in the whole fleet, or took it back, here. Pods that are gone are forgotten."""
+        others = [each for each in self.intent.drained if each.partition(" ")[0] != address]
+        drains = frozenset(each for each in others if " " not in each or self._find(each) is not None)
+        if drained:
+            endpoint = self._pool.find(address)
+            uid = endpoint.spec.uid if endpoint is not None else ""
+            drains |= {f"{address} {uid}" if uid else address}
         self.intent = Intent(self._later(), self.intent.strategy, drains)
 
     def take(self, intent: Intent, replica: str, now: float) -> None:
@@ -42,19 +48,25 @@ class FleetIntent:
                 log.info("strategy switched", strategy=intent.strategy, by=replica)
             except ValueError as error:
                 log.warning("the fleet's strategy is not known here", strategy=intent.strategy, error=str(error))
-        for address in before.drained - intent.drained:
-            self._drain(address, False, now)
+        for each in before.drained - intent.drained:
+            self._drain(each, False, now)
         self.enforce(now)
 
     def enforce(self, now: float) -> None:
         """Drain what the fleet wants drained, endpoints that have just joined among them."""
-        for address in self.intent.drained:
-            self._drain(address, True, now)
+        for each in self.intent.drained:
+            self._drain(each, True, now)
 
-    def _drain(self, address: str, drained: bool, now: float) -> None:
-        endpoint = self._pool.find(address)
+    def _drain(self, each: str, drained: bool, now: float) -> None:
+        endpoint = self._find(each)
         if endpoint is not None:
             self._pool.drain(endpoint, drained, now)
+
+    def _find(self, each: str) -> Endpoint | None:
+        """The endpoint meant. Another pod that has got the address since is another endpoint."""
+        address, _, uid = each.partition(" ")
+        endpoint = self._pool.find(address)
+        return endpoint if endpoint is not None and uid in ("", endpoint.spec.uid) else None
 
     def _later(self) -> float:
         """Now, but after what is known, whatever the clocks say."""

@@ -54,7 +54,12 @@ class Intent:
     strategy: str = ""
     """Name of the strategy; empty: nobody has switched it."""
     drained: frozenset[str] = frozenset()
-    """Addresses of the endpoints drained by hand."""
+    """The endpoints drained by hand: the address of each and, behind a space, its pod's UID if it is a pod."""
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """The addresses of those."""
+        return frozenset(each.partition(" ")[0] for each in self.drained)
 
     def newer_than(self, other: Intent) -> bool:
         """Whether this one replaces `other`."""
