@@ -114,7 +114,7 @@ def replicas(
 ) -> Iterator[tuple[list[int], list[subprocess.Popen[bytes]]]]:
     """Replicas of the balancer, one for each of `admin_ports`: their ports, and their processes.
 
-    `peers`: the ports at which they are told to find each other; empty: they know nothing of each other.
+    `peers`: where they find each other; empty: they know nothing of each other.
     """
     ports = [free_port() for _ in admin_ports]
     python = str(COMPILED) if READY.exists() else sys.executable
