@@ -41,9 +41,20 @@ def test_one_that_seems_fast_does_not_get_all_before_it_is_known_how_many_it_wor
     assert 3 <= fleet["a"].in_flight <= 10
 
 
+def known_to_work_on(fleet: Fleet, workers: int) -> None:
+    """Let the endpoints have shown that they work on so many at once, and no more."""
+    costs = fleet["a"].work.costs
+    costs.bound(workers, workers)
+    while not costs.bounded:
+        costs.bound(1, workers + 1)
+    for name in fleet.specs:
+        ask(fleet, name, CHEAP, 0.02)
+
+
 def test_those_that_others_use_do_not_look_slow() -> None:
     """Requests of other replicas wait there before ours."""
     fleet = Fleet("least-work", names="a b")
+    known_to_work_on(fleet, 1)
     fleet["b"].elsewhere = 1.0
     for _ in range(60):
         ask(fleet, "a", CHEAP, 0.02)
@@ -51,13 +62,12 @@ def test_those_that_others_use_do_not_look_slow() -> None:
     assert fleet["b"].work.pace == pytest.approx(fleet["a"].work.pace, rel=0.1)
 
 
-def test_where_others_are_no_wait_nothing_is_taken_off() -> None:
-    """An endpoint of four workers with two requests of other replicas begins at once, and it is slow."""
+@pytest.mark.parametrize("workers", [4, 0])
+def test_where_others_are_no_wait_nothing_is_taken_off(workers: int) -> None:
+    """Endpoints of four workers, or of nobody knows how many: they begin at once, and one of them is slow."""
     fleet = Fleet("least-work", names="a b")
-    fleet["a"].work.costs.workers = 4.0
-    fleet["a"].work.costs.bounded = True
-    for name in "ab":
-        ask(fleet, name, CHEAP, 0.02)
+    if workers:
+        known_to_work_on(fleet, workers)
     fleet["b"].elsewhere = 2.0
     for _ in range(60):
         ask(fleet, "a", CHEAP, 0.02)

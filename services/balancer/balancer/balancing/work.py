@@ -315,6 +315,8 @@ class Work:
     def _ahead(self, elsewhere: float) -> float:
         """Requests of other replicas, by worker, that the next one waits for beside its own replica's."""
         servers = self.servers
+        if not self.is_bounded:  # It may work on all of them at once.
+            return 0.0
         if servers == 1:
             return elsewhere
         if self.has_room(elsewhere):
