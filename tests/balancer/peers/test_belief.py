@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from tests.balancer.balancing.world import Fleet
 
 from balancer.balancing.outcome import Outcome
-from balancer.peers.belief import ELSEWHERE_BIAS, FIRST_DURATION, LATE, OVERDUE, SILENCE, Belief, Replica
+from balancer.peers.belief import FARTHEST, FIRST_DURATION, HALVED, LATE, OVERDUE, SILENCE, Belief, Replica
 from balancer.peers.report import LONGEST_ADDRESS, MOST_ADDRESSES, Report
 
 
@@ -28,7 +30,7 @@ def test_an_endpoint_that_another_replica_keeps_busy_gets_no_request(fleet: Flee
 def test_while_a_replica_reports_what_it_did_not_name_is_as_it_was(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
     belief.tick(fleet.now + 20 * FIRST_DURATION)
-    assert fleet["a"].elsewhere == pytest.approx(10.0, abs=ELSEWHERE_BIAS)
+    assert fleet["a"].elsewhere == pytest.approx(10.0, abs=FARTHEST)
 
 
 def test_news_of_a_replica_that_should_have_reported_fades_with_the_time_that_a_request_takes(
@@ -36,11 +38,11 @@ def test_news_of_a_replica_that_should_have_reported_fades_with_the_time_that_a_
 ) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
     belief.tick(fleet.now + LATE + FIRST_DURATION)
-    assert fleet["a"].elsewhere == pytest.approx(3.68, abs=ELSEWHERE_BIAS)
+    assert fleet["a"].elsewhere == pytest.approx(3.68, abs=FARTHEST)
     belief.tick(fleet.now + LATE + 20 * FIRST_DURATION)
-    assert fleet["a"].elsewhere <= ELSEWHERE_BIAS
+    assert fleet["a"].elsewhere <= FARTHEST
     belief.take(Report("lb-2", {"c:80": 1}), fleet.now + SILENCE)
-    assert fleet["a"].elsewhere == pytest.approx(10.0, abs=ELSEWHERE_BIAS)
+    assert fleet["a"].elsewhere == pytest.approx(10.0, abs=FARTHEST)
 
 
 def test_one_that_reports_often_is_late_soon(fleet: Fleet, belief: Belief) -> None:
@@ -48,12 +50,25 @@ def test_one_that_reports_often_is_late_soon(fleet: Fleet, belief: Belief) -> No
         belief.take(Report("lb-2", {"a:80": 10 + number % 2}, whole=not number), fleet.now)
         fleet.now += 0.005
     belief.tick(fleet.now - 0.005 + OVERDUE * 0.005 + FIRST_DURATION)
-    assert fleet["a"].elsewhere == pytest.approx(11 * 0.368, abs=ELSEWHERE_BIAS)
+    assert fleet["a"].elsewhere == pytest.approx(11 * 0.368, abs=FARTHEST)
 
 
-def test_late_news_counts_less(fleet: Fleet, belief: Belief) -> None:
-    belief.take(Report("lb-2", {"a:80": 10}, delay=FIRST_DURATION, whole=True), fleet.now)
-    assert fleet["a"].elsewhere == pytest.approx(3.68, abs=ELSEWHERE_BIAS)
+def test_news_counts_half_where_the_others_send_so_many_requests_before_the_next(fleet: Fleet, belief: Belief) -> None:
+    # 10 in flight, of 50 ms each: 10 are sent every 50 ms.
+    for number in range(100):
+        late = FIRST_DURATION * HALVED / 10 if number == 99 else 0.0
+        belief.take(Report("lb-2", {"a:80": 10}, delay=late, whole=True), fleet.now)
+        belief.tick(fleet.now)
+        fleet.now += 0.1
+    assert fleet["a"].elsewhere == pytest.approx(5.0, abs=0.01)
+
+
+def test_news_of_replicas_that_send_little_counts_nearly_whole(fleet: Fleet, belief: Belief) -> None:
+    for _ in range(100):  # One request is sent every 50 ms.
+        belief.take(Report("lb-2", {"a:80": 1}, delay=0.2 * FIRST_DURATION, whole=True), fleet.now)
+        belief.tick(fleet.now)
+        fleet.now += 0.1
+    assert fleet["a"].elsewhere == pytest.approx(0.91, abs=0.01)
 
 
 def test_of_equally_idle_endpoints_two_replicas_prefer_different_ones(fleet: Fleet) -> None:
@@ -63,6 +78,32 @@ def test_of_equally_idle_endpoints_two_replicas_prefer_different_ones(fleet: Fle
     two.take(Report("lb-1", whole=True), other.now)
     assert set(fleet.chosen(20)) == {"a", "c"}
     assert set(other.chosen(20)) == {"b", "d"}
+
+
+def test_replicas_with_nothing_idle_in_their_own_parts_go_on_to_different_ones() -> None:
+    fleets = [Fleet("least-connections", "a b c") for _ in range(3)]
+    names = ["lb-1", "lb-2", "lb-3"]
+    for own, fleet in zip(names, fleets, strict=True):
+        belief = Belief(fleet.pool, own)
+        for other in names:
+            if other != own:
+                belief.take(Report(other, whole=True), fleet.now)
+    for place in range(3):  # Each keeps what it has chosen busy.
+        assert [fleet.lease().endpoint.spec.host for fleet in fleets] == ["abc"[(place + i) % 3] for i in range(3)]
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 4, 5])
+def test_replicas_that_are_more_than_the_endpoints_prefer_each_as_often(replicas: int) -> None:
+    names = [f"lb-{number}" for number in range(replicas)]
+    chosen: Counter[str] = Counter()
+    for own in names:
+        fleet = Fleet("least-connections", "a b")
+        belief = Belief(fleet.pool, own)
+        for other in names:
+            if other != own:
+                belief.take(Report(other, whole=True), fleet.now)
+        chosen.update(fleet.chosen(20))
+    assert chosen["a"] == chosen["b"]
 
 
 def test_the_parts_follow_the_endpoints_that_come_and_go(fleet: Fleet, belief: Belief) -> None:

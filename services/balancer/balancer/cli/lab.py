@@ -30,7 +30,6 @@ from balancer.lab.study import Study, study
 from balancer.lab.traffic import Traffic
 from balancer.peers.belief import Belief
 from balancer.peers.report import Report
-from balancer.peers.reporter import STALE
 
 WRONG: Final = 2
 
@@ -114,7 +113,7 @@ class Beliefs:
         if replica.clock.now - self._ticked_at.get(replica, 0.0) >= TICK:
             self._ticked_at[replica] = replica.clock.now
             belief.tick(replica.clock.now)
-        delay = late + STALE * self._pause
+        delay = late + self._pause
         belief.take(Report(name, in_flight, delay=delay, whole=True), replica.clock.now)
 
 

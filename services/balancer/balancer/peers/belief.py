@@ -1,16 +1,19 @@
 """What a replica believes of the load that the others have sent, and how that belief fades.
 
-Two rules about load, both tried in the lab (`python -m balancer lab --replicas 4 --news-every 0.004`):
+Two rules about load, both tried in the lab (`python -m balancer lab --replicas 4 --news-every 0.013`):
 
-**News has an age.** What another replica had in flight `a` seconds ago counts `exp(-a / T)` of itself, where `T` is how
-long a request takes on average: after that time most of what was reported has ended. Old news counted whole is worse
-than none, because all replicas see the same endpoint idle and send to it at once: they herd. A replica reports what
-changes, so its silence says that nothing has: the age is the time that a report takes to arrive and some pauses of the
-sender's (`reporter`), and grows only once the replica is silent for longer than it ever is.
+**News counts less the more is sent before the next.** What the others had in flight counts `1 / (1 + n / HALVED)` of
+itself, where `n` is how many requests they send until they report again: by Little's law those that they have in
+flight, times the age of the news, over the time that a request takes. Each of the `n` goes where the same news says
+that there is the least to do: replicas that believe it wholly herd, and old news is then worse than none. A replica
+reports what changes, so its silence says that nothing has: the age is the time that a report takes to arrive and the
+pause until the next, and grows only once the replica is silent for longer than it ever is; then what it had in flight
+fades as requests end.
 
-**Among near ties each replica prefers a part of its own.** The replicas in order of their names share the endpoints in
-order of their addresses, one after the other; an endpoint of another replica's part counts as if it had a fraction of
-a request more. So two replicas that know of the same two idle endpoints choose different ones, however old their news.
+**Each replica prefers a part of its own, and then the next one's.** The replicas in order of their names share the
+endpoints in order of their addresses, one after the other, and an endpoint counts as if it had the more of a request
+the more places its part is further on, in a circle. So two replicas that know of the same idle endpoints choose
+different ones, however old their news, also where both have nothing idle in their own part.
 
 And one about failure: **ejection is a vote.** An endpoint that most replicas have ejected is ejected by the others too;
 one that a single replica cannot reach stays in for the others.
@@ -28,10 +31,13 @@ from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
 from balancer.peers.report import GAP, LONGEST_ADDRESS, MOST_ADDRESSES, Report
 
-ELSEWHERE_BIAS: Final = 0.3
-"""Requests that an endpoint of another replica's part counts for: less than one, so that it only decides ties."""
+FARTHEST: Final = 0.8
+"""Requests that an endpoint would count for whose part is a whole circle away: less than one, so that what a replica
+has in flight itself counts first."""
+HALVED: Final = 2.0
+"""Requests sent by all others before their next reports with which what they reported counts half of itself."""
 FORGOTTEN: Final = 8.0
-"""News older than so many `T` says nothing."""
+"""What a replica had in flight that is late by so many times what a request takes has ended."""
 MISSED: Final = 2.0
 """Seconds by which a replica's report may be overdue until its news is dropped: it hangs, or the network does."""
 SILENCE: Final = GAP + MISSED
@@ -125,8 +131,10 @@ class Belief(Subscriber):
         self._pool = pool
         self._name = name
         self._replicas: dict[str, Replica] = {}
-        self._home: frozenset[str] | None = None
-        """Addresses of this replica's part; None: to be worked out again."""
+        self._away: dict[str, float] | None = None
+        """Requests that an endpoint of another's part counts for, by address; None: to be worked out again."""
+        self._others = 0.0
+        """Requests that all others have in flight, on average."""
         self._duration = FIRST_DURATION
         self._choices = 0
         self._ticked_at = -1.0
@@ -134,11 +142,11 @@ class Belief(Subscriber):
 
     def joined(self, endpoint: Endpoint) -> None:
         """The parts are no longer the same."""
-        self._home = None
+        self._away = None
 
     def left(self, endpoint: Endpoint) -> None:
         """The parts are no longer the same."""
-        self._home = None
+        self._away = None
 
     @property
     def replicas(self) -> Iterable[Replica]:
@@ -168,7 +176,7 @@ class Belief(Subscriber):
         replica = self._replicas.get(report.replica)
         if replica is None:
             replica = self._replicas[report.replica] = Replica(report.replica)
-            self._home = None
+            self._away = None
         addresses: Iterable[str] = report.in_flight
         if report.whole or replica.faded or report.delay is not None:
             before = set(replica.in_flight)
@@ -177,7 +185,7 @@ class Belief(Subscriber):
             addresses = before.union(replica.in_flight)
         else:
             replica.hear(report, now)
-        if self._home is None:
+        if self._away is None:
             self._count_all()
             return
         for address in addresses:
@@ -186,12 +194,14 @@ class Belief(Subscriber):
     def forget(self, name: str) -> None:
         """A replica is gone."""
         if self._replicas.pop(name, None) is not None:
-            self._home = None
+            self._away = None
             self._count_all()
 
     def tick(self, now: float) -> None:
         """Let time pass: the silent fade and are dropped, and the duration of a request is measured."""
         self._measure(now)
+        others = sum(sum(replica.in_flight.values()) for replica in self._replicas.values())
+        self._others += SMOOTHING * (others - self._others)
         for replica in list(self._replicas.values()):
             if now - replica.heard_at > replica.next_within + MISSED:
                 self.forget(replica.name)
@@ -200,7 +210,7 @@ class Belief(Subscriber):
                 self._weigh(replica, now)
                 for address in replica.in_flight:
                     self._find_and_count(address)
-        if self._home is None:
+        if self._away is None:
             self._count_all()
         self._vote(now)
 
@@ -229,12 +239,13 @@ class Belief(Subscriber):
 
     def _weigh(self, replica: Replica, now: float) -> None:
         """What its news is worth now."""
-        age = (replica.delay + max(replica.late(now), 0.0)) / self._duration
-        replica.weight = math.exp(-age) if age < FORGOTTEN else 0.0
+        sent = self._others * replica.delay / self._duration
+        late = max(replica.late(now), 0.0) / self._duration
+        replica.weight = math.exp(-late) / (1.0 + sent / HALVED) if late < FORGOTTEN else 0.0
 
     def _count_all(self) -> None:
-        if self._home is None:
-            self._home = self._part()
+        if self._away is None:
+            self._away = self._preferences()
         for endpoint in self._pool.endpoints:
             self._count(endpoint)
 
@@ -248,14 +259,19 @@ class Belief(Subscriber):
         elsewhere = 0.0
         for replica in self._replicas.values():
             elsewhere += replica.weight * replica.in_flight.get(address, 0)
-        if self._home is not None and self._replicas and address not in self._home:
-            elsewhere += ELSEWHERE_BIAS
+        if self._away:
+            elsewhere += self._away.get(address, 0.0)
         if elsewhere != endpoint.elsewhere:
             endpoint.elsewhere = elsewhere
             self._pool.changed(endpoint)
 
-    def _part(self) -> frozenset[str]:
-        """The addresses of this replica's part of the endpoints."""
+    def _preferences(self) -> dict[str, float]:
+        """What each endpoint of another replica's part counts for, by address."""
         names = sorted([self._name, *self._replicas])
         addresses = sorted(endpoint.address for endpoint in self._pool.endpoints)
-        return frozenset(addresses[names.index(self._name) :: len(names)])
+        own, parts = names.index(self._name), min(len(names), len(addresses))
+        # Replicas that are more than the endpoints share them evenly; those that are left over prefer none.
+        if not parts or own >= len(names) - len(names) % parts:
+            return {}
+        counts = [FARTHEST * places / parts for places in range(parts)]
+        return {address: counts[(i - own) % parts] for i, address in enumerate(addresses) if (i - own) % parts}

@@ -18,9 +18,6 @@ from balancer.peers.frames import TEXT, frame
 from balancer.peers.pace import Pace
 from balancer.peers.report import GAP, REST, Intent, Report, Status, changes, delayed
 
-STALE: Final = 3.0
-"""Pauses between reports by which news counts as older than its way: each is believed until the next. Found in the lab,
-where the half of a pause that a change waits on average gives a p99 up to a tenth higher, and six pauses no better."""
 HEARTBEAT: Final = 0.95 * GAP
 """Seconds after which a tick reports though nothing has changed; that also measures the delay."""
 RESTING: Final = 0.95 * REST
@@ -156,7 +153,7 @@ class Reporter(Subscriber):
             self._name,
             self._reported,
             self._told_ejected,
-            delay + STALE * self.pace.pause,
+            delay + self.pace.pause,
             self._told_intent,
             self._status(),
             True,
@@ -186,7 +183,7 @@ class Reporter(Subscriber):
             text = Report(self._name, changed, ejections, None, asked, status, False, asks, gap).encode()
         else:
             text = changes(self._name, changed)
-        turn = Turn(self.turn, text, STALE * self.pace.pause, beat, asks)
+        turn = Turn(self.turn, text, self.pace.pause, beat, asks)
         for listener in self.listeners:
             listener.reported(turn)
         self.pace.sending.end(begun)
