@@ -11,9 +11,10 @@ pause until the next, and grows only once the replica is silent for longer than 
 fades as requests end.
 
 **Each replica prefers a part of its own, and then the next one's.** The replicas in order of their names share the
-endpoints in order of their addresses, one after the other, and an endpoint counts as if it had the more of a request
-the more places its part is further on, in a circle. So two replicas that know of the same idle endpoints choose
-different ones, however old their news, also where both have nothing idle in their own part.
+endpoints in order of their addresses, one after the other. Of `r` replicas in a circle, the part of the one that is `d`
+places further on counts as if each of its endpoints had `d / r` of a request more: less than one, which only decides
+ties. So two replicas that know of the same idle endpoints choose different ones, however old their news, also where
+neither has an idle one in its own part.
 
 And one about failure: **ejection is a vote.** An endpoint that most replicas have ejected is ejected by the others too;
 one that a single replica cannot reach stays in for the others.
@@ -31,10 +32,7 @@ from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
 from balancer.peers.report import GAP, LONGEST_ADDRESS, MOST_ADDRESSES, Report
 
-FARTHEST: Final = 0.8
-"""Requests that an endpoint would count for whose part is a whole circle away: less than one, so that what a replica
-has in flight itself counts first."""
-HALVED: Final = 2.0
+HALVED: Final = 3.0
 """Requests sent by all others before their next reports with which what they reported counts half of itself."""
 FORGOTTEN: Final = 8.0
 """What a replica had in flight that is late by so many times what a request takes has ended."""
@@ -273,5 +271,5 @@ class Belief(Subscriber):
         # Replicas that are more than the endpoints share them evenly; those that are left over prefer none.
         if not parts or own >= len(names) - len(names) % parts:
             return {}
-        counts = [FARTHEST * places / parts for places in range(parts)]
-        return {address: counts[(i - own) % parts] for i, address in enumerate(addresses) if (i - own) % parts}
+        places = [(i - own) % parts for i in range(len(addresses))]
+        return {address: further / parts for address, further in zip(addresses, places, strict=True) if further}
