@@ -12,9 +12,9 @@ fades as requests end.
 
 **Each replica prefers a part of its own, and then the next one's.** The replicas in order of their names share the
 endpoints in order of their addresses, one after the other. Of `r` replicas in a circle, the part of the one that is `d`
-places further on counts as if each of its endpoints had `d / r` of a request more: less than one, which only decides
-ties. So two replicas that know of the same idle endpoints choose different ones, however old their news, also where
-neither has an idle one in its own part.
+places further on counts as if each of its endpoints had `d / 2r` of a request more, which only decides ties. So two
+replicas that know of the same idle endpoints choose different ones, however old their news, also where neither has an
+idle one in its own part.
 
 And one about failure: **ejection is a vote.** An endpoint that most replicas have ejected is ejected by the others too;
 one that a single replica cannot reach stays in for the others.
@@ -32,7 +32,10 @@ from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
 from balancer.peers.report import GAP, LONGEST_ADDRESS, MOST_ADDRESSES, Report
 
-HALVED: Final = 3.0
+WHOLE_CIRCLE: Final = 0.5
+"""Requests that an endpoint would count for whose part is a whole circle further on: more helps least-connections alone
+and hurts least-work, which takes them for requests, where one of four endpoints is slow."""
+HALVED: Final = 2.0
 """Requests sent by all others before their next reports with which what they reported counts half of itself."""
 FORGOTTEN: Final = 8.0
 """What a replica had in flight that is late by so many times what a request takes has ended."""
@@ -272,4 +275,8 @@ class Belief(Subscriber):
         if not parts or own >= len(names) - len(names) % parts:
             return {}
         places = [(i - own) % parts for i in range(len(addresses))]
-        return {address: further / parts for address, further in zip(addresses, places, strict=True) if further}
+        return {
+            address: WHOLE_CIRCLE * further / parts
+            for address, further in zip(addresses, places, strict=True)
+            if further
+        }
