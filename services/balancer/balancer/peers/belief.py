@@ -14,7 +14,8 @@ fades as requests end.
 endpoints in order of their addresses, one after the other. Of `r` replicas in a circle, the part of the one that is `d`
 places further on counts as if each of its endpoints had `d / 2r` of a request more, which only decides ties. So two
 replicas that know of the same idle endpoints choose different ones, however old their news, also where neither has an
-idle one in its own part.
+idle one in its own part. Where a part is a single endpoint, all others' count alike: else least-work, whose paces learn
+from it, does worse with one of four endpoints slow.
 
 And one about failure: **ejection is a vote.** An endpoint that most replicas have ejected is ejected by the others too;
 one that a single replica cannot reach stays in for the others.
@@ -33,8 +34,8 @@ from balancer.balancing.pool import Pool
 from balancer.peers.report import GAP, LONGEST_ADDRESS, MOST_ADDRESSES, Report
 
 WHOLE_CIRCLE: Final = 0.5
-"""Requests that an endpoint would count for whose part is a whole circle further on: more helps least-connections alone
-and hurts least-work, which takes them for requests, where one of four endpoints is slow."""
+"""Requests that an endpoint would count for whose part is a whole circle further on. More hurts least-work, which takes
+them for requests that it waits for."""
 HALVED: Final = 2.0
 """Requests sent by all others before their next reports with which what they reported counts half of itself."""
 FORGOTTEN: Final = 8.0
@@ -274,9 +275,8 @@ class Belief(Subscriber):
         # Replicas that are more than the endpoints share them evenly; those that are left over prefer none.
         if not parts or own >= len(names) - len(names) % parts:
             return {}
-        places = [(i - own) % parts for i in range(len(addresses))]
-        return {
-            address: WHOLE_CIRCLE * further / parts
-            for address, further in zip(addresses, places, strict=True)
-            if further
-        }
+        places: list[float] = [(i - own) % parts for i in range(len(addresses))]
+        if len(addresses) < 2 * parts:
+            places = [parts / 2 if place else 0 for place in places]
+        counts = zip(addresses, places, strict=True)
+        return {address: WHOLE_CIRCLE * place / parts for address, place in counts if place}
