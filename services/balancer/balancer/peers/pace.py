@@ -13,8 +13,9 @@ LATEST: Final = 0.1
 """And at the most, where something changes."""
 SHARE: Final = 0.025
 """Largest share of the CPU time that reports may take: this replica's, and as many of each other one."""
-AROUND: Final = 2.0
-"""What a report takes of the CPU, over what is measured here: the event loop and the kernel take the rest."""
+AROUND: Final = 1.25
+"""What reports take of the CPU, over what is measured here and a wake of the event loop, which takes about as long as
+to hear one: the kernel takes the rest. So they take about `SHARE` (`benchmarks.replicas --cpu`)."""
 PART: Final = 0.05
 """Of the time that a request takes: reporting its beginning sooner after the last report is not worth a message."""
 SMOOTHING: Final = 0.2
@@ -87,7 +88,7 @@ class Pace:
 
     def reported(self, duration: float, others: int) -> None:
         """A report goes out to so many others, who report as often; a request takes `duration` seconds on average."""
-        cost = AROUND * (self.sending.average + others * self.hearing.average)
+        cost = AROUND * (self.sending.average + (others + 1) * self.hearing.average)
         self.pause = min(max(SOONEST, PART * duration, cost / SHARE), LATEST)
         self._next = asyncio.get_running_loop().time() + (self.pause if others else LATEST)
 
