@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from tests.balancer.balancing.test_least_work import OK, get
 from tests.balancer.balancing.world import Fleet
@@ -52,13 +54,13 @@ def known_to_work_on(fleet: Fleet, workers: int) -> None:
 
 
 def test_those_that_others_use_do_not_look_slow() -> None:
-    """Requests of other replicas wait there before ours."""
+    """Requests of other replicas wait there before ours: half of one is left, where all cost the same."""
     fleet = Fleet("least-work", names="a b")
     known_to_work_on(fleet, 1)
     fleet["b"].elsewhere = 1.0
     for _ in range(60):
         ask(fleet, "a", CHEAP, 0.02)
-        ask(fleet, "b", CHEAP, 0.04)
+        ask(fleet, "b", CHEAP, 0.03)
     assert fleet["b"].work.pace == pytest.approx(fleet["a"].work.pace, rel=0.1)
 
 
@@ -73,6 +75,34 @@ def test_where_others_are_no_wait_nothing_is_taken_off(workers: int) -> None:
         ask(fleet, "a", CHEAP, 0.02)
         ask(fleet, "b", CHEAP, 0.04)
     assert fleet["b"].work.pace > 1.7 * fleet["a"].work.pace
+
+
+def test_what_took_less_than_the_wait_for_others_did_not_wait() -> None:
+    """A quarter of a request, by which other replicas' parts are left to them, made 1 ms out to be 0.24 us."""
+    fleet = Fleet("least-work", names="a b")
+    known_to_work_on(fleet, 1)
+    for name in "ab":
+        fleet[name].elsewhere = 0.25
+    for _ in range(200):
+        for name in "ab":
+            for _ in range(4):
+                ask(fleet, name, CHEAP, 0.001)
+            ask(fleet, name, DEAR, 0.2)
+    costs = fleet["a"].work.costs
+    assert costs.kinds.of(CHEAP).expected == pytest.approx(0.001, rel=0.3)
+    assert costs.kinds.of(DEAR).expected == pytest.approx(0.2, rel=0.5)
+    assert fleet["b"].work.pace == pytest.approx(fleet["a"].work.pace, rel=0.2)
+
+
+def test_a_kind_whose_time_is_chance_says_little_of_an_endpoint() -> None:
+    """Cheap requests that wait, unseen, for expensive ones of other replicas, made equal endpoints look unequal."""
+    fleet = Fleet("least-work", names="a b")
+    random = Random(1)
+    for _ in range(60):
+        for name, unlucky in (("a", 0.4), ("b", 0.2)):
+            ask(fleet, name, CHEAP, 0.001 if random.random() > unlucky else 0.25)
+            ask(fleet, name, DEAR, 0.5)
+    assert fleet["a"].work.pace == pytest.approx(fleet["b"].work.pace, rel=0.35)
 
 
 def test_replicas_that_know_nothing_of_each_other_do_no_worse_than_by_number() -> None:

@@ -56,22 +56,78 @@ def test_one_that_reports_often_is_late_soon(fleet: Fleet, belief: Belief) -> No
     assert fleet["a"].elsewhere == pytest.approx(11 * 0.368, abs=PREFERRED)
 
 
-def test_news_counts_half_where_the_others_send_so_many_requests_before_the_next(fleet: Fleet, belief: Belief) -> None:
-    # 10 in flight, of 50 ms each: 10 are sent every 50 ms.
-    for number in range(100):
-        late = FIRST_DURATION * HALVED / 10 if number == 99 else 0.0
-        belief.take(Report("lb-2", {"a:80": 10}, delay=late, whole=True), fleet.now)
-        belief.tick(fleet.now)
+def send(fleet: Fleet, belief: Belief, a_second: int, seconds: int) -> None:
+    """Let so many requests begin here a second, which end at once: each replica sends as many."""
+    for _ in range(10 * seconds):
         fleet.now += 0.1
-    assert fleet["a"].elsewhere == pytest.approx(5.0, abs=0.01)
+        fleet.chosen(a_second // 10)
+        belief.tick(fleet.now)
+        belief.take(Report("lb-2", {}), fleet.now)
+
+
+def test_news_counts_half_where_the_others_send_so_many_requests_before_the_next(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"a:80": 10}, delay=HALVED / 200, whole=True), fleet.now)
+    send(fleet, belief, 200, 5)
+    assert fleet["a"].elsewhere == pytest.approx(5.0, abs=0.3)
 
 
 def test_news_of_replicas_that_send_little_counts_nearly_whole(fleet: Fleet, belief: Belief) -> None:
-    for _ in range(100):  # One request is sent every 50 ms.
-        belief.take(Report("lb-2", {"a:80": 1}, delay=0.2 * FIRST_DURATION, whole=True), fleet.now)
-        belief.tick(fleet.now)
-        fleet.now += 0.1
-    assert fleet["a"].elsewhere == pytest.approx(0.91, abs=0.01)
+    belief.take(Report("lb-2", {"a:80": 10}, delay=0.01, whole=True), fleet.now)
+    send(fleet, belief, 10, 5)
+    assert fleet["a"].elsewhere == pytest.approx(10.0, abs=0.6)
+
+
+def test_connections_that_last_are_believed_however_many_there_are(fleet: Fleet, belief: Belief) -> None:
+    """300 WebSockets counted as 5 where a request takes 5 ms: they looked like requests that have ended long ago."""
+    belief.take(Report("lb-2", {"a:80": 300}, delay=0.02, whole=True), fleet.now)
+    send(fleet, belief, 20, 5)
+    assert fleet["a"].elsewhere > 200
+
+
+def test_what_news_is_worth_changes_between_whole_reports_too(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"a:80": 10}, delay=0.1, whole=True), fleet.now)
+    send(fleet, belief, 10, 2)
+    before = fleet["a"].elsewhere
+    send(fleet, belief, 1000, 1)
+    assert fleet["a"].elsewhere < before / 5
+    send(fleet, belief, 10, 4)
+    assert fleet["a"].elsewhere > before / 2
+
+
+@pytest.mark.parametrize("strategy", ["least-work", "least-connections"])
+def test_what_lasts_elsewhere_is_no_work_that_waits(strategy: str) -> None:
+    """Other replicas' WebSockets kept least-work from an endpoint as requests that wait there would."""
+    fleet = Fleet(strategy, "a b")
+    belief = Belief(fleet.pool, "lb-1")
+    belief.take(Report("lb-2", {"a:80": 32, "b:80": 2}, whole=True, lasting={"a:80": 30}), fleet.now)
+    assert fleet["a"].elsewhere - fleet["b"].elsewhere == pytest.approx(
+        0.0 if strategy == "least-work" else 30.0, abs=0.3
+    )
+    belief.take(Report("lb-2", {"a:80": 30}), fleet.now)
+    belief.take(Report("lb-2", {}, lasting={"a:80": 0}), fleet.now)
+    assert fleet["a"].elsewhere == pytest.approx(30.0, abs=PREFERRED)
+
+
+def test_weights_decide_where_they_differ_whatever_other_replicas_there_are() -> None:
+    """Each of two replicas sent all to the endpoint of its own part: one of weight 1 beside 9 got half."""
+    shares = Counter[str]()
+    for name in ("lb-1", "lb-2"):
+        fleet = Fleet("least-work")
+        fleet.add("a", weight=9.0)
+        fleet.add("b")
+        belief = Belief(fleet.pool, name)
+        belief.take(Report("lb-2" if name == "lb-1" else "lb-1", {}, whole=True), fleet.now)
+        shares.update(fleet.chosen(1000))
+    assert shares["b"] == pytest.approx(200, abs=20)
+
+
+def test_a_weight_that_changes_ends_what_was_preferred(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {}, whole=True), fleet.now)
+    assert any(fleet[name].elsewhere for name in "abcd")
+    fleet.add("a", weight=3.0)
+    for tenths in range(12):
+        belief.tick(fleet.now + tenths / 10)
+    assert not any(fleet[name].elsewhere for name in "abcd")
 
 
 def test_of_equally_idle_endpoints_two_replicas_prefer_different_ones(fleet: Fleet) -> None:

@@ -237,8 +237,32 @@ async def test_pods_that_are_gone_are_not_told_of_for_ever() -> None:
             one.fleet.add("p", uid=f"pod-{number}")
             one.peers.drained("p:80", True)
             one.fleet.remove("p")
+        one.fleet.add("p", uid="another")
         one.peers.drained("a:80", True)
         assert await seen(lambda: two.peers.intent.drained == {"a:80"})
+
+
+async def test_a_request_whose_response_lasts_is_told_as_one_that_does_not_wait() -> None:
+    async with replicas(2, "least-work") as (one, two):
+        lease = one.fleet.lease()
+        address = lease.endpoint.address
+        lease.sent(0.0)
+        assert await seen(lambda: two.fleet[address[0]].elsewhere >= 1.0)
+        lease.first_byte(0.1)
+        assert await seen(lambda: two.fleet[address[0]].elsewhere < 1.0)
+        assert two.peers.heard[0].in_flight == {address: 1}
+        lease.close(Outcome.answered(200), 0.2)
+        assert await seen(lambda: not two.peers.heard[0].in_flight and not two.peers.heard[0].lasting)
+
+
+async def test_a_drain_of_a_pod_that_is_not_discovered_here_yet_is_kept() -> None:
+    async with replicas(2) as (one, two):
+        one.fleet.add("p", uid="new")
+        one.peers.drained("p:80", True)
+        assert await seen(lambda: bool(two.peers.intent.drained))
+        two.peers.drained("a:80", True)
+        assert await seen(lambda: one.fleet["a"].health.drained)
+        assert one.fleet["p"].health.drained
 
 
 async def test_many_changes_are_told_no_more_often_than_the_pace_allows() -> None:

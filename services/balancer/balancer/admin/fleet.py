@@ -63,10 +63,16 @@ def replicas_view(running: Running, meter: Meter) -> View:
         "total": total(running, [own, *live(members)]),
         "agreed": {
             "strategy": agreed.strategy or None if agreed is not None else None,
-            "drained": sorted(agreed.addresses) if agreed is not None else [],
+            "drained": _drained(running, agreed.addresses) if agreed is not None else [],
             "at": round(agreed.at, 3) if agreed is not None and agreed.at else None,
         },
     }
+
+
+def _drained(running: Running, addresses: Iterable[str]) -> list[str]:
+    """Without those that another pod has by now, which serves."""
+    found = {address: running.pool.find(address) for address in addresses}
+    return sorted(address for address, endpoint in found.items() if endpoint is None or endpoint.health.drained)
 
 
 def fleet_total(running: Running, meter: Meter) -> View | None:

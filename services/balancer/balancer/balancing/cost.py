@@ -23,6 +23,10 @@ MAX_PATHS: Final = 4096
 """Paths whose kind is remembered, so that it is worked out once."""
 LONGEST: Final = 256
 """Characters of a path that is remembered (the kind of a longer one is worked out each time), and of a kind's name."""
+EXPONENTIAL: Final = 1.28
+"""Standard deviation of the logarithm of an exponential cost."""
+FEW: Final = 8
+"""How much an average is slowed down by at first."""
 MIN_WEIGHT: Final = 0.02
 """Least weight of a sample in a kind's mean: about the last hundred count."""
 TRUSTED: Final = 4
@@ -39,7 +43,7 @@ _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 class RequestKind:
     """Requests that are expected to cost the same."""
 
-    __slots__ = ("count", "mean", "parked", "recent", "square", "wider")
+    __slots__ = ("_noise", "count", "mean", "parked", "recent", "square", "wider")
 
     def __init__(self, wider: RequestKind | None) -> None:
         self.wider = wider
@@ -53,6 +57,21 @@ class RequestKind:
         """Such requests wait at the endpoint and take no worker: long polls. They are no work."""
         self.recent = 0
         """Requests of this kind lately."""
+        self._noise = EXPONENTIAL * EXPONENTIAL
+        """Mean square by which an endpoint's pace misses a sample of it (a logarithm)."""
+
+    def missed(self, step: float) -> None:
+        """A pace has missed a sample of this kind by `step` (a logarithm)."""
+        self._noise += max(1.0 / (self.count + FEW), MIN_WEIGHT) * (step * step - self._noise)
+
+    @property
+    def certainty(self) -> float:
+        """What a sample says of a pace, as a part of what one of exponential costs says: the inverse of its variance.
+
+        Cheap requests that wait for expensive ones of other replicas, of which nothing is known, say next to nothing.
+        """
+        exponential = EXPONENTIAL * EXPONENTIAL
+        return 1.0 if self._noise <= exponential else exponential / self._noise
 
     def sample(self, seconds: float) -> None:
         """One request of this kind took so much work."""

@@ -23,6 +23,8 @@ DISTINCT: Final = 0.2
 """Kinds distinguish requests once they explain so much of the variance of the logarithm of a cost."""
 ALIKE: Final = 0.1
 """And no longer where it is half of that."""
+LEAST: Final = 0.05
+"""At most so many means are left, as 1 / LEAST, of one that is found at work."""
 FEW: Final = 32
 """Answers before that is decided."""
 
@@ -94,6 +96,16 @@ class Costs:
     def mean(self) -> float:
         """Expected seconds of any request."""
         return self.kinds.all.mean
+
+    @property
+    def found(self) -> float:
+        """Expected seconds that are left of a request that is found at work, of which nothing else is known.
+
+        Long ones are found more often (the inspection paradox): half the mean where all cost the same, the mean where
+        costs are exponential, many times that where a few are expensive. Source: Feller, An Introduction to Probability
+        Theory and Its Applications II, I.4.
+        """
+        return self.mean / max(1.0 - self.kinds.all.growth, LEAST)
 
     def bound(self, at_once: int, waiting: int) -> None:
         """Learn from an answer of an endpoint with so many waiting that it works on so many at once, at least."""

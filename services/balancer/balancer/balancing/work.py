@@ -23,7 +23,7 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from balancer.balancing.cost import MIN_WEIGHT, TRUSTED, RequestKind
+from balancer.balancing.cost import EXPONENTIAL, MIN_WEIGHT, TRUSTED, RequestKind
 from balancer.balancing.costs import ONE_BY_ONE, PACE_MEMORY, Costs
 from balancer.balancing.request import RequestInfo
 
@@ -248,7 +248,8 @@ class Work:
         self.pace_log = costs.typical
         self._counts = False
         """Whether its endpoint is there, so that its pace is one of those of which the typical is the mean."""
-        self._samples = 0
+        self._samples = 0.0
+        """Requests that its pace is learned from, those that say little in part."""
         self._epoch = costs.epoch
         self._unsure = not costs.bounded
         """Whether what it works on at once was not yet compared with the others'."""
@@ -280,8 +281,8 @@ class Work:
 
     @property
     def doubt(self) -> float:
-        """Standard error of the logarithm of its pace: that of exponential costs is 1.28."""
-        return 1.28 / sqrt(min(self._samples, MOST_SAMPLES) + PRIOR_SAMPLES)
+        """Standard error of the logarithm of its pace."""
+        return EXPONENTIAL / sqrt(min(self._samples, MOST_SAMPLES) + PRIOR_SAMPLES)
 
     def joined(self) -> None:
         """Its endpoint is there (again)."""
@@ -307,7 +308,7 @@ class Work:
         kind = self.costs.kinds.take(request)
         job = Job(self, kind, kind.expected)
         if elsewhere > 0.0:
-            job.behind = self.costs.mean * self._ahead(elsewhere)
+            job.behind = self.costs.found * self._ahead(elsewhere)
         self.unsent += 1
         self.unsent_cost += job.expected
         return job
@@ -324,9 +325,14 @@ class Work:
         return min(elsewhere, self.waiting + self.unsent + elsewhere + 1.0 - servers) / servers
 
     @property
+    def waits(self) -> int:
+        """Requests that wait for their response and take it a worker, those that are not sent whole included."""
+        return self.waiting + self.unsent
+
+    @property
     def samples(self) -> int:
         """Requests that its pace is learned from."""
-        return self._samples
+        return int(self._samples + 0.5)
 
     @property
     def settled_workers(self) -> float:
@@ -338,10 +344,10 @@ class Work:
 
         `workers`: what it works on at once; 0: not known. `learned_at`: when the last of them was answered (s).
         """
-        own = self._samples
+        own = self.samples
         if own >= samples:
             return False
-        self._samples = own + samples
+        self._samples = float(own + samples)
         self._shift(samples / self._samples * (pace_log - self.pace_log))
         self.learned_at = max(self.learned_at, learned_at)
         if workers > 0.0 and self.costs.bounded:
@@ -357,18 +363,21 @@ class Work:
         if job.parked:
             job.kind.sample(service)
             return
-        if job.behind > 0.0:
+        if service > job.behind > 0.0:  # What took less did not wait for them.
             expected = max(job.expected, SMALLEST)
             service *= expected / (expected + job.behind)
         logarithm = log(service)
         costs.usual += MIN_WEIGHT * (logarithm - self.pace_log + costs.typical - costs.usual)
         costs.compare(job.kind, logarithm - self.pace_log + costs.typical)
         if job.kind.count >= TRUSTED_KIND:
-            self._samples += 1
-            weight = max(1.0 / (self._samples + PRIOR_SAMPLES), PACE_MEMORY)
+            share = job.kind.certainty
+            self._samples += share
+            weight = share * max(1.0 / (self._samples + PRIOR_SAMPLES), PACE_MEMORY)
             if self.answered_at - self.learned_at > TRIED_AFTER:
                 weight = max(weight, OF_OLD)
-            self._shift(weight * (logarithm - log(max(job.kind.mean, SMALLEST)) - self.pace_log))
+            step = logarithm - log(max(job.kind.mean, SMALLEST)) - self.pace_log
+            job.kind.missed(step)
+            self._shift(weight * step)
             self.learned_at = self.answered_at
         job.kind.sample(service / self.pace)
         if job.kind.mean > costs.dearest and job.kind.count >= TRUSTED:
@@ -380,7 +389,7 @@ class Work:
             self._epoch = self.costs.epoch
             self.workers = 1.0
             self._unsure = True
-            self._samples = 0
+            self._samples = 0.0
             self._shift(self.costs.typical - self.pace_log)
         if self._unsure and self.costs.bounded:
             self._unsure = False
@@ -495,7 +504,7 @@ class Work:
         if self.has_room(elsewhere):
             return 0.0
         servers = self.servers
-        others = elsewhere * self.costs.mean
+        others = elsewhere * self.costs.found
         total = self.waiting_cost + self.unsent_cost + others
         job = self.oldest
         if servers == 1:

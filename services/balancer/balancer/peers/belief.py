@@ -3,9 +3,10 @@
 Two rules about load, both tried in the lab (`python -m balancer lab --replicas 4 --news-every 0.013`):
 
 **News counts less the more is sent before the next.** What the others had in flight counts `1 / (1 + n / HALVED)` of
-itself, where `n` is how many requests they send until they report again: by Little's law those that they have in
-flight, times the age of the news, over the time that a request takes. Each of the `n` goes where the same news says
-that there is the least to do: replicas that believe it wholly herd, and old news is then worse than none. A replica
+itself, where `n` is how many requests they send until they report again: as many each as this replica, in the age of
+the news. Each of the `n` goes where the same news says that there is the least to do: replicas that believe it wholly
+herd, and old news is then worse than none. Where the strategy follows work, requests that have their response and last
+(a WebSocket, a download) do not count: a replica counts its own by their number, and so does every other. A replica
 reports what changes, so its silence says that nothing has: the age is the time that a report takes to arrive and the
 pause until the next, and grows only once the replica is silent for longer than it ever is; then what it had in flight
 fades as requests end.
@@ -15,7 +16,7 @@ endpoints in order of their addresses, one after the other. Of `r` replicas in a
 places further on counts as if each of its endpoints had `d / 2r` of a request more, which only decides ties. So two
 replicas that know of the same idle endpoints choose different ones, however old their news, also where neither has an
 idle one in its own part. Where a part is a single endpoint, all others' count alike: else least-work, whose paces learn
-from it, does worse with one of four endpoints slow.
+from it, does worse with one of four endpoints slow. And where weights differ nothing is preferred: they decide ties.
 
 And one about failure: **ejection is a vote.** An endpoint that most replicas have ejected is ejected by the others too;
 one that a single replica cannot reach stays in for the others.
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from balancer.balancing.endpoint import Endpoint
@@ -36,6 +37,10 @@ from balancer.peers.report import GAP, LONGEST_ADDRESS, MOST_ADDRESSES, Report
 WHOLE_CIRCLE: Final = 0.5
 """Requests that an endpoint would count for whose part is a whole circle further on. More hurts least-work, which takes
 them for requests that it waits for."""
+NOTED: Final = 0.1
+"""What a replica's news is worth is changed for all endpoints when it has changed by this part."""
+LOOKED_EVERY: Final = 1.0
+"""Seconds between two looks at the endpoints' weights."""
 HALVED: Final = 2.0
 """Requests sent by all others before their next reports with which what they reported counts half of itself."""
 FORGOTTEN: Final = 8.0
@@ -66,6 +71,7 @@ class Replica:
         "gap",
         "heard_at",
         "in_flight",
+        "lasting",
         "name",
         "next_within",
         "reports",
@@ -77,6 +83,8 @@ class Replica:
         self.name = name
         self.in_flight: dict[str, int] = {}
         """By address, where there are any."""
+        self.lasting: dict[str, int] = {}
+        """How many of those do not wait for their response, where it says so."""
         self.ejected: frozenset[str] = frozenset()
         self.delay = 0.0
         """How old (s) its news counts as while it reports on as it does."""
@@ -109,12 +117,15 @@ class Replica:
             self.ejected = report.ejected
         if report.whole:
             self.in_flight.clear()
-        known = self.in_flight
-        for address, in_flight in report.in_flight.items():
-            if not in_flight:
-                known.pop(address, None)
-            elif address in known or (len(known) < MOST_ADDRESSES and len(address) <= LONGEST_ADDRESS):
-                known[address] = in_flight
+            self.lasting.clear()
+        _keep(self.in_flight, report.in_flight)
+        if report.lasting:
+            _keep(self.lasting, report.lasting)
+
+    def load(self, address: str, waits: bool) -> int:
+        """Requests in flight at an endpoint; of those that wait for their response, if `waits`."""
+        in_flight = self.in_flight.get(address, 0)
+        return max(in_flight - self.lasting.get(address, 0), 0) if waits and in_flight else in_flight
 
     def age(self, now: float) -> float:
         """Seconds since what it said last was so."""
@@ -123,6 +134,14 @@ class Replica:
     def late(self, now: float) -> float:
         """Seconds by which its next report is late; 0 or less where it is not."""
         return now - self.heard_at - min(OVERDUE * self.gap, LATE)
+
+
+def _keep(known: dict[str, int], said: Mapping[str, int]) -> None:
+    for address, count in said.items():
+        if not count:
+            known.pop(address, None)
+        elif address in known or (len(known) < MOST_ADDRESSES and len(address) <= LONGEST_ADDRESS):
+            known[address] = count
 
 
 class Belief(Subscriber):
@@ -135,8 +154,12 @@ class Belief(Subscriber):
         self._replicas: dict[str, Replica] = {}
         self._away: dict[str, float] | None = None
         """Requests that an endpoint of another's part counts for, by address; None: to be worked out again."""
-        self._others = 0.0
-        """Requests that all others have in flight, on average."""
+        self._rate = 0.0
+        """Requests that begin here a second, on average."""
+        self._even = True
+        """Whether all endpoints had one weight when the preferences were worked out."""
+        self._looked_at = -1.0
+        """When (s) the weights were last looked at."""
         self._duration = FIRST_DURATION
         self._choices = 0
         self._ticked_at = -1.0
@@ -180,6 +203,8 @@ class Belief(Subscriber):
             replica = self._replicas[report.replica] = Replica(report.replica)
             self._away = None
         addresses: Iterable[str] = report.in_flight
+        if report.lasting:
+            addresses = {*report.in_flight, *report.lasting}
         if report.whole or replica.faded or report.delay is not None:
             before = set(replica.in_flight)
             replica.hear(report, now)
@@ -202,16 +227,22 @@ class Belief(Subscriber):
     def tick(self, now: float) -> None:
         """Let time pass: the silent fade and are dropped, and the duration of a request is measured."""
         self._measure(now)
-        others = sum(sum(replica.in_flight.values()) for replica in self._replicas.values())
-        self._others += SMOOTHING * (others - self._others)
         for replica in list(self._replicas.values()):
             if now - replica.heard_at > replica.next_within + MISSED:
                 self.forget(replica.name)
-            elif replica.in_flight and replica.late(now) > 0.0:
-                replica.faded = True
+            elif replica.in_flight:
+                before = replica.weight
                 self._weigh(replica, now)
-                for address in replica.in_flight:
-                    self._find_and_count(address)
+                replica.faded = replica.late(now) > 0.0
+                if abs(replica.weight - before) > NOTED * before:
+                    for address in replica.in_flight:
+                        self._find_and_count(address)
+                else:
+                    replica.weight = before
+        if now - self._looked_at >= LOOKED_EVERY:
+            self._looked_at = now
+            if self._even != self._is_even():
+                self._away = None
         if self._away is None:
             self._count_all()
         self._vote(now)
@@ -232,16 +263,21 @@ class Belief(Subscriber):
     def _measure(self, now: float) -> None:
         """Little's law: requests in flight over requests begun a second is how long each takes."""
         begun = sum(self._pool.chosen_by.values())
-        if self._ticked_at >= 0.0 and now > self._ticked_at and begun > self._choices:
-            in_flight = sum(endpoint.in_flight for endpoint in self._pool.endpoints)
-            duration = in_flight * min(now - self._ticked_at, TICKED) / (begun - self._choices)
+        took = now - self._ticked_at
+        if self._ticked_at >= 0.0 and took > 0.0:
+            self._rate += SMOOTHING * ((begun - self._choices) / took - self._rate)
+        if self._ticked_at >= 0.0 and took > 0.0 and begun > self._choices:
+            endpoints = self._pool.endpoints
+            waits = self._pool.follows_work  # What lasts says nothing of how long a request takes.
+            in_flight = sum([endpoint.work.waits if waits else endpoint.in_flight for endpoint in endpoints])
+            duration = in_flight * min(took, TICKED) / (begun - self._choices)
             self._duration += SMOOTHING * (duration - self._duration)
         self._choices = begun
         self._ticked_at = now
 
     def _weigh(self, replica: Replica, now: float) -> None:
         """What its news is worth now."""
-        sent = self._others * replica.delay / self._duration
+        sent = len(self._replicas) * self._rate * replica.delay
         late = max(replica.late(now), 0.0) / self._duration
         replica.weight = math.exp(-late) / (1.0 + sent / HALVED) if late < FORGOTTEN else 0.0
 
@@ -259,16 +295,24 @@ class Belief(Subscriber):
     def _count(self, endpoint: Endpoint) -> None:
         address = endpoint.address
         elsewhere = 0.0
+        waits = self._pool.follows_work
         for replica in self._replicas.values():
-            elsewhere += replica.weight * replica.in_flight.get(address, 0)
+            elsewhere += replica.weight * replica.load(address, waits)
         if self._away:
             elsewhere += self._away.get(address, 0.0)
         if elsewhere != endpoint.elsewhere:
             endpoint.elsewhere = elsewhere
             self._pool.changed(endpoint)
 
+    def _is_even(self) -> bool:
+        """Whether all endpoints have one weight."""
+        return len({endpoint.weight for endpoint in self._pool.endpoints}) < 2
+
     def _preferences(self) -> dict[str, float]:
         """What each endpoint of another replica's part counts for, by address."""
+        self._even = self._is_even()
+        if not self._even:
+            return {}
         names = sorted([self._name, *self._replicas])
         addresses = sorted(endpoint.address for endpoint in self._pool.endpoints)
         own, parts = names.index(self._name), min(len(names), len(addresses))

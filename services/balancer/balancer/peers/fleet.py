@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.pool import Pool
 from balancer.peers.report import Intent
+
+MOST: Final = 1000
+"""Drained endpoints that are told of though this replica does not know them: it may yet discover them."""
 
 log = structlog.get_logger(__name__)
 
@@ -28,9 +32,13 @@ class FleetIntent:
         self.intent = Intent(self._later(), name, self.intent.drained)
 
     def drain(self, address: str, drained: bool) -> None:
-        """Somebody drained an endpoint in the whole fleet, or took it back, here. Pods that are gone are forgotten."""
+        """Somebody drained an endpoint in the whole fleet, or took it back, here.
+
+        Pods whose address another one has are forgotten; of more than `MOST` also those that are not known here.
+        """
         others = [each for each in self.intent.drained if each.partition(" ")[0] != address]
-        drains = frozenset(each for each in others if " " not in each or self._find(each) is not None)
+        few = len(others) < MOST
+        drains = frozenset(each for each in others if self._find(each) is not None or (few and not self._is_new(each)))
         if drained:
             endpoint = self._pool.find(address)
             uid = endpoint.spec.uid if endpoint is not None else ""
@@ -49,7 +57,8 @@ class FleetIntent:
             except ValueError as error:
                 log.warning("the fleet's strategy is not known here", strategy=intent.strategy, error=str(error))
         for each in before.drained - intent.drained:
-            self._drain(each, False, now)
+            if each.partition(" ")[0] not in intent.addresses:  # Else it is only named otherwise.
+                self._drain(each, False, now)
         self.enforce(now)
 
     def enforce(self, now: float) -> None:
@@ -61,6 +70,10 @@ class FleetIntent:
         endpoint = self._find(each)
         if endpoint is not None:
             self._pool.drain(endpoint, drained, now)
+
+    def _is_new(self, each: str) -> bool:
+        """Whether another pod has its address."""
+        return self._find(each) is None and self._pool.find(each.partition(" ")[0]) is not None
 
     def _find(self, each: str) -> Endpoint | None:
         """The endpoint meant. Another pod that has got the address since is another endpoint."""

@@ -90,6 +90,9 @@ class Report:
     """Seconds within which the next report comes, whatever changes; None: `GAP`, as an older replica's always does."""
     learned: Learned | None = None
     """A piece of what the sender has learned of requests and endpoints."""
+    lasting: Mapping[str, int] = field(default_factory=dict)
+    """How many of those in flight do not wait for their response: it has begun and lasts, as a WebSocket's does. As
+    `in_flight`; only of a sender whose strategy follows work."""
 
     def encode(self) -> bytes:
         """The message's text."""
@@ -102,6 +105,8 @@ class Report:
             message["next"] = self.next_within
         if self.in_flight:
             message["in_flight"] = dict(self.in_flight)
+        if self.lasting:
+            message["lasting"] = dict(self.lasting)
         if self.ejected is not None:
             message["ejected"] = sorted(self.ejected)
         if self.delay is not None:
@@ -158,6 +163,7 @@ def decode(data: bytes) -> Report:
         message.get("answer") is True,
         None if gap is None else float(gap),
         handed_over.read(message.get("learned")),  # What cannot be read is none: it must not cost the news beside it.
+        _counts(message.get("lasting", {}), "lasting"),
     )
 
 
@@ -200,12 +206,12 @@ def answered_by(text: bytes) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _counts(value: object) -> dict[str, int]:
+def _counts(value: object, name: str = "in_flight") -> dict[str, int]:
     if not isinstance(value, dict):
-        raise BadReport("in_flight is no object")
+        raise BadReport(f"{name} is no object")
     for count in value.values():
         if type(count) is not int or not 0 <= count < 1 << 31:
-            raise BadReport("in_flight has a value that is no count")
+            raise BadReport(f"{name} has a value that is no count")
     return value
 
 

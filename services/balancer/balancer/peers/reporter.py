@@ -82,6 +82,8 @@ class Reporter(Subscriber):
         self._running = False
         self._reported: dict[str, int] = {}
         """Requests in flight by address as last reported, where there are any."""
+        self._lasting: dict[str, int] = {}
+        """And how many of them do not wait for their response."""
         self._told_ejected: frozenset[str] = frozenset()
         self._told_intent = Intent()
         self._told_status: Status | None = None
@@ -119,6 +121,9 @@ class Reporter(Subscriber):
         """An ejection has begun or ended, perhaps; or an address whose requests were reported is another's now."""
         if endpoint is not None and endpoint.address in self._reported:
             self._changes.add(endpoint)
+        if event == "strategy":  # Another one may follow work, or no longer does.
+            for each in self._pool.endpoints:
+                self._changes.add(each)
         self.arm()
 
     def beat(self, now: float, together: bool = False) -> None:
@@ -159,6 +164,7 @@ class Reporter(Subscriber):
             True,
             True,
             self._gap,
+            lasting=self._lasting,
         )
         return report.encode()
 
@@ -166,21 +172,22 @@ class Reporter(Subscriber):
         self._take_turn(None, False, False)
 
     def _take_turn(self, status: Status | None, beat: bool, asks: bool) -> None:
-        changed = self._changed()
+        changed, lasting = self._changed()
         ejected, intent = self._pool.ejected, self._intent()
         ejections = ejected if ejected != self._told_ejected else None
         asked = intent if intent is not self._told_intent else None
         self._told_ejected, self._told_intent = ejected, intent
-        if not changed and ejections is None and asked is None and not beat:
+        if not changed and not lasting and ejections is None and asked is None and not beat:
             return
         self.turn += 1
         self.pace.reported(self._duration(), len(self.listeners))
         if not self.listeners:
             return
         begun = self.pace.sending.begin()
-        if beat or ejections is not None or asked is not None:
+        if lasting or beat or ejections is not None or asked is not None:
             gap = self._gap if beat else None
-            text = Report(self._name, changed, ejections, None, asked, status, False, asks, gap).encode()
+            report = Report(self._name, changed, ejections, None, asked, status, False, asks, gap, lasting=lasting)
+            text = report.encode()
         else:
             text = changes(self._name, changed)
         turn = Turn(self.turn, text, self.pace.pause, beat, asks)
@@ -188,23 +195,31 @@ class Reporter(Subscriber):
             listener.reported(turn)
         self.pace.sending.end(begun)
 
-    def _changed(self) -> dict[str, int]:
-        """Requests in flight by address where they are others than was reported."""
+    def _changed(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Requests in flight, and those that last, by address where they are others than was reported."""
         changed: dict[str, int] = {}
-        reported = self._reported
+        lasting: dict[str, int] = {}
+        follows_work = self._pool.follows_work
         for each in self._changes.take():
             address = each.address
             # Another one may have its address now: that one's count is what the others ask for.
             endpoint = each if each.discovered else self._pool.find(address) or each
             in_flight = endpoint.in_flight
-            if in_flight == reported.get(address, 0):
-                continue
-            changed[address] = in_flight
-            if in_flight:
-                reported[address] = in_flight
-            else:
-                del reported[address]
-        return changed
+            last = in_flight - endpoint.work.waits if follows_work else 0
+            if in_flight != self._reported.get(address, 0):
+                _set(self._reported, address, in_flight)
+                changed[address] = in_flight
+            if last != self._lasting.get(address, 0):
+                _set(self._lasting, address, last)
+                lasting[address] = last
+        return changed, lasting
+
+
+def _set(counts: dict[str, int], address: str, count: int) -> None:
+    if count:
+        counts[address] = count
+    else:
+        del counts[address]
 
 
 def _same(status: Status | None, before: Status | None) -> bool:

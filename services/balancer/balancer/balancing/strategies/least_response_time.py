@@ -46,7 +46,7 @@ class LeastResponseTime(Strategy):
     at once and not stampeded.
 
     In TCP mode the time is that of connecting, and `AT_ONCE` where it is shorter: endpoints near by get connections by
-    their number, one that is slow to accept or far away gets fewer.
+    their number and, where these are seconds apart, in turn; one that is slow to accept or far away gets fewer.
 
     The exact minimum needs no scan. All averages decay by one common factor, so that the order of endpoints does not
     change with time: log(average) + last sample / time constant + log(load) stands in a heap that is touched when an
