@@ -12,7 +12,7 @@ from balancer.balancing.pool import Pool
 from balancer.peers.report import Intent
 
 MOST: Final = 1000
-"""Drained endpoints that are told of though this replica does not know them: it may yet discover them."""
+"""Drained endpoints that this replica keeps though it does not know them: it may yet discover them."""
 
 log = structlog.get_logger(__name__)
 
