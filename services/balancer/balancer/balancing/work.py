@@ -322,7 +322,7 @@ class Work:
             return elsewhere
         if self.has_room(elsewhere):
             return 0.0
-        return min(elsewhere, self.waiting + self.unsent + elsewhere + 1.0 - servers) / servers
+        return min(elsewhere, self.waits + elsewhere + 1.0 - servers) / servers
 
     @property
     def waits(self) -> int:
@@ -480,7 +480,7 @@ class Work:
         """Whether it can begin with one more at once, as far as is known."""
         if not self.is_bounded:
             return True
-        return self.waiting + self.unsent + elsewhere < self.servers
+        return self.waits + elsewhere < self.servers
 
     @property
     def is_bounded(self) -> bool:
@@ -496,7 +496,7 @@ class Work:
 
     def excess(self, elsewhere: float, at_once: int) -> float:
         """What it has to do before it can begin with one more, where requests are alike: in mean costs, by count."""
-        over = self.waiting + self.unsent + elsewhere + 1.0 - at_once
+        over = self.waits + elsewhere + 1.0 - at_once
         return over / at_once if over > 0.0 else 0.0
 
     def wait(self, elsewhere: float, now: float) -> float:
@@ -510,7 +510,7 @@ class Work:
         if servers == 1:
             return total if job is None else total - job.expected + _left(job, self.pace, now)
         if servers > FOLLOWED:
-            everything = self.waiting + self.unsent + elsewhere
+            everything = self.waits + elsewhere
             return total / everything * (everything + 1.0 - servers) / servers
         pace = self.pace
         left = 0.0

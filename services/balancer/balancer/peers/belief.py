@@ -208,7 +208,7 @@ class Belief(Subscriber):
         if report.whole or replica.faded or report.delay is not None:
             before = set(replica.in_flight)
             replica.hear(report, now)
-            self._weigh(replica, now)
+            replica.weight = self._worth(replica, now)
             addresses = before.union(replica.in_flight)
         else:
             replica.hear(report, now)
@@ -231,14 +231,12 @@ class Belief(Subscriber):
             if now - replica.heard_at > replica.next_within + MISSED:
                 self.forget(replica.name)
             elif replica.in_flight:
-                before = replica.weight
-                self._weigh(replica, now)
+                worth = self._worth(replica, now)
                 replica.faded = replica.late(now) > 0.0
-                if abs(replica.weight - before) > NOTED * before:
+                if abs(worth - replica.weight) > NOTED * replica.weight:
+                    replica.weight = worth
                     for address in replica.in_flight:
                         self._find_and_count(address)
-                else:
-                    replica.weight = before
         if now - self._looked_at >= LOOKED_EVERY:
             self._looked_at = now
             if self._even != self._is_even():
@@ -263,23 +261,24 @@ class Belief(Subscriber):
     def _measure(self, now: float) -> None:
         """Little's law: requests in flight over requests begun a second is how long each takes."""
         begun = sum(self._pool.chosen_by.values())
+        number = begun - self._choices
         took = now - self._ticked_at
         if self._ticked_at >= 0.0 and took > 0.0:
-            self._rate += SMOOTHING * ((begun - self._choices) / took - self._rate)
-        if self._ticked_at >= 0.0 and took > 0.0 and begun > self._choices:
-            endpoints = self._pool.endpoints
-            waits = self._pool.follows_work  # What lasts says nothing of how long a request takes.
-            in_flight = sum([endpoint.work.waits if waits else endpoint.in_flight for endpoint in endpoints])
-            duration = in_flight * min(took, TICKED) / (begun - self._choices)
-            self._duration += SMOOTHING * (duration - self._duration)
+            self._rate += SMOOTHING * (number / took - self._rate)
+            if number > 0:
+                endpoints = self._pool.endpoints
+                waits = self._pool.follows_work  # What lasts says nothing of how long a request takes.
+                in_flight = sum([endpoint.work.waits if waits else endpoint.in_flight for endpoint in endpoints])
+                duration = in_flight * min(took, TICKED) / number
+                self._duration += SMOOTHING * (duration - self._duration)
         self._choices = begun
         self._ticked_at = now
 
-    def _weigh(self, replica: Replica, now: float) -> None:
+    def _worth(self, replica: Replica, now: float) -> float:
         """What its news is worth now."""
         sent = len(self._replicas) * self._rate * replica.delay
         late = max(replica.late(now), 0.0) / self._duration
-        replica.weight = math.exp(-late) / (1.0 + sent / HALVED) if late < FORGOTTEN else 0.0
+        return math.exp(-late) / (1.0 + sent / HALVED) if late < FORGOTTEN else 0.0
 
     def _count_all(self) -> None:
         if self._away is None:

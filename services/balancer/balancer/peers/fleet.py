@@ -9,7 +9,7 @@ import structlog
 
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.pool import Pool
-from balancer.peers.report import Intent
+from balancer.peers.report import Intent, address_of
 
 MOST: Final = 1000
 """Drained endpoints that this replica keeps though it does not know them: it may yet discover them."""
@@ -36,7 +36,7 @@ class FleetIntent:
 
         Pods whose address another one has are forgotten; of more than `MOST` also those that are not known here.
         """
-        others = [each for each in self.intent.drained if each.partition(" ")[0] != address]
+        others = [each for each in self.intent.drained if address_of(each) != address]
         few = len(others) < MOST
         drains = frozenset(each for each in others if self._find(each) is not None or (few and not self._is_new(each)))
         if drained:
@@ -56,8 +56,9 @@ class FleetIntent:
                 log.info("strategy switched", strategy=intent.strategy, by=replica)
             except ValueError as error:
                 log.warning("the fleet's strategy is not known here", strategy=intent.strategy, error=str(error))
+        addresses = intent.addresses
         for each in before.drained - intent.drained:
-            if each.partition(" ")[0] not in intent.addresses:  # Else it is only named otherwise.
+            if address_of(each) not in addresses:  # Else it is only named otherwise.
                 self._drain(each, False, now)
         self.enforce(now)
 
@@ -73,7 +74,7 @@ class FleetIntent:
 
     def _is_new(self, each: str) -> bool:
         """Whether another pod has its address."""
-        return self._find(each) is None and self._pool.find(each.partition(" ")[0]) is not None
+        return self._find(each) is None and self._pool.find(address_of(each)) is not None
 
     def _find(self, each: str) -> Endpoint | None:
         """The endpoint meant. Another pod that has got the address since is another endpoint."""

@@ -59,11 +59,16 @@ class Intent:
     @property
     def addresses(self) -> frozenset[str]:
         """The addresses of those."""
-        return frozenset(each.partition(" ")[0] for each in self.drained)
+        return frozenset(map(address_of, self.drained))
 
     def newer_than(self, other: Intent) -> bool:
         """Whether this one replaces `other`."""
         return (self.at, self.strategy, sorted(self.drained)) > (other.at, other.strategy, sorted(other.drained))
+
+
+def address_of(drained: str) -> str:
+    """The address of an endpoint as `Intent.drained` has it."""
+    return drained.partition(" ")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -339,7 +339,7 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
     answers does not say how many of them it can hold.
     """
     work = endpoint.work
-    waiting = work.waiting + work.unsent
+    waiting = work.waits
     crowd = CROWD * (waiting + endpoint.elsewhere + (endpoint.in_flight - waiting) / owner.pace) / endpoint.weight
     if owner.at_once:
         crowd += work.excess(endpoint.elsewhere, owner.at_once) / endpoint.weight
