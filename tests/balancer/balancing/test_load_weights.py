@@ -90,3 +90,18 @@ def test_steady_reports_move_no_weight() -> None:
     world.weighed.clear()
     world.pass_seconds(20, **said)
     assert world.weighed == []
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        "cpu_utilization=0.5,rps_fractional=1e308",
+        "cpu_utilization=0.5,rps_fractional=1e12",
+        "cpu_utilization=0.01,rps_fractional=1e12,eps=1e12",
+        "cpu_utilization=1e12,rps_fractional=1e-300,eps=1e12",
+    ],
+)
+def test_a_report_of_absurd_numbers_leaves_weights_within_their_bounds(absurd: str) -> None:
+    world = World()
+    world.pass_seconds(6, a=absurd, b="cpu_utilization=0.5,rps_fractional=100", c="cpu_utilization=0.5")
+    assert all(0.09 <= factor <= 10.5 for factor in world.factors())

@@ -129,3 +129,18 @@ async def test_reports_that_cannot_be_read_are_counted_and_change_nothing(start:
                 await asyncio.sleep(0.01)
             assert balancer.metric("lb_endpoint_weight") == 2
             assert balancer.metric("lb_endpoint_bad_load_reports_total") > 10
+
+
+@pytest.mark.parametrize("report", ["TEXT cpu_utilization=0.5,rps_fractional=1e308", f'JSON {{"eps": 1{"0" * 400}}}'])
+@pytest.mark.parametrize("where", ["header", "trailer"])
+async def test_a_report_of_absurd_numbers_harms_no_request(report: str, where: str, start: Start) -> None:
+    balancer = start(endpoints=2, fresh=True, **ON)
+    bad = over_http1("a", (NAME, report), where)
+    good = over_http1("b", said("TEXT", 0.5, 10.0), where)
+    async with Endpoint(balancer.endpoints[0], bad), Endpoint(balancer.endpoints[1], good):
+        async with await Client.connect(balancer.port) as client:
+            until = time.monotonic() + 2.5
+            while time.monotonic() < until:
+                assert (await client.ask(GET)).status == 200
+                await asyncio.sleep(0.01)
+            assert balancer.metric("lb_endpoint_bad_load_reports_total") > 10

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import binascii
 import json
-import math
 import struct
 from typing import Final
 
@@ -17,6 +16,8 @@ FIELD: Final = b"endpoint-load-metrics"
 FIELD_BINARY: Final = b"endpoint-load-metrics-bin"
 LONGEST: Final = 8192
 """Bytes of a report: a longer one is not read."""
+LARGEST: Final = 1e12
+"""Largest number of a report that is read. Sums and quotients of such are far from what a float holds."""
 
 _APPLICATION: Final = "application_utilization"
 _CPU: Final = "cpu_utilization"
@@ -34,7 +35,7 @@ _CAMEL: Final = {
 
 
 class LoadReport:
-    """One report: numbers from 0 up."""
+    """One report: numbers from 0 to `LARGEST`."""
 
     __slots__ = ("errors", "rate", "utilization")
 
@@ -62,10 +63,10 @@ def parse(name: bytes, value: bytes) -> LoadReport | None:
             said = _of_binary(binascii.a2b_base64(rest + b"=" * (-len(rest) % 4), strict_mode=True))
         else:
             return None
-    except (ValueError, IndexError, struct.error, RecursionError):
+    except (ValueError, OverflowError, IndexError, struct.error, RecursionError):
         return None
     for number in said.values():
-        if not 0.0 <= number < math.inf:
+        if not 0.0 <= number <= LARGEST:
             return None
     utilization = said.get(_APPLICATION) or said.get(_CPU) or said.get(_MEMORY) or 0.0
     return LoadReport(utilization, said.get(_RATE, 0.0), said.get(_ERRORS, 0.0))
