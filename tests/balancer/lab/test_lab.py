@@ -218,6 +218,12 @@ def test_what_a_strategy_of_ones_own_raises_is_reported(
         ["--endpoint", "workers=0"],
         ["--endpoint", "weight=nan"],
         ["--endpoint", "fails=50"],
+        ["--endpoint", "hangs"],
+        ["--endpoint", "reports=maybe"],
+        ["--endpoint", "pause_every=1e-9,pause=0.1"],
+        ["--mean", "1e8"],
+        ["--load", "1e-300"],
+        ["--svg", "."],
         ["--strategy", "no-such"],
         ["--replay", "no-such-file"],
         ["--svg", "no/such/folder.svg"],
@@ -228,3 +234,28 @@ def test_what_a_strategy_of_ones_own_raises_is_reported(
 def test_what_cannot_be_simulated_is_told(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", *flags]) == 2
     assert capsys.readouterr().err.startswith("lab: ")
+
+
+@pytest.mark.parametrize("flag", ["--seeds", "--mean", "--replicas", "--news-every", "--eject-after"])
+def test_a_flag_that_is_no_number_is_called_so(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["lab", flag, "many"])
+    assert f"argument {flag}: 'many' is no " in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_written_costs_no_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--requests", "300", "--seeds", "1", "--strategy", "round-robin"]
+    assert main(["lab", *few, "--svg", "/dev/full"]) == 2
+    told = capsys.readouterr()
+    assert told.out.startswith("strategy")
+    assert told.err.startswith("lab: --svg ")
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_users_go_on_where_endpoints_fail_at_once(share: float) -> None:
+    fleet = (Script(fails=share), Script(fails=share))
+    rules = Rules(Policy(eject_after=0), retries=0)
+    setting = Setting(fleet, Traffic(arrivals="closed", users=8), requests=3000, rules=rules)
+    summary = run(setting, "round-robin", 1)
+    assert summary.requests == 3000
+    assert summary.failures == pytest.approx(3000 * share, rel=0.1)

@@ -231,3 +231,14 @@ def test_what_a_log_cannot_tell_of_strategies_is_said() -> None:
     assert "Only one endpoint answered" in replay.read(log(300, 1, (1.0,))).summary()
     failed = [json.dumps({**json.loads(line), "status": 502}) for line in log(300, 1)]
     assert "Every request failed" in replay.read(failed).summary()
+
+
+def test_logs_of_two_days_are_replayed_without_the_night() -> None:
+    first, second = log(400, 1), [line.replace("2023-11-14", "2023-11-19") for line in log(400, 1, seed=2)]
+    found = replay.read([*second, *first])
+    assert found.asks[-1].at < 60
+    assert found.rate > 10
+    assert any("shortened" in warning for warning in found.warnings)
+    whole = replay.read(log(400, 1))
+    assert not any("shortened" in warning for warning in whole.warnings)
+    assert [ask.at for ask in found.asks[:400]] == [ask.at for ask in whole.asks]

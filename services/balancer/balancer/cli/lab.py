@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Final, Self
 
 from balancer.balancing.policy import Policy
@@ -32,6 +33,8 @@ from balancer.peers.belief import Belief
 from balancer.peers.report import Report
 
 WRONG: Final = 2
+LONGEST: Final = 7 * 86_400.0
+"""Simulated seconds in which the requests of a run may come: ten ticks each make a run of a minute."""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -40,8 +43,7 @@ def main(arguments: argparse.Namespace) -> int:
         return _claims(arguments.json)
     arguments.replay += arguments.logs
     try:
-        if arguments.svg and not arguments.svg.parent.is_dir():
-            raise ValueError(f"--svg {arguments.svg}: there is no folder {arguments.svg.parent}")  # noqa: TRY301
+        _check_picture(arguments.svg)
         names = _strategies(arguments.strategies)
         setting, recording = _setting(arguments)
     except ValueError as error:
@@ -53,13 +55,27 @@ def main(arguments: argparse.Namespace) -> int:
     requests = len(setting.replayed) or setting.requests
     with _few_collections(), _Progress(requests * len(names) * arguments.seeds, arguments.json) as progress:
         found = study(setting, names, range(1, arguments.seeds + 1), progress.add)
-    if arguments.svg:
-        arguments.svg.write_text(plot.svg(found.summaries(), _title(arguments, setting)), encoding="utf-8")
     write = _as_json if arguments.json else _as_text
     sys.stdout.write(write(found, recording) + "\n")
     if not arguments.json:
         sys.stdout.write(f"{requests * len(names) * arguments.seeds:,} requests in {time.monotonic() - began:.1f} s\n")
+    if arguments.svg:
+        try:
+            arguments.svg.write_text(plot.svg(found.summaries(), _title(arguments, setting)), encoding="utf-8")
+        except OSError as error:
+            sys.stderr.write(f"lab: --svg {arguments.svg}: {error.strerror}\n")
+            return WRONG
     return 0
+
+
+def _check_picture(path: Path | None) -> None:
+    """Raises ValueError where the picture can hardly be written: before a study of minutes."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise ValueError(f"--svg {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ValueError(f"--svg {path} is a folder: name a file")
 
 
 @contextmanager
@@ -153,7 +169,13 @@ def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
         return setting, recording
     traffic = Traffic(arguments.costs, arguments.mean, arguments.arrivals, arguments.burst, arguments.users)
     requests = arguments.requests or REQUESTS
-    return Setting(fleet, traffic, arguments.load, requests, arguments.replicas, news, rules, newcomer), None
+    setting = Setting(fleet, traffic, arguments.load, requests, arguments.replicas, news, rules, newcomer)
+    if setting.lasts > LONGEST:
+        raise ValueError(
+            f"{requests:,} requests at {setting.rate:.2g} a second would take more than the week that can be "
+            "simulated: fewer --requests, more --load, or a smaller --mean"
+        )
+    return setting, None
 
 
 def _newcomer(arguments: argparse.Namespace) -> Newcomer | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,15 +16,12 @@ REQUESTS: Final = 20_000
 
 MOST: Final = 1e9
 """Of anything."""
-_FIELDS: Final[dict[str, Callable[[str], object]]] = {
-    "workers": int,
-    "queue": int,
-    "cache": int,
-    "hangs": lambda text: text in ("1", "true", "yes"),
-    "reports": lambda text: text in ("1", "true", "yes"),
-}
+_WHOLE: Final = ("workers", "queue", "cache")
+_SWITCHES: Final = ("hangs", "reports")
 _ABOVE_ZERO: Final = ("workers", "slower", "weight")
 """Of these, what has to be above 0; the others are 0 or more."""
+SHORTEST: Final = 0.001
+"""Seconds between two pauses, or two reports, at the least: each is an event."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,9 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strategies", "--strategy", default=",".join(_default()), metavar="A,B", help="which; module:Class too"
     )
     balancer.add_argument("--replicas", type=_replicas, default=1, metavar="N", help="1 to 8 balancers (1)")
-    balancer.add_argument(
-        "--news-every", type=_from_zero, default=0.0, metavar="S", help="they report so often (never)"
-    )
+    balancer.add_argument("--news-every", type=_every, default=0.0, metavar="S", help="they report so often (never)")
     balancer.add_argument("--naive", action="store_true", help="and believe every word, however old it is")
     balancer.add_argument(
         "--news-late", type=_from_zero, default=0.0, metavar="S", help="and a report takes so long (0)"
@@ -114,13 +108,16 @@ def scripts(spec: str, workers: int) -> list[Script]:
         key, _, value = pair.partition("=")
         if key not in Script.__slots__:
             raise ValueError(f"--endpoint {spec!r}: unknown {key!r}: allowed are {', '.join(Script.__slots__)}")
+        if key in _SWITCHES:
+            values[key] = _switch(spec, key, value)
+            continue
         try:
-            made = values[key] = _FIELDS.get(key, float)(value)
+            made = values[key] = int(value) if key in _WHOLE else float(value)
         except ValueError as error:
             raise ValueError(f"--endpoint {spec!r}: {key} is no number: {value!r}") from error
         most = 1.0 if key == "fails" else MOST
-        least_is_out = key in _ABOVE_ZERO and made == 0
-        if isinstance(made, int | float) and (least_is_out or not 0 <= made <= most):
+        too_small = (key in _ABOVE_ZERO and made == 0) or (key == "pause_every" and 0 < made < SHORTEST)
+        if too_small or not 0 <= made <= most:
             raise ValueError(f"--endpoint {spec!r}: {key} cannot be {value}")
     if not number.isdigit() or int(number) < 1:
         raise ValueError(f"--endpoint {spec!r}: {number!r} is no number of endpoints")
@@ -131,36 +128,63 @@ def _default() -> list[str]:
     return [name for name in STRATEGIES if name not in ("n-to-one", "primary-backup", "consistent-hash")]
 
 
+def _switch(spec: str, key: str, text: str) -> bool:
+    if text not in ("1", "true", "yes", "0", "false", "no"):
+        raise ValueError(f"--endpoint {spec!r}: {key} is 1 or 0, not {text!r}")
+    return text in ("1", "true", "yes")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from error
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
+
+
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return value
 
 
 def _from_zero_whole(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 0:
         raise argparse.ArgumentTypeError("must be 0 or more")
     return value
 
 
 def _from_zero(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0.0 <= value <= MOST:
         raise argparse.ArgumentTypeError("must be 0 or more")
     return value
 
 
+def _every(text: str) -> float:
+    value = _from_zero(text)
+    if 0.0 < value < SHORTEST:
+        raise argparse.ArgumentTypeError(f"must be 0, or {SHORTEST:g} or more")
+    return value
+
+
 def _replicas(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if not 1 <= value <= 8:
         raise argparse.ArgumentTypeError("must be 1 to 8")
     return value
 
 
 def _above_zero(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < float("inf"):
+    value = _number(text)
+    if not 0.0 < value <= MOST:
         raise argparse.ArgumentTypeError("must be above 0")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -53,6 +54,16 @@ class Setting:
         """Requests a second."""
         return self.load * capacity(list(self.fleet), mean_cost(self.traffic))
 
+    @property
+    def lasts(self) -> float:
+        """Seconds, simulated, in which the requests come; 0 of a closed loop, whose requests come when others end."""
+        if self.replayed:
+            return self.replayed[-1].at
+        if self.traffic.arrivals == "closed":
+            return 0.0
+        rate = self.rate
+        return self.requests / rate if rate > 0.0 else math.inf
+
     def asks(self, seed: int) -> tuple[Iterator[Ask], int]:
         """The requests, and their number."""
         if self.replayed:
@@ -99,10 +110,10 @@ class _Run:
 
     def _begin(self) -> None:
         if self._setting.traffic.arrivals == "closed" and not self._setting.replayed:
+            for replica in self.replicas:
+                replica.ended = self._ended
             for _ in range(self._setting.traffic.users):
                 self._start_now()
-            for replica in self.replicas:
-                replica.ended = self._start_now
         elif self._next is not None:
             self.clock.at(self._next.at, self._arrive)
         self.clock.at(TICK, self._tick)
@@ -116,6 +127,10 @@ class _Run:
         if following is not None:
             self.clock.at(following.at, self._arrive)
         self._start(ask)
+
+    def _ended(self) -> None:
+        # Not within the end of the last one: where endpoints fail at once, that would nest without end.
+        self.clock.at(self.clock.now, self._start_now)
 
     def _start_now(self) -> None:
         """A user of the closed loop asks for the next."""

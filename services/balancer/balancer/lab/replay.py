@@ -37,6 +37,9 @@ LASTING: Final = 0.05
 COMMON: Final = 20
 """Requests from which on a kind has figures of its own."""
 SHORTEST: Final = 1e-6
+PAUSE: Final = 30.0
+"""Seconds without a request that are replayed: a longer pause, as between the logs of two days, is shortened to it.
+What is known of latencies has faded by then, and a simulated day takes minutes however little happens."""
 WORKERS: Final = (1, 2, 4, 8, 16, 64, 256)
 MAX_COST: Final = 3600.0
 """Seconds beyond which a line is taken to be wrong."""
@@ -248,7 +251,13 @@ def _fit(found: Recording, entries: list[_Entry]) -> None:
     found.strategy = Counter(entry.strategy for entry in entries).most_common(1)[0][0]
     totals = sorted(entry.total - entry.lasted for entry in entries)
     found.p50, found.p99 = quantile(totals, 0.5), quantile(totals, 0.99)
-    span = entries[-1].began - entries[0].began
+    moments, left_out = _without_pauses(entries)
+    if left_out:
+        found.warnings.append(
+            f"Pauses of more than {PAUSE:g} s are shortened to that: {left_out:,.0f} s in which nothing came are left "
+            "out."
+        )
+    span = moments[-1]
     found.rate = len(entries) / span if span > 0 else 0.0
     found.endpoints = tuple(sorted(by_endpoint))
     if len(by_endpoint) == 1:
@@ -273,11 +282,24 @@ def _fit(found: Recording, entries: list[_Entry]) -> None:
         scripts.append(Script(workers[address], slower=pace, fails=fails))
     paces = {address: script.slower for address, script in zip(found.endpoints, scripts, strict=True)}
     found.fleet = tuple(scripts)
-    start = entries[0].began
     found.asks = tuple(
-        Ask(entry.began - start, entry.info, costs[id(entry)] / paces[entry.endpoint], stream=entry.lasted)
-        for entry in entries
+        Ask(moment, entry.info, costs[id(entry)] / paces[entry.endpoint], stream=entry.lasted)
+        for moment, entry in zip(moments, entries, strict=True)
     )
+
+
+def _without_pauses(entries: list[_Entry]) -> tuple[list[float], float]:
+    """When each request comes, from the first on and without long pauses, and how many seconds that leaves out."""
+    moments: list[float] = []
+    start = busy_until = entries[0].began
+    left_out = 0.0
+    for entry in entries:
+        too_long = entry.began - busy_until - PAUSE
+        if too_long > 0.0:
+            left_out += too_long
+        busy_until = max(busy_until, entry.began + entry.total)
+        moments.append(entry.began - start - left_out)
+    return moments, left_out
 
 
 def _kind(entry: _Entry) -> str:
