@@ -318,8 +318,11 @@ class Balancer(Subscriber):
     def switch_strategy(self, name: str) -> None:
         """Choose by another strategy from now on, where a cluster has none of its own.
 
-        Raises ValueError for one that there is not.
+        Raises ValueError for one that there is not. A class of one's own has to be the one that LB_STRATEGY names: no
+        token, of the admin port or of the replicas, is a way to import code.
         """
+        if name not in strategies.STRATEGIES and name != self._settings.strategy:
+            raise ValueError(f"unknown strategy {name!r}: allowed are {', '.join(strategies.STRATEGIES)}")
         self._pool.use(self._strategy(name), name, self._clock())
         self._strategy_name = name
         if self.gateways is not None:

@@ -6,20 +6,20 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from tests.balancer.admin.world import TOKEN, MakeWorld, World
+from tests.balancer.admin.world import TOKEN, Alone, MakeWorld, World
 
 from balancer.settings import Settings
 
 
 @pytest.fixture
 async def make_world() -> AsyncIterator[MakeWorld]:
-    """Makes admin ports; settings as keywords."""
+    """Makes admin ports; settings as keywords, and `others`, the other replicas."""
     made: list[World] = []
 
-    async def make(**settings: object) -> World:
+    async def make(others: Alone | None = None, **settings: object) -> World:
         told = {"backends": "10.0.0.1:8000", "admin_port": 0, "admin_token": TOKEN}
         told |= {"strategy": "round-robin", **settings}
-        world = World(Settings.model_validate(told))
+        world = World(Settings.model_validate(told), peers=others)
         await world.admin.start()
         world.url = f"http://127.0.0.1:{world.admin.port}"
         made.append(world)

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import structlog
 from aiohttp import ClientSession
-from tests.balancer.admin.world import MakeWorld, World
+from tests.balancer.admin.world import TOKEN, Alone, MakeWorld, World
 
 from balancer.balancing.endpoint import EndpointSpec
+from balancer.balancing.pool import Policy, Pool
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies import STRATEGIES
+from balancer.peers.report import Intent
 
 
 async def get(client: ClientSession, path: str, status: int = 200) -> Any:
@@ -21,8 +23,8 @@ async def get(client: ClientSession, path: str, status: int = 200) -> Any:
         return await response.json()
 
 
-async def put(client: ClientSession, body: object, status: int) -> Any:
-    async with client.put("/api/strategy", json=body) as response:
+async def put(client: ClientSession, body: object, status: int, query: str = "") -> Any:
+    async with client.put(f"/api/strategy{query}", json=body) as response:
         assert response.status == status, await response.text()
         return await response.json()
 
@@ -67,13 +69,38 @@ async def test_the_token_does_not_let_one_import_code(world: World, operator: Cl
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"strategy": 1}', b"{}", b'{"strategy": "n-to-one", "x": 1}'], ids=str
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"\xff",
+        b'{"strategy": 1}',
+        b"{}",
+        b'{"strategy": "n-to-one", "x": 1}',
+        b'{"strategy": ' + b"1" * 5000 + b"}",
+    ],
+    ids=lambda body: str(body[:40]),
 )
 async def test_any_other_body_is_refused(operator: ClientSession, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     async with operator.put("/api/strategy", data=body, headers=headers) as response:
         assert response.status == 400
         assert "error" in await response.json()
+
+
+async def test_a_body_that_cannot_be_unpacked_is_refused(operator: ClientSession) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    async with operator.put("/api/strategy", data=b"no gzip", headers=headers) as response:
+        assert response.status == 400
+        assert "error" in await response.json()
+
+
+@pytest.mark.parametrize("query", ["?scope=", "?scope=all", "?scope=fleet&scope=replica", "?cluster=default", "?fleet"])
+async def test_a_query_that_would_be_passed_over_is_refused(world: World, operator: ClientSession, query: str) -> None:
+    await put(operator, {"strategy": "least-connections"}, 400, query)
+    assert world.pool.strategy_name == "round-robin"
 
 
 async def test_a_long_body_is_refused_before_it_is_held(operator: ClientSession) -> None:
@@ -89,6 +116,35 @@ async def test_an_endpoint_drained_by_hand_gets_no_request_until_it_is_taken_bac
     async with operator.post("/api/endpoints/10.0.0.1%3A8000/undrain") as response:
         assert (await response.json())["state"] == "ready"
     assert {world.request().address for _ in range(10)} == {"10.0.0.1:8000", "10.0.0.2:8000"}
+
+
+async def test_what_the_fleet_wants_drained_is_not_taken_back_at_one_replica_for_a_moment(
+    make_world: MakeWorld,
+) -> None:
+    peers = Alone()
+    peers.intent = Intent(1.0, "", frozenset({"10.0.0.1:8000"}))
+    world = await make_world(others=peers)
+    world.fleet("pi-a", "pi-b")
+    world.pool.drain(world.endpoint(1), True, world.now)
+    async with ClientSession(base_url=world.url, headers={"Authorization": f"Bearer {TOKEN}"}) as operator:
+        async with operator.post("/api/endpoints/10.0.0.1:8000/undrain") as response:
+            assert response.status == 409
+            assert "?scope=fleet" in (await response.json())["error"]
+        assert world.endpoint(1).health.drained
+        async with operator.post("/api/endpoints/10.0.0.1:8000/undrain?scope=fleet") as response:
+            assert (await response.json())["state"] == "ready"
+
+
+async def test_an_endpoint_of_a_route_is_not_said_to_be_drained_in_the_whole_fleet(make_world: MakeWorld) -> None:
+    world = await make_world(others=Alone())
+    shop = Pool(world.strategy("round-robin"), "round-robin", Policy(), world.random, "shop")
+    shop.replace([EndpointSpec("10.1.0.1", 80)], world.now)
+    world.others.append(shop)
+    async with ClientSession(base_url=world.url, headers={"Authorization": f"Bearer {TOKEN}"}) as operator:
+        async with operator.post("/api/endpoints/10.1.0.1:80/drain?scope=fleet&cluster=shop") as response:
+            assert response.status == 409
+        async with operator.post("/api/endpoints/10.1.0.1:80/drain?cluster=shop") as response:
+            assert (await response.json())["state"] == "drained"
 
 
 async def test_an_ipv6_endpoint_is_found_by_its_address(world: World, operator: ClientSession) -> None:

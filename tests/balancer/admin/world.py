@@ -24,7 +24,7 @@ TOKEN = "open-sesame"
 
 
 class MakeWorld(Protocol):
-    async def __call__(self, **settings: object) -> World: ...
+    async def __call__(self, others: Alone | None = None, **settings: object) -> World: ...
 
 
 @dataclass
@@ -70,6 +70,9 @@ class Alone:
     def drained(self, address: str, drained: bool) -> None:
         """Nobody is told."""
 
+    def drains(self, endpoint: Endpoint) -> bool:
+        return endpoint.address in self.intent.drained
+
 
 @dataclass
 class World:
@@ -86,6 +89,8 @@ class World:
         self.random = Random(7)
         self.ports: list[ListenerStatus] = []
         """What each open port of a Gateway serves."""
+        self.others: list[Pool] = []
+        """The pools of the clusters that routes lead to."""
         self.planned = True
         """Whether the Gateways' first plan is in force."""
         self.pool = Pool(
@@ -101,6 +106,7 @@ class World:
             switch_strategy=self.switch,
             open_ports=lambda: self.ports,
             planned=lambda: self.planned,
+            others=lambda: self.others,
             peers=self.peers,
         )
         self.admin.phase = Phase.SERVING

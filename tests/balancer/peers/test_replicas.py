@@ -156,6 +156,21 @@ def test_a_strategy_switched_at_one_replica_is_switched_at_all_and_outlives_a_re
     assert seen(lambda: replicas.ask(0, "/api/strategy")["strategy"] == "least-connections")
 
 
+def test_what_another_replica_wishes_for_imports_no_code(replicas: Replicas) -> None:
+    replicas.start(0)
+
+    async def report() -> None:
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
+            async with session.ws_connect(f"http://127.0.0.1:{replicas.admin_ports[0]}/peers") as socket:
+                intent = {"at": time.time(), "strategy": "this:Strategy", "drained": []}
+                await socket.send_json({"v": 1, "replica": "lb-9", "whole": True, "intent": intent, "answer": True})
+                await socket.receive()
+
+    asyncio.run(report())
+    assert seen(lambda: "the fleet's strategy is not known here" in replicas.running[0].log())
+    assert "no Strategy" not in replicas.running[0].log(), "the module has been looked into"
+
+
 def test_a_switch_of_one_replica_alone_stays_there(replicas: Replicas) -> None:
     replicas.start(0)
     replicas.start(1)

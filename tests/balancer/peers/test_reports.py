@@ -231,6 +231,16 @@ async def test_a_pod_that_gets_the_address_of_a_drained_one_is_not_drained() -> 
         assert not two.peers.intent.drained
 
 
+async def test_a_wish_counts_after_one_of_a_replica_whose_clock_is_centuries_ahead() -> None:
+    async with replicas(2) as (one, two):
+        one.peers.fleet._wall = lambda: 1e11
+        one.peers.drained("a:80", True)
+        assert await seen(lambda: two.fleet["a"].health.drained)
+        two.peers.drained("a:80", False)
+        assert await seen(lambda: not one.peers.intent.drained)
+        assert not two.peers.intent.drained
+
+
 async def test_pods_that_are_gone_are_not_told_of_for_ever() -> None:
     async with replicas(2) as (one, two):
         for number in range(5):

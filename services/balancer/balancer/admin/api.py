@@ -6,7 +6,6 @@ Whatever changes something needs the admin token and is logged with who did it. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from json import JSONDecodeError
 
 import structlog
 from aiohttp import web
@@ -101,7 +100,7 @@ class Api:
             own = " A class of your own has to be the one that LB_STRATEGY named at the start." if ":" in name else ""
             raise Refusal(422, f"There is no strategy {name!r}. There are: {', '.join(names)}.{own}")
         before = self._running.pool.strategy_name
-        peers = self._whole_fleet(request)
+        peers = self._whole_fleet(request, "scope")
         self._running.switch_strategy(name)
         if peers is not None:
             peers.strategy_switched(name)
@@ -141,11 +140,15 @@ class Api:
         """GET: every replica, this one first, and what each has in flight."""
         return answer(fleet_view(self._running, self._feed.meter))
 
-    def _whole_fleet(self, request: web.Request) -> PeersStatus | None:
-        """The other replicas, where `?scope=fleet` asks for them; None for this replica alone. Raises Refusal."""
-        scope = request.query.get("scope", "replica")
-        if scope not in {"replica", "fleet"} or request.query.keys() - {"scope", "cluster"}:
-            raise Refusal(400, "The query may say scope=replica or scope=fleet, and no more.")
+    def _whole_fleet(self, request: web.Request, *known: str) -> PeersStatus | None:
+        """The other replicas, where `?scope=fleet` asks for them; None for this replica alone. `known` is what
+        the query may say. Raises Refusal.
+        """
+        scopes = request.query.getall("scope", ["replica"])
+        scope = scopes[0]
+        if len(scopes) > 1 or scope not in {"replica", "fleet"} or request.query.keys() - set(known):
+            beside = " and whose endpoint it is (cluster)" if "cluster" in known else ""
+            raise Refusal(400, f"The query may say scope=replica or scope=fleet{beside}, and no more.")
         if scope == "replica":
             return None
         if self._running.peers is None:
@@ -161,14 +164,20 @@ class Api:
 
     def _drain(self, request: web.Request, drained: bool) -> web.Response:
         self._auth.require(request)
+        running = self._running
         endpoint = self._find(request)
-        peers = self._whole_fleet(request)
-        self._running.pool_of(endpoint).drain(endpoint, drained, self._running.clock())
+        peers = self._whole_fleet(request, "scope", "cluster")
+        pool = running.pool_of(endpoint)
+        if peers is not None and pool is not running.pool:
+            raise Refusal(409, "Replicas agree on the endpoints of LB_DISCOVERY alone: ask each for this one.")
+        wanted = running.peers is not None and pool is running.pool and running.peers.drains(endpoint)
+        if wanted and not drained and peers is None:
+            raise Refusal(409, "It is drained in the whole fleet, and would be again at once: add ?scope=fleet.")
+        pool.drain(endpoint, drained, running.clock())
         if peers is not None:
             peers.drained(endpoint.address, drained)
-        log.info(
-            "endpoint drained by hand" if drained else "endpoint taken back", endpoint=endpoint.address, **who(request)
-        )
+        event = "endpoint drained by hand" if drained else "endpoint taken back"
+        log.info(event, endpoint=endpoint.address, fleet=peers is not None, **who(request))
         return self._told(endpoint)
 
     def _told(self, endpoint: Endpoint) -> web.Response:
@@ -189,7 +198,7 @@ async def wanted_strategy(request: web.Request) -> str:
         raise Refusal(415, "The body must be JSON, and Content-Type must say so: application/json.")
     try:
         body = await request.json()
-    except (JSONDecodeError, UnicodeDecodeError, LookupError, RecursionError) as error:
+    except (ValueError, LookupError, RecursionError, web.RequestPayloadError) as error:
         raise Refusal(400, "The body is not JSON.") from error
     if not isinstance(body, dict) or set(body) != {"strategy"} or not isinstance(body["strategy"], str):
         raise Refusal(400, 'The body must be {"strategy": "NAME"}.')

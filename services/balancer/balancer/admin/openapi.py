@@ -242,10 +242,17 @@ NO_ENDPOINT: Response = ("There is no endpoint of that address.", "Error")
 NO_CLUSTER: Response = ("There is no cluster of that name.", "Error")
 WRONG_SCOPE: Response = ("scope is neither replica nor fleet.", "Error")
 NO_FLEET: Response = ("scope is fleet, and this replica knows of no other (LB_PEERS).", "Error")
+NO_WAY: Response = (
+    (
+        "scope is fleet, and this replica knows of no other (LB_PEERS) or routes alone lead to the endpoint; or scope "
+        "is replica, and the whole fleet was asked to drain it."
+    ),
+    "Error",
+)
 DRAINED: dict[str, Response] = {
     "200": ("The endpoint.", "Endpoint"),
     "400": WRONG_SCOPE,
-    "409": NO_FLEET,
+    "409": NO_WAY,
     "401": WRONG_TOKEN,
     "403": NO_TOKEN,
     "404": NO_ENDPOINT,

@@ -145,6 +145,9 @@ class PeersStatus(Protocol):
     def drained(self, address: str, drained: bool) -> None:
         """An endpoint was drained in the whole fleet, or taken back, here."""
 
+    def drains(self, endpoint: Endpoint) -> bool:
+        """Whether all replicas were asked to drain `endpoint`."""
+
 
 class ListenerStatus(Protocol):
     """One port of one Gateway, and what it serves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf, nextafter
 from typing import Final
 
 import structlog
@@ -62,6 +63,10 @@ class FleetIntent:
                 self._drain(each, False, now)
         self.enforce(now)
 
+    def drains(self, endpoint: Endpoint) -> bool:
+        """Whether the fleet wants `endpoint` drained."""
+        return any(self._find(each) is endpoint for each in self.intent.drained)
+
     def enforce(self, now: float) -> None:
         """Drain what the fleet wants drained, endpoints that have just joined among them."""
         for each in self.intent.drained:
@@ -84,4 +89,4 @@ class FleetIntent:
 
     def _later(self) -> float:
         """Now, but after what is known, whatever the clocks say."""
-        return max(self._wall(), self.intent.at + 0.000_001)
+        return max(self._wall(), nextafter(self.intent.at, inf))

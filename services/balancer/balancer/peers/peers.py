@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 from aiohttp import web
 
-from balancer.balancing.endpoint import Snapshot
+from balancer.balancing.endpoint import Endpoint, Snapshot
 from balancer.balancing.pool import Pool
 from balancer.peers.belief import SILENCE, Belief, Replica
 from balancer.peers.connection import Incoming
@@ -103,6 +103,10 @@ class Peers:
         """An endpoint was drained in the whole fleet, or taken back, here."""
         self.fleet.drain(address, drained)
         self._reporter.arm()
+
+    def drains(self, endpoint: Endpoint) -> bool:
+        """Whether all replicas were asked to drain `endpoint`."""
+        return self.fleet.drains(endpoint)
 
     def routes(self) -> list[web.RouteDef]:
         """Where the others speak to this one."""
