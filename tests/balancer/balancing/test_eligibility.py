@@ -84,6 +84,11 @@ class TestConsecutiveFailures:
         fleet.wait(30)
         assert fleet["a"].health.ejections == 0
 
+    def test_switched_off_are_no_matter_of_other_replicas_either(self) -> None:
+        fleet = Fleet(names="a b", eject_after=0)
+        fleet.pool.outvoted(fleet["a"], fleet.now)
+        assert not fleet["a"].health.ejected
+
     @given(draw.integers(2, 12), draw.floats(0.0, 1.0))
     def test_eject_no_larger_a_share_than_allowed(self, size: int, share: float) -> None:
         fleet = Fleet(names=" ".join(f"e{i}" for i in range(size)), eject_max_share=share, panic_share=0.0)

@@ -48,6 +48,7 @@ def teach(fleet: Fleet) -> None:
         ("/shop.Cart/Add", "/shop.Cart/Remove", False),
         ("/v1/items", "/v2/items", False),
         ("/x/" + "9" * 5000, "/x/" + "8" * 5001, True),
+        ("/x/" + "9" * 60, "/x/800000000000", False),
     ],
 )
 def test_the_shape_of_a_path_says_the_kind(one: str, other: str, same: bool) -> None:
@@ -82,6 +83,20 @@ def test_kinds_are_bounded_whatever_clients_invent() -> None:
     for i in range(5 * MAX_KINDS):
         kinds.of(get("/" + "".join(chr(97 + int(digit)) for digit in str(i))))
         assert kinds.of(get("/known")) is known
+    assert len(kinds) <= MAX_KINDS
+
+
+@pytest.mark.parametrize("invented", ["/{}", "/{}/12"])
+def test_what_is_known_of_a_shape_outlives_whatever_clients_invent(invented: str) -> None:
+    kinds = RequestKinds()
+    for bits in range(20):
+        for _ in range(5):
+            kinds.take(get(f"/pi/{1 << bits}")).sample(2.0)
+    for i in range(5 * MAX_KINDS):
+        word = "".join(chr(97 + int(digit)) for digit in str(i))
+        kinds.take(get(invented.format(word))).sample(0.01)
+        kinds.take(get("/pi/1000")).sample(2.0)
+    assert kinds.of(get(f"/pi/{1 << 30}")).expected == pytest.approx(2.0)
     assert len(kinds) <= MAX_KINDS
 
 

@@ -201,15 +201,21 @@ class RequestKinds:
             name, wider_name = name[:LONGEST], wider_name[:LONGEST]
         kind = self._kinds.get(name)
         if kind is None:
-            wider = self.all if wider_name in ("", name) else self._named(wider_name, "")
-            if len(self._kinds) >= MAX_KINDS:
+            if len(self._kinds) + 1 >= MAX_KINDS:  # Room for its wider kind too, which is then not forgotten before it.
                 self._forget()
+            wider = self.all if wider_name in ("", name) else self._named(wider_name, "")
             kind = self._kinds[name] = RequestKind(wider)
         return kind
 
     def _forget(self) -> None:
-        """Drop the half that had the fewest requests lately."""
-        kept = sorted(self._kinds.items(), key=_recent, reverse=True)[: MAX_KINDS // 2]
+        """Drop the half that had the fewest requests lately; a wider kind had those of all that it counts for."""
+        recent: dict[RequestKind, int] = {}
+        for kind in self._kinds.values():
+            recent[kind] = recent.get(kind, 0) + kind.recent
+            if kind.wider is not None:
+                recent[kind.wider] = recent.get(kind.wider, 0) + kind.recent
+        # A wider kind is older than the first that it counts for, and so before it where they have as many.
+        kept = sorted(self._kinds.items(), key=lambda item: recent[item[1]], reverse=True)[: MAX_KINDS // 2]
         for _, kind in kept:
             kind.recent //= 2
         self._kinds = dict(kept)
@@ -225,10 +231,6 @@ class RequestKinds:
         return not self._field and self._pattern is None
 
 
-def _recent(item: tuple[str, RequestKind]) -> int:
-    return item[1].recent
-
-
 def _traffic(item: tuple[str, RequestKind]) -> tuple[int, int]:
     return item[1].recent, item[1].count
 
@@ -239,7 +241,7 @@ def shape(path: str, magnitudes: bool) -> str:
 
 
 def _part(part: str, magnitudes: bool) -> str:
-    if part.isdecimal() and part.isascii():
+    if part.isdecimal() and part.isascii() and len(part) < _LONG:
         return _magnitude(part) if magnitudes else "#"
     digits = sum(map(str.isdigit, part))
     if len(part) > _LONG or digits >= 4 or (digits and len(part) >= 16):
@@ -248,9 +250,8 @@ def _part(part: str, magnitudes: bool) -> str:
 
 
 def _magnitude(number: str) -> str:
-    if not (number.isdecimal() and number.isascii()):
-        return "-"
-    return f"#{int(number).bit_length()}" if len(number) < _LONG else f"#{_LONG}"
+    known = number.isdecimal() and number.isascii() and len(number) < _LONG
+    return f"#{int(number).bit_length()}" if known else "-"
 
 
 def _parse(key: str) -> tuple[str, re.Pattern[str] | None]:

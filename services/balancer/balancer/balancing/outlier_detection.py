@@ -49,7 +49,7 @@ class OutlierDetection:
 
     def outvoted(self, endpoint: Endpoint, ready: int, now: float) -> list[Transition]:
         """Most replicas have ejected `endpoint`: eject it here too, unless its last ejection ended just now."""
-        if now - endpoint.health.returned_at < self._policy.eject_time:
+        if self._policy.eject_after <= 0 or now - endpoint.health.returned_at < self._policy.eject_time:
             return []
         return self._eject(endpoint, "most replicas have ejected it", ready, now)
 
