@@ -135,6 +135,17 @@ async def test_what_the_fleet_wants_drained_is_not_taken_back_at_one_replica_for
             assert (await response.json())["state"] == "ready"
 
 
+async def test_what_the_fleet_wants_drained_is_taken_back_while_it_is_gone(make_world: MakeWorld) -> None:
+    peers = Alone()
+    peers.intent = Intent(1.0, "", frozenset({"10.0.0.9:8000 some-pod"}))
+    world = await make_world(others=peers)
+    async with ClientSession(base_url=world.url, headers={"Authorization": f"Bearer {TOKEN}"}) as operator:
+        for action, status in (("drain", 404), ("undrain", 204)):
+            async with operator.post(f"/api/endpoints/10.0.0.9:8000/{action}?scope=fleet") as response:
+                assert response.status == status
+    assert not peers.intent.drained
+
+
 async def test_an_endpoint_of_a_route_is_not_said_to_be_drained_in_the_whole_fleet(make_world: MakeWorld) -> None:
     world = await make_world(others=Alone())
     shop = Pool(world.strategy("round-robin"), "round-robin", Policy(), world.random, "shop")

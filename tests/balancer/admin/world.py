@@ -17,7 +17,7 @@ from balancer.balancing.outcome import Outcome
 from balancer.balancing.pool import Policy, Pool
 from balancer.balancing.request import RequestInfo
 from balancer.counters import Counters
-from balancer.peers.report import Intent
+from balancer.peers.report import Intent, address_of
 from balancer.settings import Settings
 
 TOKEN = "open-sesame"
@@ -68,7 +68,8 @@ class Alone:
         """Nobody is told."""
 
     def drained(self, address: str, drained: bool) -> None:
-        """Nobody is told."""
+        others = {each for each in self.intent.drained if address_of(each) != address}
+        self.intent = Intent(self.intent.at + 1.0, "", frozenset(others | ({address} if drained else set())))
 
     def drains(self, endpoint: Endpoint) -> bool:
         return endpoint.address in self.intent.drained

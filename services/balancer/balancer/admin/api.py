@@ -165,8 +165,13 @@ class Api:
     def _drain(self, request: web.Request, drained: bool) -> web.Response:
         self._auth.require(request)
         running = self._running
-        endpoint = self._find(request)
         peers = self._whole_fleet(request, "scope", "cluster")
+        address = request.match_info["address"]
+        if peers is not None and not drained and self._is_drained_and_gone(address, peers):
+            peers.drained(address, False)
+            log.info("endpoint taken back", endpoint=address, fleet=True, **who(request))
+            return web.Response(status=204)
+        endpoint = self._find(request)
         pool = running.pool_of(endpoint)
         if peers is not None and pool is not running.pool:
             raise Refusal(409, "Replicas agree on the endpoints of LB_DISCOVERY alone: ask each for this one.")
@@ -179,6 +184,10 @@ class Api:
         event = "endpoint drained by hand" if drained else "endpoint taken back"
         log.info(event, endpoint=endpoint.address, fleet=peers is not None, **who(request))
         return self._told(endpoint)
+
+    def _is_drained_and_gone(self, address: str, peers: PeersStatus) -> bool:
+        """Whether the fleet would drain an endpoint that is not there now, should it come back."""
+        return address in peers.intent.addresses and self._running.pool.find(address) is None
 
     def _told(self, endpoint: Endpoint) -> web.Response:
         return answer(endpoint_view(endpoint, self._running, self._running.clock()))

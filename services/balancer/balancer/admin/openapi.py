@@ -303,7 +303,11 @@ def _paths() -> Schema:
         security=BEARER,
         parameters=[scope],
     )
-    undrain = _operation("undrain", "Take it back.", DRAINED, security=BEARER, parameters=[scope])
+    taken_back: dict[str, Response] = {
+        **DRAINED,
+        "204": ("It is not there now; the fleet does not drain it when it comes back.", None),
+    }
+    undrain = _operation("undrain", "Take it back.", taken_back, security=BEARER, parameters=[scope])
     latest: dict[str, Response] = {
         "200": ("Them.", "Decisions"),
         "400": ("limit is no number from 1 to 1000.", "Error"),
@@ -361,7 +365,10 @@ def _events() -> Schema:
 
 
 def _operation(name: str, summary: str, responses: Mapping[str, Response], **more: object) -> Schema:
-    described = {status: _response(response) for status, response in responses.items()}
+    described = {
+        status: {"description": response[0]} if status == "204" else _response(response)
+        for status, response in responses.items()
+    }
     return {"operationId": name, "summary": summary, "responses": described, **more}
 
 
