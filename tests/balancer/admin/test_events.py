@@ -63,6 +63,9 @@ async def test_transitions_and_switches_are_told_at_once(
             assert switched.status == 200
         told = await first(stream, "strategy")
         assert (told["before"], told["strategy"]) == ("round-robin", "n-to-one")
+        world.switch("least-work")  # As where another replica was asked, for the whole fleet.
+        told = await first(stream, "strategy")
+        assert (told["before"], told["strategy"]) == ("n-to-one", "least-work")
 
 
 async def test_each_second_is_told_with_rates_and_shares(world: World, client: ClientSession) -> None:

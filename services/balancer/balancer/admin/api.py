@@ -105,7 +105,6 @@ class Api:
         if peers is not None:
             peers.strategy_switched(name)
         log.info("strategy switched", strategy=name, before=before, fleet=peers is not None, **who(request))
-        self._feed.switched(before)
         return answer({**self._feed.choices.view(), "before": before})
 
     async def decisions(self, request: web.Request) -> web.Response:

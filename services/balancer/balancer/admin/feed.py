@@ -41,6 +41,8 @@ class Feed(Subscriber):
         self._fleet_history = History(HISTORY)
         """The last five minutes of all replicas together."""
         self._told = float("-inf")
+        self._strategy = running.pool.strategy_name
+        """The one in force, as listeners know it."""
         self._task: asyncio.Task[None] | None = None
         running.pool.subscribe(self)
 
@@ -49,7 +51,8 @@ class Feed(Subscriber):
         counts = self._running.transitions
         counts[event] = counts.get(event, 0) + 1
         if event == "strategy":
-            return  # `switched` sends it, with the new names and meanings.
+            self._switched()
+            return
         address = None if endpoint is None else endpoint.address
         cluster = None if endpoint is None else endpoint.cluster
         news: View = {
@@ -62,8 +65,11 @@ class Feed(Subscriber):
         self._happened.append(news)
         self.hub.publish("transition", news)
 
-    def switched(self, before: str) -> None:
-        """The strategy is another than `before` from now on."""
+    def _switched(self) -> None:
+        """A pool chooses by another strategy: if it is that of LB_DISCOVERY, whoever asked for it, say so."""
+        before, self._strategy = self._strategy, self._running.pool.strategy_name
+        if before == self._strategy:
+            return
         news: View = {"at": round(time.time(), 3), "before": before, **self.choices.view()}
         self._happened.append({"at": news["at"], "endpoint": None, "event": "strategy", "detail": news["strategy"]})
         self.hub.publish("strategy", news)
