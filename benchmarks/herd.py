@@ -12,15 +12,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
+from benchmarks.peers.peer import RETRY_STATUSES
+
 from balancer.cli.lab import Beliefs
 from balancer.lab.experiment import Setting, run
 from balancer.lab.fleet import named
 from balancer.lab.news import News
 from balancer.lab.record import geometric_mean
+from balancer.lab.replica import Rules
 from balancer.lab.traffic import Traffic
 
 REPLICAS = 4
 SOON, LATE = 0.004, 0.1
+RULES = Rules(retry_statuses=RETRY_STATUSES)
 
 
 def p99(setting: Setting, strategy: str, seeds: int, every: float) -> float:
@@ -48,7 +52,7 @@ def main() -> None:
         for endpoints in asked.endpoints:
             for load in asked.load:
                 scripts = tuple(named(fleet, endpoints, 1))
-                setting = Setting(scripts, Traffic(mean=0.02), load, asked.requests, REPLICAS)
+                setting = Setting(scripts, Traffic(mean=0.02), load, asked.requests, REPLICAS, rules=RULES)
                 blind, soon, late = (p99(setting, asked.strategy, asked.seeds, every) for every in (0.0, SOON, LATE))
                 ratios = f"{soon / blind:.2f} | {late / blind:.2f}"
                 print(f"| {fleet} | {endpoints} | {load:g} | {1000 * blind:,.0f} | {ratios} |", flush=True)

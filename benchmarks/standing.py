@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.grid import NGINX
-from benchmarks.peers.peer import FAILURES
+from benchmarks.peers.peer import FAILURES, RETRY_STATUSES
 from benchmarks.unequal import CLIENT_TIMEOUT, RESPONSE_TIMEOUT
 
 from balancer.balancing.policy import Policy
@@ -27,7 +27,9 @@ OTHERS = ("least-connections", "least-response-time", NGINX, "random-of-two")
 def rules(fleet: str) -> Rules:
     """What every balancer is set to before it."""
     policy = Policy(eject_after=FAILURES, eject_time=1.0 if fleet == "one-joining" else 10.0)
-    return Rules(policy, response_timeout=RESPONSE_TIMEOUT, client_timeout=CLIENT_TIMEOUT)
+    return Rules(
+        policy, retry_statuses=RETRY_STATUSES, response_timeout=RESPONSE_TIMEOUT, client_timeout=CLIENT_TIMEOUT
+    )
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from benchmarks import load, processes
 from benchmarks.fleets import FLEETS, MEAN, WORKERS, capacity
 from benchmarks.openloop import at_random
 from benchmarks.peers.lb import Lb, LbSource
-from benchmarks.peers.peer import FAILURES, Setup
+from benchmarks.peers.peer import FAILURES, RETRY_STATUSES, Setup
 from benchmarks.unequal import CLIENT_TIMEOUT, RESPONSE_TIMEOUT, scripted
 
 from balancer.balancing.policy import Policy
@@ -96,6 +96,7 @@ def lab(fleet: str, strategy: str, rate: float, seconds: float, seed: int) -> tu
     ]
     rules = Rules(
         Policy(eject_after=FAILURES, eject_time=_eject_time(fleet)),
+        retry_statuses=RETRY_STATUSES,
         response_timeout=RESPONSE_TIMEOUT,
         client_timeout=CLIENT_TIMEOUT,
     )

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from benchmarks import gateway
 from benchmarks.certificate import certificate
-from benchmarks.peers.peer import FAILURES, MODES, Peer, Setup, first_line
+from benchmarks.peers.peer import FAILURES, MODES, RETRY_STATUSES, Peer, Setup, first_line
 from benchmarks.ports import free_port, status_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,7 @@ class Lb(Peer):
             "LB_RESPONSE_TIMEOUT": f"{setup.response_timeout:g}",
             "LB_EJECT_AFTER": str(FAILURES),
             "LB_EJECT_TIME": f"{setup.eject_time:g}",
-            **({"LB_RETRY_STATUSES": "500,502,503"} if setup.watched else {}),
+            **({"LB_RETRY_STATUSES": ",".join(map(str, sorted(RETRY_STATUSES)))} if setup.watched else {}),
             **({"LB_UPSTREAM_PROTOCOL": "h2c"} if setup.http2_endpoints else {}),
             **(self._certificate() if setup.tls else {}),
             **self.extra,

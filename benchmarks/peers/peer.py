@@ -30,6 +30,8 @@ MODES: frozenset[Mode] = frozenset(get_args(Mode))
 ROUTES = tuple(f"h{number}.example.com" for number in range(10))
 """The hosts that have a route, where there are routes."""
 FAILURES = 5
+RETRY_STATUSES = frozenset({500, 502, 503})
+"""Statuses on which every balancer of unequal endpoints asks another one."""
 _START_LIMIT = 30.0
 """Seconds until a program must serve: a machine under load is slow to start it."""
 

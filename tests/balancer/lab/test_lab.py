@@ -22,6 +22,7 @@ from balancer.lab.record import Summary
 from balancer.lab.replica import Rules
 from balancer.lab.study import Study, study
 from balancer.lab.traffic import Kind, Traffic
+from balancer.settings import Settings
 
 ONE = (Script(workers=1),)
 
@@ -259,3 +260,23 @@ def test_users_go_on_where_endpoints_fail_at_once(share: float) -> None:
     summary = run(setting, "round-robin", 1)
     assert summary.requests == 3000
     assert summary.failures == pytest.approx(3000 * share, rel=0.1)
+
+
+def test_a_failure_is_sent_again_where_the_balancer_would(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--endpoint", "2*", "--endpoint", "fails=0.3", "--eject-after", "0", "--strategy", "round-robin"]
+    failed = []
+    for given in ([], ["--retry-statuses", "500,503"], ["--retry-statuses", "none"]):
+        assert main(["lab", *flags, "--requests", "1000", "--seeds", "1", "--json", *given]) == 0
+        failed.append(json.loads(capsys.readouterr().out)["strategies"]["round-robin"]["failures"])
+    assert failed[0] == failed[2] == pytest.approx(100, rel=0.3)
+    assert failed[1] == 0
+    with pytest.raises(SystemExit):
+        main(["lab", "--retry-statuses", "200"])
+
+
+def test_the_lab_retries_and_queues_by_the_balancers_own_defaults() -> None:
+    rules, settings = Rules(), Settings.model_validate({"backends": "10.0.0.1:80"})
+    assert rules.retries == settings.retries
+    assert rules.retry_budget == settings.retry_budget
+    assert rules.retry_statuses == settings.retry_statuses
+    assert rules.queue_timeout == settings.queue_timeout

@@ -147,7 +147,7 @@ def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
         eject_time=arguments.eject_time,
         slow_start=arguments.slow_start,
     )
-    rules = Rules(policy, arguments.retries, response_timeout=arguments.timeout)
+    rules = Rules(policy, arguments.retries, arguments.retry_statuses, response_timeout=arguments.timeout)
     news = News(
         arguments.news_every, arguments.news_late, None if arguments.naive else Beliefs(arguments.news_every).hear
     )

@@ -88,6 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--blackout", type=_from_zero, default=10.0, metavar="S", help="LB_ENDPOINT_LOAD_BLACKOUT (10)"
     )
     balancer.add_argument("--retries", type=_from_zero_whole, default=2, metavar="N", help="LB_RETRIES (2)")
+    balancer.add_argument(
+        "--retry-statuses", type=_statuses, default="503", metavar="N,N", help="LB_RETRY_STATUSES, or none (503)"
+    )
     balancer.add_argument("--timeout", type=_above_zero, default=30.0, metavar="S", help="LB_RESPONSE_TIMEOUT (30)")
     output = parser.add_argument_group("output")
     output.add_argument("--seeds", type=_positive, default=5, metavar="N", help="runs of each strategy (5)")
@@ -174,6 +177,13 @@ def _every(text: str) -> float:
     if 0.0 < value < SHORTEST:
         raise argparse.ArgumentTypeError(f"must be 0, or {SHORTEST:g} or more")
     return value
+
+
+def _statuses(text: str) -> frozenset[int]:
+    found = frozenset(_whole(each) for each in text.split(",")) if text != "none" else frozenset()
+    if not all(400 <= each <= 599 for each in found):
+        raise argparse.ArgumentTypeError("must be from 400 to 599 each")
+    return found
 
 
 def _replicas(text: str) -> int:

@@ -27,7 +27,6 @@ from balancer.lab.fleet import Call, Server
 from balancer.lab.record import Record
 from balancer.lab.traffic import Ask
 
-RETRY_STATUSES: Final = frozenset({500, 502, 503})
 TICK: Final = 0.1
 """Seconds between two ticks of the pool and of the deadlines, as in the proxy."""
 
@@ -38,9 +37,10 @@ class Rules:
 
     policy: Policy = Policy()  # noqa: RUF009  (frozen)
     retries: int = 2
+    retry_statuses: frozenset[int] = frozenset({503})
     retry_budget: float = 0.2
     response_timeout: float = 30.0
-    queue_timeout: float = 10.0
+    queue_timeout: float = 5.0
     client_timeout: float = 60.0
     """Seconds that a client waits; a request that fails counts as so long a one."""
 
@@ -141,7 +141,10 @@ class Attempt(Call):
         load = trip.replica.server(self._lease.endpoint).load
         if load is not None:
             trip.replica.pool.reported(self._lease.endpoint, FIELD, load.report(clock.now), clock.now)
-        if may_retry(Kind.ANSWERED, status, trip.idempotent, False, RETRY_STATUSES) is Retry.ELSEWHERE:
+        if (
+            may_retry(Kind.ANSWERED, status, trip.idempotent, False, trip.replica.rules.retry_statuses)
+            is Retry.ELSEWHERE
+        ):
             self.over = True
             self._lease.close(_outcome(status), clock.now)
             trip.again_or_end(status)
@@ -170,7 +173,7 @@ class Attempt(Call):
         trip = self._trip
         self.over = True
         self._lease.close(Outcome.failed(kind), trip.replica.clock.now)
-        if may_retry(kind, 0, trip.idempotent, False, RETRY_STATUSES) is Retry.ELSEWHERE:
+        if may_retry(kind, 0, trip.idempotent, False, trip.replica.rules.retry_statuses) is Retry.ELSEWHERE:
             trip.again_or_end(504)
         else:
             trip.end(504, self._lease.endpoint)
