@@ -66,7 +66,7 @@ class Feed(Subscriber):
         self.hub.publish("transition", news)
 
     def _switched(self) -> None:
-        """A pool chooses by another strategy: if it is that of LB_DISCOVERY, whoever asked for it, say so."""
+        """A pool chooses by another strategy: say so if it is that of LB_DISCOVERY, whichever replica was asked."""
         before, self._strategy = self._strategy, self._running.pool.strategy_name
         if before == self._strategy:
             return
