@@ -38,5 +38,6 @@ def for_good(where: str, fleet: bool) -> str:
         CONTAINER: "LB_STRATEGY sets it for good.",
         PROCESS: "LB_STRATEGY sets it for good.",
     }[where]
-    reach = "lasts while one of the replicas runs" if fleet else "is this replica's alone, until it restarts"
-    return f"A switch {reach}; {lasting}"
+    if fleet:
+        return f"A switch of the fleet lasts while one replica runs, through rollouts too; else {lasting}"
+    return f"A switch is this replica's alone, until it restarts; {lasting}"
