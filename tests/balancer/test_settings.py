@@ -140,6 +140,22 @@ def test_a_wrong_value_is_told_with_its_variable_and_what_is_allowed(variable: s
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("peers", "why"),
+    [
+        ("10.0.0.1:8081,10.0.0.2:99999", "10.0.0.2:99999: the port '99999' is no number from 1 to 65535"),
+        ("lb-0:0", "lb-0:0: the port '0' is no number from 1 to 65535"),
+        ("lb-0:8081, lb-0:8081", " lb-0:8081: given twice"),
+        ("[::g]:8081", ""),
+        ("10.0.0.300:8081", "10.0.0.300:8081: '10.0.0.300' is no IPv4 address"),
+    ],
+)
+def test_replicas_that_cannot_be_are_told_before_the_start(peers: str, why: str) -> None:
+    [line] = faults(**NEEDED, LB_PEERS=peers, LB_PEERS_TOKEN="x")
+    assert line.startswith("LB_PEERS=")
+    assert why in line
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         load(NEEDED).port = 1

@@ -11,6 +11,7 @@ from tests.balancer.admin.world import Alone, MakeWorld, World
 
 from balancer.admin import events
 from balancer.admin.events import Hub, Listener, encode
+from balancer.admin.fleet import total
 from balancer.settings import Settings
 
 Stream = AsyncIterator[tuple[str, Any]]
@@ -149,3 +150,11 @@ async def test_what_all_replicas_do_is_worked_out_once_a_second_and_kept(watched
     assert peers.asked == 3
     assert len(list(feed._fleet_history)) == 3
     assert (b"event: fleet" in b"".join(listener._backlog)) is watched
+
+
+def test_what_all_do_is_summed_where_one_of_another_version_says_less() -> None:
+    running = World(Settings.model_validate({"backends": "10.0.0.1:8000"})).admin._feed._running
+    said = {"version": "0", "second": {"requests": 3}, "latency_counts": {}}
+    summed = total(running, [said, {**said, "second": {"at": 7.0, "requests": 2, "errors": {"reset": 1}}}])
+    assert summed is not None
+    assert (summed["requests"], summed["errors"], summed["at"]) == (5, {"reset": 1}, None)

@@ -123,7 +123,7 @@ def total(running: Running, said: Iterable[Figures]) -> View | None:
         return None
     names = {str(second.get("strategy")) for second in seconds}
     return {
-        "at": seconds[0]["at"],
+        "at": seconds[0].get("at"),
         **{name: round(sum(_number(second.get(name)) for second in seconds), 2) for name in NUMBERS},
         **{name: _sum_lists(second.get(name) for second in seconds) for name in LISTS},
         **{name: _sum_rates(second.get(name) for second in seconds) for name in RATES},

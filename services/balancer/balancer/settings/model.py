@@ -78,6 +78,18 @@ Label = Annotated[
 PEERS_FORM = rf"{DNS_LABEL}|{HOST_PORT}( ?, ?{HOST_PORT})*"
 
 
+def _peers() -> Kind:
+    form = kinds.pattern(PEERS_FORM, "a Service's name, or host:port of admin ports, comma separated")
+
+    def parse(value: object) -> object:
+        text = form.parse(value)
+        if isinstance(text, str) and ":" in text:
+            parse_backends(text.split(","))
+        return text
+
+    return Kind(parse, form.allowed, form.schema)
+
+
 class Group:
     """A group of settings, in the order in which help and docs list them; calling it declares one of them."""
 
@@ -220,10 +232,9 @@ class Settings(BaseModel):
         None, "Class of the Ingresses that are served, beside Gateways and the endpoints of LB_DISCOVERY; none: off."
     )
 
-    peers: Annotated[
-        str | None,
-        kinds.or_none(kinds.pattern(PEERS_FORM, "a Service's name, or host:port of admin ports, comma separated")),
-    ] = PEERS(None, "Headless Service of the replicas, which then report their load to each other; none: they do not.")
+    peers: Annotated[str | None, kinds.or_none(_peers())] = PEERS(
+        None, "Headless Service of the replicas, which then report their load to each other; none: they do not."
+    )
     peers_token: Annotated[str | None, kinds.or_none(kinds.pattern(r"[!-~]+", "printable ASCII without spaces"))] = (
         PEERS(None, "Bearer token by which the replicas know each other.", secret=True)
     )
