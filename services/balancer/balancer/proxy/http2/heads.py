@@ -1,6 +1,6 @@
-"""What the header block of a request on HTTP/2 says, and which requests are refused for it.
+"""What the header block of a request or a response on HTTP/2 says, and which are refused for it.
 
-A client that repeats a block, or sends the last one with another path, costs no reading.
+A peer that repeats a block costs no reading, nor does a client that sends the last one with another path.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Final
 
 from balancer.proxy import responses
-from balancer.proxy.fields import BadMessage, fill_request
+from balancer.proxy.fields import BadMessage, fill_request, fill_response
 from balancer.proxy.http2 import fields
 from balancer.proxy.http2.fields import Malformed
 from balancer.proxy.http2.hpack import Block
 from balancer.proxy.http_service import HttpService
-from balancer.proxy.messages import HTTP_2, UNKNOWN_LENGTH, Peer, RequestFields, RequestHead
+from balancer.proxy.messages import HTTP_2, UNKNOWN_LENGTH, Peer, RequestFields, RequestHead, ResponseHead
 from balancer.proxy.websocket import without_handshake
 
 REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
@@ -31,7 +31,7 @@ class Refused(Exception):
         self.error = error
 
 
-class Heads:
+class RequestHeads:
     """Reads the heads of one connection's requests."""
 
     __slots__ = ("_last", "_peer", "_service")
@@ -101,3 +101,30 @@ class Heads:
         method = "GET" if read.protocol else read.method.decode()
         of.upgrade = read.protocol
         return RequestHead(method, read.scheme, read.path, HTTP_2, of)
+
+
+class ResponseHeads:
+    """Reads the heads of responses, of all connections of one cluster."""
+
+    __slots__ = ("_max_headers", "_reads_load")
+
+    def __init__(self, max_headers: int, reads_load: bool) -> None:
+        """`reads_load`: whether endpoints are asked how loaded they are."""
+        self._max_headers = max_headers
+        self._reads_load = reads_load
+
+    def read(self, block: Block) -> ResponseHead:
+        """What a response's header block says; known again with the block. Raises Malformed."""
+        known = block.meaning
+        if isinstance(known, ResponseHead):
+            return known
+        if block.too_large:
+            raise Malformed("header fields too large", 502)
+        read = fields.response(block.fields)
+        if len(read.fields) > self._max_headers:
+            raise Malformed("too many header fields", 502)
+        head = ResponseHead(read.status)
+        head.length = read.length if read.length >= 0 else UNKNOWN_LENGTH
+        fill_response(head, read.fields, frozenset(), self._reads_load)
+        block.meaning = head
+        return head

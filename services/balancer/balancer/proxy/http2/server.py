@@ -1,6 +1,6 @@
-"""The client's side of HTTP/2: a connection, its streams, and what an exchange calls to answer on one.
+"""The client's side of HTTP/2: one connection, from the client's preface to the end; its streams are `request`'s.
 
-Above 300 lines because a connection and the two halves of its streams change one state.
+Above 300 lines because a stream begins, idles and ends in one state with the connection's own end.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from balancer.proxy.exchange import Exchange
 from balancer.proxy.fields import client_of, prefers_json
 from balancer.proxy.flow import NOT_SWITCHED, PEER_FULL, Intake
 from balancer.proxy.http2 import frames
-from balancer.proxy.http2.connection import CONNECTION_WINDOW, Connection, trailers_of
+from balancer.proxy.http2.connection import CONNECTION_WINDOW
 from balancer.proxy.http2.fields import Malformed, Pair
 from balancer.proxy.http2.frames import ConnectionFault
-from balancer.proxy.http2.heads import Heads, Refused
-from balancer.proxy.http2.hpack import Block, length_of, literal
+from balancer.proxy.http2.heads import Refused, RequestHeads
+from balancer.proxy.http2.hpack import Block
+from balancer.proxy.http2.request import Request, Serving
 from balancer.proxy.http2.sending import CONTROL, Stream
 from balancer.proxy.http_service import HttpService
-from balancer.proxy.interfaces import ClientStream, Leaving, ServerStream
-from balancer.proxy.messages import NO_FIELDS, Headers, Peer, ResponseHead
+from balancer.proxy.interfaces import ClientStream, Leaving
+from balancer.proxy.messages import Peer
 from balancer.proxy.place import Place
 from balancer.proxy.transport import NOT_BEGUN, Transport
-from balancer.proxy.websocket import without_handshake
 
 MAX_STREAMS: Final = 1000
 """Requests that a client may have under way on one connection."""
-MAX_LITERALS: Final = 16
 SWEEP: Final = 0.2
 """Seconds between two looks at a connection's streams, at least: the next is when the first of them can be late."""
 LINGER: Final = 2.0
@@ -39,230 +38,16 @@ NOTICE: Final = 1.0
 _DRAINING: Final = b"draining"
 _ALIVE: Final = b"stillup?"
 
-REQUEST_ID: Final = literal(b"x-request-id", b"")[:-1]
-"""The field's name, as a literal without indexing."""
-_STATUS: Final = [(b":status", b"%d" % status) for status in range(1000)]
 
-
-class Request(Stream, ServerStream):
-    """One request's stream: passes to its exchange what comes, and is what that answers on."""
-
-    __slots__ = (
-        "body",
-        "early",
-        "exchange",
-        "full",
-        "over",
-        "own",
-        "patient",
-        "pauses",
-        "pinned",
-        "tunnel",
-    )
-
-    def __init__(self, connection: ServerConnection, number: int) -> None:
-        super().__init__(connection, number)
-        self.own = connection
-        self.exchange: Exchange | None = None
-        self.pinned: ClientStream | None = None
-        self.full = False
-        self.body = 0
-        """Bytes of body that came."""
-        self.over = False
-        """Whether the exchange has ended: what the client still sends is of no use."""
-        self.pauses = 0
-        """Reasons not to read (flow.py)."""
-        self.patient = False
-        """Whether it may be silent for as long as it likes: a gRPC stream, or a tunnel."""
-        self.tunnel = False
-        """Whether it has become one, by an extended CONNECT (RFC 8441)."""
-        self.early: list[bytes] | None = None
-        """What has come for a tunnel to which the endpoint has not agreed yet; None where nothing is held back."""
-
-    def headers_received(self, block: Block, end: bool) -> None:
-        if not end:
-            raise Malformed("trailers that are not the end")
-        trailers = trailers_of(block)
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.request_ended(trailers, self.own.now)
-
-    def data_received(self, data: bytes, end: bool) -> None:
-        exchange = self.exchange
-        if exchange is None:
-            return
-        own = self.own
-        if self.early is not None:
-            # An endpoint that answers as to an ordinary request would read it as the next one.
-            self.early.append(data)
-            return
-        if data:
-            self.body += len(data)
-            limit = exchange.body_limit
-            if limit is not None and self.body > limit and not self.patient:
-                self.exchange = None
-                exchange.broken_off(responses.BODY_TOO_LARGE)
-                return
-            exchange.request_data(data, own.now)
-        if end and self.exchange is not None:
-            exchange.request_ended(NO_FIELDS, own.now)
-
-    def was_reset(self, code: int) -> None:
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.client_left()
-
-    def drained(self) -> None:
-        if self.full:
-            self.full = False
-            if self.exchange is not None:
-                self.exchange.client_ready()
-
-    def look(self, now: float) -> float:
-        own = self.own
-        patience = own.service.idle_timeout
-        if now - self.moved_at < patience:
-            return self.moved_at + patience
-        if self.unsent:
-            if self.peer_closed_window():
-                own.reset_for(self, frames.CANCEL, "response not read")
-            else:
-                return now
-        elif self.exchange is not None and not self.received and not self.paused and not self.patient:
-            if self.exchange.awaits_continue():
-                return now + patience  # It is not the client that is waited for.
-            exchange, self.exchange = self.exchange, None
-            exchange.broken_off(responses.REQUEST_TIMEOUT)
-        return now + patience
-
-    def peer_closed_window(self) -> bool:
-        """Whether it is the client who does not let us send, and not its neighbours' data."""
-        own = self.own
-        return own.full or own.send_window <= 0 or own.peer_window + self.credit <= 0
-
-    # What an exchange calls.
-
-    def pin(self, stream: ClientStream | None) -> None:
-        if stream is None:
-            self.pinned = None
-        else:
-            self.own.keep_bound(stream)  # another request of the client's may need it before this stream is gone
-
-    def informational(self, head: ResponseHead) -> None:
-        if not self.sent_end:
-            self.moved_at = self.own.time()  # from here on it is the client's turn, where it waited for this
-            self.own.send_headers(self, self._block(head, []), False)
-
-    def respond(self, head: ResponseHead, extra: Headers, body: bytes, ended: bool, now: float) -> None:
-        if self.sent_end:
-            return
-        own = self.own
-        self.moved_at = now
-        if body:
-            own.send_headers(self, self._block(head, extra), False)
-            self._send(body, ended)
-        else:
-            own.send_headers(self, self._block(head, extra), ended)
-
-    def data(self, data: bytes) -> None:
-        if not self.sent_end:
-            self._send(data, False)
-
-    def end(self, trailers: Headers) -> None:
-        if self.sent_end:
-            return
-        if trailers:
-            self.own.send_trailers(self, trailers)
-        else:
-            self.own.send_data(self, b"", True)
-
-    def switch(self, head: ResponseHead, extra: Headers) -> None:
-        if self.sent_end:
-            return
-        own = self.own
-        self.patient = self.tunnel = True
-        accepted = ResponseHead(200)
-        accepted.fields = without_handshake(head.fields)
-        if not any(name.lower() == b"date" for name, _ in accepted.fields):
-            accepted.fields.append((b"date", own.service.date(own.now)))
-        own.send_headers(self, self._block(accepted, extra), False)
-        early, self.early = self.early, None
-        self.resume_reading(NOT_SWITCHED)
-        exchange = self.exchange
-        if exchange is None:
-            return
-        for data in early or ():
-            if data:
-                exchange.request_data(data, own.now)
-        if self.received:
-            exchange.request_ended(NO_FIELDS, own.now)
-
-    def reset(self) -> None:
-        self.exchange = None
-        if not self.gone:
-            self.own.reset(self, frames.CANCEL if self.tunnel else frames.INTERNAL_ERROR)
-
-    def finished(self, now: float) -> None:
-        self.exchange = None
-        self.over = True
-        if self.pinned is not None:
-            self.give_back()
-        if self.tunnel:
-            self.end([])
-        if self.sent_end and not self.received:
-            self.own.ended_early(self)
-
-    def give_back(self) -> None:
-        """What is bound to this client may carry another of its requests."""
-        pinned, self.pinned = self.pinned, None
-        if pinned is not None:
-            self.own.keep_bound(pinned)
-
-    def pause_reading(self, reason: int) -> None:
-        self.pauses |= reason
-        self.own.pause(self)
-
-    def resume_reading(self, reason: int) -> None:
-        if self.pauses & reason:
-            self.pauses &= ~reason
-            if not self.pauses:
-                self.own.resume(self)
-
-    def _send(self, data: bytes, ended: bool) -> None:
-        own = self.own
-        own.send_data(self, data, ended)
-        if self.unsent and not self.full:
-            self.full = True
-            if self.exchange is not None:
-                self.exchange.client_full()
-
-    def _block(self, head: ResponseHead, extra: Headers) -> bytes:
-        own = self.own
-        encoder = own.encoder
-        block = encoder.known(head)
-        if block is None:
-            pairs: list[Pair] = [_STATUS[head.status]]
-            pairs += [(name.lower(), value) for name, value in head.fields]
-            block = encoder.encode(pairs, head)
-        exchange = self.exchange
-        if exchange is not None:
-            number = exchange.request_id
-            block = b"%b%b%b%b" % (block, REQUEST_ID, length_of(number), number)
-        for pair in extra:
-            block += own.literal(pair)
-        return block
-
-
-class ServerConnection(Connection, Leaving):
+class ServerConnection(Serving, Leaving):
     """One client's connection."""
 
     __slots__ = (
+        "_allowed",
         "_began",
         "_final",
-        "_greeted",
         "_heads",
         "_intake",
-        "_literals",
         "_pinged",
         "_read_at",
         "_said_goaway",
@@ -270,14 +55,12 @@ class ServerConnection(Connection, Leaving):
         "bound",
         "idle_since",
         "peer",
-        "service",
     )
 
     def __init__(self, service: HttpService, place: Place) -> None:
-        super().__init__(service.poller, service.max_header_bytes, 2 * service.max_header_bytes)
-        self.service = service
+        super().__init__(service)
         self.peer = Peer(place.address, place.scheme, place.trusted, service.trusted_proxies)
-        self._heads = Heads(service, self.peer)
+        self._heads = RequestHeads(service, self.peer)
         self._allowed = place.allowed
         self._began = False
         """Whether the client's preface has come."""
@@ -285,11 +68,10 @@ class ServerConnection(Connection, Leaving):
         """The last stream that is served; -1: no end is in sight."""
         self._said_goaway = False
         self._stopping = False
-        self.idle_since = 0.0
         """Whether the balancer listens no more."""
+        self.idle_since = 0.0
         self._pinged = False
         self._read_at = 0.0
-        self._literals: dict[Pair, bytes] = {}
         self._intake: Intake | None = None
         self.bound: list[ClientStream] = []
         """Connections to endpoints that authentication has bound to this client (NTLM), and that are free."""
@@ -422,15 +204,6 @@ class ServerConnection(Connection, Leaving):
     def time(self) -> float:
         return self.service.clock()
 
-    def literal(self, pair: Pair) -> bytes:
-        """A field as a literal; what was sent of late (a Date) is known."""
-        known = self._literals.get(pair)
-        if known is None:
-            if len(self._literals) >= MAX_LITERALS:
-                self._literals.clear()
-            known = self._literals[pair] = literal(pair[0].lower(), pair[1])
-        return known
-
     # Streams.
 
     def is_idle(self, number: int) -> bool:
@@ -497,13 +270,11 @@ class ServerConnection(Connection, Leaving):
         service.responses[error.status // 100] += 1
         request_id = service.request_id()
         head, body = responses.render(error, request_id, prefers_json(said))
-        date = (b"date", service.date(self.now))
-        pairs: list[Pair] = [_STATUS[head.status], (b"x-request-id", request_id), date]
-        pairs += [(name.lower(), value) for name, value in head.fields]
+        block = self.blocks.encode_own(head, request_id, (b"date", service.date(self.now)))
         self.streams[stream.id] = stream
         stream.over = True
         is_head = (b":method", b"HEAD") in said
-        self.send_headers(stream, self.encoder.encode(pairs), is_head)
+        self.send_headers(stream, block, is_head)
         if not is_head:
             self.send_data(stream, body, True)
         service.log_refusal(client_of(self.peer, said), request_id, error)
@@ -527,7 +298,6 @@ class ServerConnection(Connection, Leaving):
             self.service.wheel.arm(self, self.now + patience)
 
     def keep_bound(self, stream: ClientStream) -> None:
-        """Keep what is bound to this client for another of its requests."""
         if self.ended:
             stream.reset()
         else:

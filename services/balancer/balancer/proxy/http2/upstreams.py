@@ -33,7 +33,7 @@ class Opening(Opener, Starter):
         self.waiting: list[Waiting] = []
         self._connection: ClientConnection | None = None
         """Open, but the endpoint's SETTINGS have not come."""
-        self._began = owner.clock()
+        self._began = owner.limits.clock()
         self._connecting = owner.connector.connect(endpoint.spec.host, endpoint.spec.port, self)
 
     def stands_at(self) -> str:
@@ -73,7 +73,7 @@ class Opening(Opener, Starter):
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        took = owner.clock() - self._began
+        took = owner.limits.clock() - self._began
         owner.counters.connect_seconds.observe(took)
         owner.add(connection)
         waiting, self.waiting = self.waiting, []
@@ -214,10 +214,10 @@ class Http2Upstreams(Owner, Idler):
             connection.closing = True
         else:
             self._connections.setdefault(endpoint, []).append(connection)
-        connection.rest(self.clock())
+        connection.rest(self.limits.clock())
 
     def lost(self, connection: ClientConnection) -> None:
-        self.wheel.forget(connection)
+        self.limits.wheel.forget(connection)
         self.leaves(connection)
 
     def leaves(self, connection: ClientConnection) -> None:
