@@ -25,8 +25,8 @@ LONGEST: Final = 256
 """Characters of a path that is remembered (the kind of a longer one is worked out each time), and of a kind's name."""
 EXPONENTIAL: Final = 1.28
 """Standard deviation of the logarithm of an exponential cost."""
-FEW: Final = 8
-"""How much an average is slowed down by at first."""
+NOISE_PRIOR: Final = 8
+"""As many samples count the noise that a kind is given at first, that of exponential costs."""
 MIN_WEIGHT: Final = 0.02
 """Least weight of a sample in a kind's mean: about the last hundred count."""
 TRUSTED: Final = 4
@@ -62,7 +62,7 @@ class RequestKind:
 
     def missed(self, step: float) -> None:
         """A pace has missed a sample of this kind by `step` (a logarithm)."""
-        self._noise += max(1.0 / (self.count + FEW), MIN_WEIGHT) * (step * step - self._noise)
+        self._noise += max(1.0 / (self.count + NOISE_PRIOR), MIN_WEIGHT) * (step * step - self._noise)
 
     @property
     def certainty(self) -> float:

@@ -25,8 +25,8 @@ ALIKE: Final = 0.1
 """And no longer where it is half of that."""
 LEAST: Final = 0.05
 """At most so many means are left, as 1 / LEAST, of one that is found at work."""
-FEW: Final = 32
-"""Answers before that is decided."""
+MIN_COMPARED: Final = 32
+"""Requests that are compared before any count as distinct."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Costs:
     @property
     def knows(self) -> bool:
         """Whether enough is known to be handed over."""
-        return self._compared >= FEW
+        return self._compared >= MIN_COMPARED
 
     def learned(self) -> CostsLearned:
         """What another replica may take over."""
