@@ -17,7 +17,9 @@ _CRC32C: Final = 0x03
 """The type of the extension that holds a checksum of the whole header."""
 _POLYNOMIAL: Final = 0x82F63B78
 _SIZES: Final = {0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
-"""Bytes of the addresses of each family, behind which extensions may stand."""
+"""Bytes of both addresses and their ports, by family and transport; extensions may follow."""
+_TCP: Final = (0x11, 0x21)
+"""Those that are ours: two addresses and two ports of 2 bytes each."""
 
 
 class BadProxyHeader(Exception):
@@ -71,12 +73,13 @@ def _parse_v2(data: bytes) -> tuple[Addresses | None, int] | None:
         return None
     if command & 15 == 0:
         return None, 16 + length  # LOCAL: what it says is to be ignored (its section 2.2)
-    _check_extensions(data[: 16 + length], 16 + _SIZES.get(family, length))
-    size = {0x11: 4, 0x21: 16}.get(family)
-    if size is None:
-        return None, 16 + length  # a family that is none of ours
-    if length < 2 * size + 4:
+    said = _SIZES.get(family, length)
+    _check_extensions(data[: 16 + length], 16 + said)
+    if family not in _TCP:
+        return None, 16 + length
+    if length < said:
         raise BadProxyHeader("PROXY header too short for its addresses")
+    size = (said - 4) // 2
     body = data[16:]
     source, target = ip_address(body[:size]), ip_address(body[size : 2 * size])
     ports = body[2 * size : 2 * size + 4]
