@@ -8,6 +8,7 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
+from balancer.counters import count
 from balancer.log import AccessEntry
 from balancer.proxy.clients import Clients
 from balancer.proxy.cluster import Router
@@ -129,8 +130,13 @@ class HttpService(Service):
         if span.recorded:
             span.end(entry, cut)
 
-    def log_refusal(self, client: str, request_id: bytes, error: Error) -> None:
-        """Log a request that was refused before it had a method and a path that can be printed."""
+    def refused(self, client: str, request_id: bytes, error: Error) -> None:
+        """Count and log a request that was refused before it had a method and a path that can be printed."""
+        count(self.counters.client_faults, error.reason)
+        count(self.counters.errors, error.reason)
+        digit = error.status // 100
+        self.counters.responses[digit] += 1
+        self.responses[digit] += 1
         if self.access_log is None or not self.access_log.wants(0.0):
             return
         entry = AccessEntry()

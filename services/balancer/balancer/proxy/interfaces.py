@@ -37,6 +37,9 @@ from balancer.proxy.messages import Headers, RequestHead, ResponseHead
 FRESH: Final = 0.5
 """Seconds unused within which a connection is known fresh: a request that can't be sent twice takes no older one."""
 
+MAX_INTERIM: Final = 32
+"""1xx responses to one request: an endpoint that sends more never means to answer."""
+
 # How far an attempt came before it failed: what decides whether it may be made again (balancing/retry.py).
 NOT_PROCESSED: Final = 0
 """The endpoint has surely not acted on it: connecting failed, REFUSED_STREAM, above GOAWAY's last id. Any method."""

@@ -29,6 +29,14 @@ class Error:
         """Seconds after which the client may try again; 0 says nothing."""
 
 
+class Refused(Exception):
+    """A request that is well-formed and not taken; `error` is the answer to the client."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(error.reason)
+        self.error = error
+
+
 def bad_request(status: int, fault: str) -> Error:
     """The client's message was refused; `fault` says why."""
     return Error(status, "http_request_error", fault, f"The request was refused: {fault}.")
@@ -40,6 +48,8 @@ HEADER_TOO_LARGE: Final = bad_request(431, "header fields too large")
 TOO_MANY_FIELDS: Final = bad_request(431, "too many header fields")
 BODY_TOO_LARGE: Final = bad_request(413, "body too large")
 ALLOWED: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
+"""CONNECT would make us an open proxy; TRACE shows a client what others added to its request."""
 METHOD_REFUSED: Final = bad_request(405, "method refused")
 NOT_TLS: Final = Error(
     400,

@@ -17,13 +17,10 @@ from balancer.proxy.fields import BadMessage
 from balancer.proxy.flow import PEER_FULL, Intake
 from balancer.proxy.http1 import framing, lines
 from balancer.proxy.http1.framing import ChunkedReader
-from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, SENT, STALE, ClientStream, Receiver
+from balancer.proxy.interfaces import BEGAN, MAX_INTERIM, NOT_PROCESSED, SENT, STALE, ClientStream, Receiver
 from balancer.proxy.messages import HTTP_2, NO_FIELDS, NOT_SAID, UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead
 from balancer.proxy.timers import Timed, TimerWheel
 from balancer.proxy.transport import Protocol, Transport
-
-MAX_INTERIM: Final = 32
-"""1xx responses to one request: an endpoint that sends more never means to answer."""
 
 _IDLE: Final = 0
 _HEAD: Final = 1

@@ -15,21 +15,10 @@ from balancer.proxy.http1 import framing
 from balancer.proxy.http_service import HttpService
 from balancer.proxy.messages import HTTP_1_0, HTTP_1_1, NOT_SAID, Peer, RequestFields, RequestHead
 
-REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
-"""CONNECT would make us an open proxy; TRACE shows a client what others added to its request."""
-
 MAX_KNOWN: Final = 256
 """Blocks of header fields, with what follows from each, that are kept for connections to come."""
 MAX_KNOWN_BLOCK: Final = 2048
 """Bytes of the longest that is kept."""
-
-
-class Refused(Exception):
-    """A request that is well-formed and not taken; `error` is the answer to the client."""
-
-    def __init__(self, error: responses.Error) -> None:
-        super().__init__(error.reason)
-        self.error = error
 
 
 class Block(RequestFields):
@@ -97,7 +86,7 @@ class Heads:
             # More than one line is no request line.
             read = self._read_line(line)
             authority, target = framing.split_target(read.target, read.method)
-        except (BadMessage, Refused):
+        except (BadMessage, responses.Refused):
             return None
         if authority or read.minor != self._minor:
             return None
@@ -134,9 +123,9 @@ class Heads:
     def _read_line(self, line: bytes) -> framing.RequestLine:
         read = framing.request_line(line)
         if len(read.target) > self._service.max_uri_bytes:
-            raise Refused(responses.URI_TOO_LONG)
-        if read.method in REFUSED_METHODS:
-            raise Refused(responses.METHOD_REFUSED)
+            raise responses.Refused(responses.URI_TOO_LONG)
+        if read.method in responses.REFUSED_METHODS:
+            raise responses.Refused(responses.METHOD_REFUSED)
         return read
 
     def _keep(self, line: bytes, read: framing.RequestLine, target: bytes, fields: Block) -> RequestHead:

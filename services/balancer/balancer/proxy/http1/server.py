@@ -17,7 +17,7 @@ from balancer.proxy.fields import BadMessage
 from balancer.proxy.flow import NOT_CONNECTED, PEER_FULL, PIPELINED, Intake
 from balancer.proxy.http1 import framing, lines
 from balancer.proxy.http1.framing import ChunkedReader
-from balancer.proxy.http1.heads import Block, Heads, KnownBlocks, Refused
+from balancer.proxy.http1.heads import Block, Heads, KnownBlocks
 from balancer.proxy.http_service import LINGER, HttpService
 from balancer.proxy.interfaces import ClientStream, Leaving, ServerStream
 from balancer.proxy.messages import HTTP_1_0, NO_FIELDS, UNKNOWN_LENGTH, Headers, Peer, RequestHead, ResponseHead
@@ -263,7 +263,7 @@ class ServerConnection(Timed, ServerStream, Leaving, Protocol):
         line_end = data.find(b"\r\n", start)
         try:
             head = heads.read(data[start:line_end], data[line_end + 2 : end + 4])
-        except Refused as refused:
+        except responses.Refused as refused:
             self._refuse(refused.error, data[start:end])
             return -1
         except BadMessage as bad:
@@ -532,13 +532,9 @@ class ServerConnection(Timed, ServerStream, Leaving, Protocol):
     def _refuse(self, error: responses.Error, head: bytes = b"") -> None:
         """Answer a request that never became an exchange (`head` is what is known of it), and close."""
         service = self.service
-        count(service.counters.client_faults, error.reason)
-        count(service.counters.errors, error.reason)
-        service.counters.responses[error.status // 100] += 1
-        service.responses[error.status // 100] += 1
         request_id = service.request_id()
         self._write(refusal(service, error, request_id, head))
-        service.log_refusal(rules.client_of(self.peer, _SAID.findall(head)), request_id, error)
+        service.refused(rules.client_of(self.peer, _SAID.findall(head)), request_id, error)
         self._linger()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import structlog
 
 from balancer.balancing.endpoint import Endpoint
@@ -16,13 +14,10 @@ from balancer.proxy.http2.heads import ResponseHeads
 from balancer.proxy.http2.hpack import Block
 from balancer.proxy.http2.limits import Limits
 from balancer.proxy.http2.sending import Stream
-from balancer.proxy.interfaces import BEGAN, NOT_PROCESSED, SENT, ClientStream, Receiver
+from balancer.proxy.interfaces import BEGAN, MAX_INTERIM, NOT_PROCESSED, SENT, ClientStream, Receiver
 from balancer.proxy.messages import NO_FIELDS, Headers, RequestHead, ResponseHead
 from balancer.proxy.poller import Poller
 from balancer.proxy.websocket import KEY, accept_for, value_of, without_handshake
-
-MAX_INTERIM: Final = 32
-"""1xx responses to one request: an endpoint that sends more never means to answer."""
 
 log = structlog.get_logger()
 

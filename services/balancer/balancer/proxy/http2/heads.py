@@ -16,19 +16,8 @@ from balancer.proxy.http_service import HttpService
 from balancer.proxy.messages import HTTP_2, UNKNOWN_LENGTH, Peer, RequestFields, RequestHead, ResponseHead
 from balancer.proxy.websocket import without_handshake
 
-REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
-"""CONNECT would make us an open proxy; TRACE shows a client what others added to its request."""
-
 USUALLY_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 """Without a body, these have to say so to HTTP/1.1 (RFC 9110 §8.6): many a server answers 411 else."""
-
-
-class Refused(Exception):
-    """A request that is well-formed and not taken; `error` is the answer to the client."""
-
-    def __init__(self, error: responses.Error) -> None:
-        super().__init__(error.reason)
-        self.error = error
 
 
 class RequestHeads:
@@ -77,14 +66,14 @@ class RequestHeads:
     def _read_head(self, block: Block, end: bool) -> RequestHead:
         service = self._service
         if block.too_large:
-            raise Refused(responses.HEADER_TOO_LARGE)
+            raise responses.Refused(responses.HEADER_TOO_LARGE)
         read = fields.request(block.fields)
         if len(read.fields) > service.max_headers:
-            raise Refused(responses.TOO_MANY_FIELDS)
+            raise responses.Refused(responses.TOO_MANY_FIELDS)
         if len(read.path) > service.max_uri_bytes:
-            raise Refused(responses.URI_TOO_LONG)
-        if read.method in REFUSED_METHODS and read.protocol != b"websocket":
-            raise Refused(responses.METHOD_REFUSED)
+            raise responses.Refused(responses.URI_TOO_LONG)
+        if read.method in responses.REFUSED_METHODS and read.protocol != b"websocket":
+            raise responses.Refused(responses.METHOD_REFUSED)
         if read.length > 0 and (end or read.protocol):
             raise Malformed("body is not as long as Content-Length says")
         named = without_handshake(read.fields) if read.protocol else read.fields
@@ -93,11 +82,11 @@ class RequestHeads:
         of = RequestFields([(b"host", read.authority), *named] if read.authority else named)
         of.length = read.length if read.length >= 0 else 0 if end or read.protocol else UNKNOWN_LENGTH
         if service.max_body_bytes is not None and of.length > service.max_body_bytes:
-            raise Refused(responses.BODY_TOO_LARGE)
+            raise responses.Refused(responses.BODY_TOO_LARGE)
         try:
             fill_request(of, HTTP_2, self._peer, b"", frozenset(), service.tracer is not None)
         except BadMessage as bad:
-            raise Refused(responses.bad_request(bad.status, bad.fault)) from None
+            raise responses.Refused(responses.bad_request(bad.status, bad.fault)) from None
         method = "GET" if read.protocol else read.method.decode()
         of.upgrade = read.protocol
         return RequestHead(method, read.scheme, read.path, HTTP_2, of)

@@ -17,11 +17,11 @@ from balancer.proxy.http2 import frames
 from balancer.proxy.http2.connection import CONNECTION_WINDOW
 from balancer.proxy.http2.fields import Malformed, Pair
 from balancer.proxy.http2.frames import ConnectionFault
-from balancer.proxy.http2.heads import Refused, RequestHeads
+from balancer.proxy.http2.heads import RequestHeads
 from balancer.proxy.http2.hpack import Block
 from balancer.proxy.http2.request import Request, Serving
 from balancer.proxy.http2.sending import CONTROL, Stream
-from balancer.proxy.http_service import HttpService
+from balancer.proxy.http_service import LINGER, HttpService
 from balancer.proxy.interfaces import ClientStream, Leaving
 from balancer.proxy.messages import Peer
 from balancer.proxy.place import Place
@@ -31,8 +31,6 @@ MAX_STREAMS: Final = 1000
 """Requests that a client may have under way on one connection."""
 SWEEP: Final = 0.2
 """Seconds between two looks at a connection's streams, at least: the next is when the first of them can be late."""
-LINGER: Final = 2.0
-"""Seconds for which a client has time to close after us."""
 NOTICE: Final = 1.0
 """Seconds that a connection idles, once its client has been asked to use another, before it is closed."""
 _DRAINING: Final = b"draining"
@@ -237,7 +235,7 @@ class ServerConnection(Serving, Leaving):
             self.reject(number, frames.PROTOCOL_ERROR)
             self.made_us_reset()
             return
-        except Refused as refused:
+        except responses.Refused as refused:
             self._refuse(stream, refused.error, [field.pair for field in block.fields])
             return
         if not self.streams:
@@ -264,10 +262,6 @@ class ServerConnection(Serving, Leaving):
     def _refuse(self, stream: Request, error: responses.Error, said: list[Pair]) -> None:
         """Answer a request that never became an exchange."""
         service = self.service
-        count(service.counters.client_faults, error.reason)
-        count(service.counters.errors, error.reason)
-        service.counters.responses[error.status // 100] += 1
-        service.responses[error.status // 100] += 1
         request_id = service.request_id()
         head, body = responses.render(error, request_id, prefers_json(said))
         block = self.blocks.encode_own(head, request_id, (b"date", service.date(self.now)))
@@ -277,7 +271,7 @@ class ServerConnection(Serving, Leaving):
         self.send_headers(stream, block, is_head)
         if not is_head:
             self.send_data(stream, body, True)
-        service.log_refusal(client_of(self.peer, said), request_id, error)
+        service.refused(client_of(self.peer, said), request_id, error)
 
     def refuse(self, stream: Stream, fault: str) -> None:
         self.reset_for(stream, frames.PROTOCOL_ERROR, fault)
