@@ -1,6 +1,6 @@
 """The client's side of HTTP/2: one connection, from the client's preface to the end; its streams are `request`'s.
 
-Above 300 lines because a stream begins, idles and ends in one state with the connection's own end.
+Above 300 lines because it is one state: when streams begin and end decides when the connection idles, drains and ends.
 """
 
 from __future__ import annotations
