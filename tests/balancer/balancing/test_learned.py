@@ -30,12 +30,20 @@ def name_of(method: str, path: str, *headers: tuple[bytes, bytes]) -> str:
         ("POST", "/items", (), "POST /items, body of unknown length"),
         ("", "", (), "connection"),
         ("?", "", (), "(begun before costs were learned)"),
+        ("#99999999999999", "/items", (), "#99999999999999 /items"),
+        ("#12", "/items", (), "#12 /items"),
+        ("-", "/items", (), "- /items"),
+        ("GET", "/pi/" + "9" * 39, (), f"GET /pi/{{{2**129}..{2**130 - 1}}}"),
     ],
 )
 def test_a_kind_has_a_name_that_people_can_read(
     method: str, path: str, headers: tuple[tuple[bytes, bytes], ...], expected: str
 ) -> None:
     assert title(name_of(method, path, *headers)) == expected
+
+
+def test_a_name_that_another_replica_invented_costs_no_memory() -> None:
+    assert title("GET /#99999999999999/x #99999999999999") == "GET /#99999999999999/x #99999999999999"
 
 
 def carry(fleet: Fleet, path: str, seconds: float, times: int = 1) -> None:

@@ -16,7 +16,8 @@ from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.work import NOTHING_KNOWN, Work
 
-_MAGNITUDE: Final = re.compile(r"#([0-9]+)")
+_MAGNITUDE: Final = re.compile(r"#([0-9]{1,3})")
+"""Binary digits of a number: at most those of 39 decimal ones. A client may have written any other, as in a method."""
 _UNKNOWN: Final = "?"
 """The method of requests that nobody followed when they began."""
 
@@ -108,8 +109,9 @@ def title(name: str) -> str:
     if name.startswith(_UNKNOWN):
         return "(begun before costs were learned)"
     body = ""
-    rest = []
-    for word in name.split(" "):
+    words = name.split(" ")
+    rest = words[:1]  # The method, which a client may have invented.
+    for word in words[1:]:
         if word == "-":
             body = ", body of unknown length"
         elif _MAGNITUDE.fullmatch(word):  # A path begins with a slash.

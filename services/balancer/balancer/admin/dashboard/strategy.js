@@ -33,7 +33,7 @@ export class Token {
       if (this.value === null) return null;
       const headers = { Authorization: `Bearer ${this.value}`, ...(body ? { "Content-Type": "application/json" } : {}) };
       const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
-      const answer = await response.json();
+      const answer = response.status === 204 ? {} : await response.json();
       if (response.ok) return answer;
       if (response.status !== 401) throw new Refused(answer.error);
       this.value = null;
