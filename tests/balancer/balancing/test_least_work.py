@@ -100,6 +100,13 @@ def test_what_is_known_of_a_shape_outlives_whatever_clients_invent(invented: str
     assert len(kinds) <= MAX_KINDS
 
 
+def test_only_the_beginning_of_a_long_path_is_looked_at() -> None:
+    assert len(shape("/1" * 8000, True)) < 1000
+    kinds = RequestKinds()
+    assert kinds.of(get("/a" * 200 + "/b")) is kinds.of(get("/a" * 200 + "/c/1"))
+    assert kinds.of(get("/a" * 100)) is not kinds.of(get("/a" * 99 + "/b"))
+
+
 def test_paths_are_shaped() -> None:
     assert shape("GET /a/12/b", True) == "GET /a/#4/b"
     assert shape("GET /a/12/b", False) == "GET /a/#/b"

@@ -236,17 +236,20 @@ def _traffic(item: tuple[str, RequestKind]) -> tuple[int, int]:
 
 
 def shape(path: str, magnitudes: bool) -> str:
-    """A path with what differs from request to request taken out."""
-    return "/".join([_part(part, magnitudes) for part in path.split("/")])
+    """A path, as far as `LONGEST` characters, with what differs from request to request taken out.
+
+    What follows would not fit into a name, and with 16 KiB of it a request would take as long as a hundred others.
+    """
+    return "/".join([_part(part, magnitudes) for part in path[:LONGEST].split("/")])
 
 
 def _part(part: str, magnitudes: bool) -> str:
     if part.isdecimal() and part.isascii() and len(part) < _LONG:
         return _magnitude(part) if magnitudes else "#"
-    digits = sum(map(str.isdigit, part))
-    if len(part) > _LONG or digits >= 4 or (digits and len(part) >= 16):
+    if len(part) > _LONG:
         return "*"
-    return part
+    digits = sum(map(str.isdigit, part))
+    return "*" if digits >= 4 or (digits and len(part) >= 16) else part
 
 
 def _magnitude(number: str) -> str:
