@@ -107,6 +107,12 @@ def test_only_the_beginning_of_a_long_path_is_looked_at() -> None:
     assert kinds.of(get("/a" * 100)) is not kinds.of(get("/a" * 99 + "/b"))
 
 
+def test_a_pattern_looks_at_the_beginning_of_a_long_path_alone() -> None:
+    kinds = RequestKinds("path:([a-z]+)/([0-9]+)")
+    assert kinds.of(get("/" + "a" * 300 + "/12")) is kinds.of(get("/no-match"))
+    assert kinds.of(get("/" + "a" * 200 + "/12")) is not kinds.of(get("/no-match"))
+
+
 def test_paths_are_shaped() -> None:
     assert shape("GET /a/12/b", True) == "GET /a/#4/b"
     assert shape("GET /a/12/b", False) == "GET /a/#/b"
