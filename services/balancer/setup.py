@@ -26,6 +26,7 @@ COMPILED = (
     "balancer/log/output.py",
     "balancer/peers/belief.py",
     "balancer/peers/connection.py",
+    "balancer/peers/fleet.py",
     "balancer/peers/frames.py",
     "balancer/peers/hearing.py",
     "balancer/peers/link.py",

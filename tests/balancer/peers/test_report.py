@@ -36,10 +36,11 @@ STATUSES = st.fixed_dictionaries(
     | {"second": st.none() | st.fixed_dictionaries({"requests": NUMBERS, "latency": st.lists(st.none() | NUMBERS)})}
     | {"latency_counts": st.dictionaries(st.integers(0, 50).map(str), NUMBERS)}
 )
+IN_FLIGHT = st.dictionaries(st.text(max_size=30), st.integers(0, 2**31 - 1))
 REPORTS = st.builds(
     Report,
     replica=st.text(min_size=1, max_size=60),
-    in_flight=st.dictionaries(st.text(max_size=30), st.integers(0, 2**31 - 1)),
+    in_flight=IN_FLIGHT,
     ejected=st.none() | NAMES,
     delay=st.none() | st.integers(0, 10**9).map(lambda micros: round(micros / 1e6, 6)),
     intent=st.none() | st.builds(Intent, st.floats(0, 1e11), st.text(max_size=30), NAMES),
@@ -48,6 +49,7 @@ REPORTS = st.builds(
     answer=st.booleans(),
     next_within=st.none() | st.sampled_from([0.5, 1.0, 3.0]),
     learned=st.none() | LEARNED,
+    lasting=IN_FLIGHT,
 )
 
 
@@ -169,6 +171,8 @@ def test_of_two_intents_the_later_counts_and_both_sides_agree_on_a_tie() -> None
     assert not one.newer_than(one)
 
 
-@given(st.text(min_size=1, max_size=60), st.dictionaries(st.text(max_size=30), st.integers(0, 2**31 - 1), min_size=1))
-def test_what_changes_alone_is_written_as_any_report(replica: str, in_flight: dict[str, int]) -> None:
-    assert changes(replica, in_flight) == Report(replica, in_flight).encode()
+@given(st.text(min_size=1, max_size=60), IN_FLIGHT, IN_FLIGHT)
+def test_what_changes_alone_is_written_as_any_report(
+    replica: str, in_flight: dict[str, int], lasting: dict[str, int]
+) -> None:
+    assert changes(replica, in_flight, lasting) == Report(replica, in_flight, lasting=lasting).encode()

@@ -10,7 +10,7 @@ Above 300 lines because it is that table: the functions that read more than one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from balancer import __version__
@@ -44,7 +44,7 @@ def whole(value: Callable[[Running], float | Histogram]) -> Callable[[Running], 
     return lambda running: [((), value(running))]
 
 
-def table(value: Callable[[Running], dict[str, int]]) -> Callable[[Running], Iterable[Reading]]:
+def table(value: Callable[[Running], Mapping[str, int]]) -> Callable[[Running], Iterable[Reading]]:
     """A value for each key of a table that the data plane counts in."""
     return lambda running: [((key,), count) for key, count in sorted(value(running).items())]
 
@@ -168,7 +168,7 @@ def _chosen_by(running: Running) -> dict[str, int]:
     return dict(counts)
 
 
-def _peer_events(running: Running) -> dict[str, int]:
+def _peer_events(running: Running) -> Mapping[str, int]:
     return running.peers.events if running.peers is not None else {}
 
 

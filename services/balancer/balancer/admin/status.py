@@ -121,8 +121,9 @@ class Intent(Protocol):
 class PeersStatus(Protocol):
     """The other replicas, where LB_PEERS names them."""
 
-    events: dict[str, int]
-    """What happened on the links, by kind."""
+    @property
+    def events(self) -> Mapping[str, int]:
+        """What happened on the links, by kind."""
 
     @property
     def heard(self) -> Sequence[HeardReplica]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import structlog
@@ -31,9 +32,9 @@ class Hearing:
         lessons: Lessons,
         name: str,
         clock: Callable[[], float],
-        count: Callable[[str], None],
+        events: defaultdict[str, int],
     ) -> None:
-        """`name` is this replica's; `count` counts what happens, by kind."""
+        """`name` is this replica's; `events` counts what happens, by kind."""
         self._reporter = reporter
         self._belief = belief
         self._fleet = fleet
@@ -41,7 +42,7 @@ class Hearing:
         self._lessons = lessons
         self._name = name
         self._clock = clock
-        self._count = count
+        self._events = events
         self.connections: dict[str, Incoming] = {}
         """The one on which each replica speaks, the latest."""
         self.open: dict[Incoming, None] = {}
@@ -64,7 +65,7 @@ class Hearing:
                 log.warning("another replica has this one's name", name=self._name, remedy="give each its own HOSTNAME")
             connection.close(OURSELVES, "this is you")
             return
-        self._count("received")
+        self._events["received"] += 1
         now = self._clock()
         connection.heard_at = now
         self._belief.take(report, now)
@@ -82,7 +83,7 @@ class Hearing:
         self._reporter.pace.heard()
 
     def _refuse(self, connection: Incoming, bad: BadReport) -> None:
-        self._count("refused")
+        self._events["refused"] += 1
         sender = connection.name or bad.replica
         if sender:
             self._roster.refused(sender, str(bad), self._clock())

@@ -8,6 +8,7 @@ the fleet's strategy was switched, since a replica whose strategy has learned no
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Final
 
@@ -27,12 +28,12 @@ log = structlog.get_logger(__name__)
 class Lessons:
     """Gives and takes."""
 
-    def __init__(self, pool: Pool, name: str, clock: Callable[[], float], count: Callable[[str], None]) -> None:
-        """`name` is this replica's; `count` counts what happens, by kind."""
+    def __init__(self, pool: Pool, name: str, clock: Callable[[], float], events: defaultdict[str, int]) -> None:
+        """`name` is this replica's; `events` counts what happens, by kind."""
         self._pool = pool
         self._name = name
         self._clock = clock
-        self._count = count
+        self._events = events
         self._given: set[str] = set()
         """Replicas that have it."""
         self._giving: dict[str, asyncio.Task[None]] = {}
@@ -64,7 +65,7 @@ class Lessons:
             if connection.full:
                 return  # It does not read; the next report of its own is another chance.
         self._given.add(name)
-        self._count("handed_over")
+        self._events["handed_over"] += 1
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         if self._giving.get(name) is task:
@@ -91,5 +92,5 @@ class Lessons:
             return
         self._given.add(report.replica)  # It knows that already.
         if endpoints or kinds:
-            self._count("taken_over")
+            self._events["taken_over"] += 1
             log.info("learned from a peer", peer=report.replica, endpoints=endpoints, kinds=kinds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Final
 
@@ -37,10 +38,10 @@ class Link(Listener):
         address: str,
         path: str,
         token: str,
-        count: Callable[[str], None],
+        events: defaultdict[str, int],
         learn: Callable[[bytes], None],
     ) -> None:
-        """`address` is `host:port`; `count` counts what happens, by kind; `learn` takes what the other has learned."""
+        """`address` is `host:port`; `events` counts what happens, by kind; `learn` takes what the other has learned."""
         self._reporter = reporter
         self._learn = learn
         self.address = address
@@ -50,7 +51,7 @@ class Link(Listener):
         """Why nothing can be reported to it, in words; empty while it can."""
         self._path = path
         self._token = token
-        self._count = count
+        self._events = events
         self._delay = 0.0
         """Seconds that a report takes to arrive."""
         self._asked_at: float | None = None
@@ -69,14 +70,14 @@ class Link(Listener):
                     connection = await self._connect()
             except (OSError, TimeoutError, RefusedError) as error:
                 problem = _words(error)
-                self._count("unreachable")
+                self._events["unreachable"] += 1
             else:
-                self._count("connected")
+                self._events["connected"] += 1
                 code = await self._report(connection)
                 if code == OURSELVES:
                     return
                 problem = "it cannot read this version's reports" if code == UNREADABLE else ""
-                self._count("disconnected")
+                self._events["disconnected"] += 1
             if problem and problem != self.problem:
                 log.warning("peer unreachable", peer=self.address, error=problem)
             self.problem = problem
@@ -138,7 +139,7 @@ class Link(Listener):
         if asks and self._asked_at is None:
             self._asked_at = time.perf_counter()
         self._connection.write(data)
-        self._count("sent")
+        self._events["sent"] += 1
 
     def _heard(self, text: bytes) -> None:
         """Measure: an answer has come back after twice the time that a report takes. It says who answers.

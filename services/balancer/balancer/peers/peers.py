@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final, Protocol
@@ -57,18 +58,16 @@ class Peers:
         of itself.
         """
         self.name = name
-        self.events: dict[str, int] = {}
+        self.events: defaultdict[str, int] = defaultdict(int)
         """What happened, by kind: connected, sent, received, refused, …"""
         self.fleet = FleetIntent(pool, switch_strategy, time.time)
         self.belief = Belief(pool, name)
-        self._reporter = Reporter(
-            pool, name, lambda: self.intent, status, lambda: self.belief.duration, self.belief.all_may_rest
-        )
+        self._reporter = Reporter(pool, name, self.belief, self.fleet, status)
         self._ticked_at = 0.0
         self._roster = Roster()
-        self._lessons = Lessons(pool, name, clock, self._count)
+        self._lessons = Lessons(pool, name, clock, self.events)
         self._hearing = Hearing(
-            self._reporter, self.belief, self.fleet, self._roster, self._lessons, name, clock, self._count
+            self._reporter, self.belief, self.fleet, self._roster, self._lessons, name, clock, self.events
         )
         self._source = source
         self._token = token
@@ -143,7 +142,7 @@ class Peers:
         """Another replica speaks, on one connection, until it closes."""
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode()):
-            self._count("unauthorized")
+            self.events["unauthorized"] += 1
             log.warning("peer refused", client=request.remote, remedy="give all replicas the same LB_PEERS_TOKEN")
             return web.json_response({"error": "Replicas alone speak here, with LB_PEERS_TOKEN."}, status=401)
         socket = web.WebSocketResponse(compress=False)
@@ -170,14 +169,11 @@ class Peers:
             self._links.pop(address)[1].cancel()
         for address in wanted - self._links.keys():
             link = Link(
-                self._reporter, address, f"{PATH}?from={self._process}", self._token, self._count, self._lessons.take
+                self._reporter, address, f"{PATH}?from={self._process}", self._token, self.events, self._lessons.take
             )
             task = asyncio.create_task(link.run(), name=f"peer {address}")
             task.add_done_callback(_log_fault)
             self._links[address] = link, task
-
-    def _count(self, event: str) -> None:
-        self.events[event] = self.events.get(event, 0) + 1
 
 
 def _let_go(connection: Incoming) -> None:

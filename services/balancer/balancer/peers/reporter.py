@@ -14,6 +14,8 @@ from mypy_extensions import mypyc_attr
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
+from balancer.peers.belief import Belief
+from balancer.peers.fleet import FleetIntent
 from balancer.peers.frames import TEXT, frame
 from balancer.peers.pace import Pace
 from balancer.peers.report import GAP, REST, Intent, Report, Status, changes, delayed
@@ -67,18 +69,15 @@ class Reporter(Subscriber):
         self,
         pool: Pool,
         name: str,
-        intent: Callable[[], Intent],
+        belief: Belief,
+        fleet: FleetIntent,
         status: Callable[[], Status | None],
-        duration: Callable[[], float],
-        may_rest: Callable[[], bool],
     ) -> None:
-        """`duration`: seconds that a request takes on average; `may_rest`: all others know that a replica may rest."""
         self._pool = pool
         self._name = name
-        self._intent = intent
+        self._belief = belief
+        self._fleet = fleet
         self._status = status
-        self._duration = duration
-        self._may_rest = may_rest
         self._running = False
         self._reported: dict[str, int] = {}
         """Requests in flight by address as last reported, where there are any."""
@@ -137,7 +136,7 @@ class Reporter(Subscriber):
         self._looked_at = now
         status = self._status()
         rests = self.turn == self._beat_turn and not self._reported and _same(status, self._told_status)
-        gap = REST if rests and self._may_rest() else GAP
+        gap = REST if rests and self._belief.all_may_rest() else GAP
         # Nobody must wait for longer than the last beat has said.
         if now - self._beat_at < part * (RESTING if gap == self._gap == REST else HEARTBEAT):
             return
@@ -173,23 +172,23 @@ class Reporter(Subscriber):
 
     def _take_turn(self, status: Status | None, beat: bool, asks: bool) -> None:
         changed, lasting = self._changed()
-        ejected, intent = self._pool.ejected, self._intent()
+        ejected, intent = self._pool.ejected, self._fleet.intent
         ejections = ejected if ejected != self._told_ejected else None
         asked = intent if intent is not self._told_intent else None
         self._told_ejected, self._told_intent = ejected, intent
         if not changed and not lasting and ejections is None and asked is None and not beat:
             return
         self.turn += 1
-        self.pace.reported(self._duration(), len(self.listeners))
+        self.pace.reported(self._belief.duration, len(self.listeners))
         if not self.listeners:
             return
         begun = self.pace.sending.begin()
-        if lasting or beat or ejections is not None or asked is not None:
+        if beat or ejections is not None or asked is not None:
             gap = self._gap if beat else None
             report = Report(self._name, changed, ejections, None, asked, status, False, asks, gap, lasting=lasting)
             text = report.encode()
         else:
-            text = changes(self._name, changed)
+            text = changes(self._name, changed, lasting)
         turn = Turn(self.turn, text, self.pace.pause, beat, asks)
         for listener in self.listeners:
             listener.reported(turn)
