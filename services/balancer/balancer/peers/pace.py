@@ -13,7 +13,7 @@ LATEST: Final = 0.1
 """And at the most, where something changes."""
 SHARE: Final = 0.025
 """Largest share of the CPU time that reports may take: this replica's, and as many of each other one."""
-AROUND: Final = 1.25
+AROUND: Final = 1.5
 """What reports take of the CPU, over what is measured here and a wake of the event loop, which takes about as long as
 to hear one: the kernel takes the rest. So they take about `SHARE` (`benchmarks.replicas --cpu`)."""
 PART: Final = 0.05
