@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from benchmarks.ports import free_port
 from tests.balancer.balancing.world import REQUEST, Fleet
 
 from balancer.balancing.endpoint import EndpointSpec, Snapshot
@@ -74,21 +75,24 @@ class Replica:
         return [said.in_flight.get(f"{name}:80", 0) for name in "abcd"]
 
 
+async def serve(replica: Replica, port: int = 0) -> web.AppRunner:
+    """Let others speak to it."""
+    app = web.Application()
+    app.add_routes(replica.peers.routes())
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    replica.port = runner.addresses[0][1]
+    return runner
+
+
 @asynccontextmanager
 async def replicas(number: int, strategy: str = "least-connections") -> AsyncIterator[list[Replica]]:
     """So many that hear each other."""
     ports: list[int] = []
     made = [Replica(i, ports, strategy) for i in range(number)]
-    runners = []
-    for replica in made:
-        app = web.Application()
-        app.add_routes(replica.peers.routes())
-        runners.append(web.AppRunner(app))
-        await runners[-1].setup()
-        site = web.TCPSite(runners[-1], "127.0.0.1", 0)
-        await site.start()
-        replica.port = runners[-1].addresses[0][1]
-        ports.append(replica.port)
+    runners = [await serve(replica) for replica in made]
+    ports += [replica.port for replica in made]
     tasks = [asyncio.create_task(replica.peers.run()) for replica in made]
     try:
         assert await seen(lambda: all(len(replica.peers.heard) == number - 1 for replica in made))
@@ -295,6 +299,29 @@ async def test_one_that_falls_silent_is_let_go_and_heard_again() -> None:
         two.peers.tick(now)
         assert not two.peers.heard
         assert await seen(lambda: [replica.reports for replica in two.peers.heard] == [1])
+
+
+async def test_one_that_starts_at_an_address_given_up_for_long_is_told_at_once_what_the_fleet_wants() -> None:
+    port = free_port()
+    ports = [port]
+    one, two = Replica(0, ports, "least-connections"), Replica(1, ports, "least-connections")
+    one.peers.strategy_switched("round-robin")
+    runners = [await serve(one)]
+    one.peers._link([EndpointSpec("127.0.0.1", port)])
+    one.peers._links[f"127.0.0.1:{port}"][0]._backoff = 1000.0
+    tasks = [asyncio.create_task(one.peers.run())]
+    assert await seen(lambda: one.peers.events["unreachable"] == 1)
+    ports.append(one.port)
+    runners.append(await serve(two, port))
+    tasks.append(asyncio.create_task(two.peers.run()))
+    try:
+        assert await seen(lambda: two.switched == ["round-robin"])
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for runner in runners:
+            await runner.cleanup()
 
 
 async def test_one_that_never_says_who_it_is_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,9 @@ class Hearing:
         name: str,
         clock: Callable[[], float],
         events: defaultdict[str, int],
+        joined: Callable[[], None],
     ) -> None:
-        """`name` is this replica's; `events` counts what happens, by kind."""
+        """`name` is this replica's; `events` counts what happens, by kind; `joined` is called when another joins."""
         self._reporter = reporter
         self._belief = belief
         self._fleet = fleet
@@ -43,6 +44,7 @@ class Hearing:
         self._name = name
         self._clock = clock
         self._events = events
+        self._joined = joined
         self.connections: dict[str, Incoming] = {}
         """The one on which each replica speaks, the latest."""
         self.open: dict[Incoming, None] = {}
@@ -98,6 +100,7 @@ class Hearing:
             self.open[connection] = None
             self._lessons.left(report.replica)  # It may be another process of that name.
             log.info("peer joined", peer=report.replica)
+            self._joined()
         self._roster.heard(report.replica, report.status, now, report.next_within or GAP)
         self._reporter.beat(now, together=True)
         self._lessons.give(report.replica, connection)

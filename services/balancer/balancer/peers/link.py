@@ -61,6 +61,8 @@ class Link(Listener):
         """Number of the last report that was sent on this connection."""
         self._backoff = BACKOFF_FIRST
         """Seconds until it is connected to again: more each time, until it has answered a report."""
+        self._woken = asyncio.Event()
+        """Set where it is not worth waiting for so long: another has connected here since this link failed."""
 
     async def run(self) -> None:
         """Report until cancelled, or until it turns out that the other is ourselves."""
@@ -81,8 +83,12 @@ class Link(Listener):
             if problem and problem != self.problem:
                 log.warning("peer unreachable", peer=self.address, error=problem)
             self.problem = problem
-            await asyncio.sleep(self._backoff)
-            self._backoff = min(2 * self._backoff, BACKOFF_MOST)
+            await self._back_off()
+
+    def wake(self) -> None:
+        """Another replica has connected here, perhaps this one: connect to it soon, if it is not reached now."""
+        if self._connection is None:
+            self._woken.set()
 
     def reported(self, turn: Turn) -> None:
         """Report it, and all of it to one who has missed what was before."""
@@ -113,8 +119,23 @@ class Link(Listener):
             raise
         return connection
 
+    async def _back_off(self) -> None:
+        """Wait before the next attempt; for no longer than the shortest wait once woken, and never for less: two that
+        fail must not wake each other without end.
+        """
+        await asyncio.sleep(BACKOFF_FIRST)
+        try:
+            async with asyncio.timeout(self._backoff - BACKOFF_FIRST):
+                await self._woken.wait()
+        except TimeoutError:
+            self._backoff = min(2 * self._backoff, BACKOFF_MOST)
+        else:
+            self._backoff = BACKOFF_FIRST
+            self._woken.clear()
+
     async def _report(self, connection: Outgoing) -> int:
         """Report on one connection until it ends; its close code."""
+        self._woken.clear()
         self._connection = connection
         self._report_all()
         self._reporter.listeners.append(self)

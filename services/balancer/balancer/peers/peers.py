@@ -67,7 +67,7 @@ class Peers:
         self._roster = Roster()
         self._lessons = Lessons(pool, name, clock, self.events)
         self._hearing = Hearing(
-            self._reporter, self.belief, self.fleet, self._roster, self._lessons, name, clock, self.events
+            self._reporter, self.belief, self.fleet, self._roster, self._lessons, name, clock, self.events, self._wake
         )
         self._source = source
         self._token = token
@@ -161,6 +161,11 @@ class Peers:
             stranger.cancel()
             self._hearing.ended(connection)
         return socket
+
+    def _wake(self) -> None:
+        """One has begun to speak here: it may have started again at an address that was given up for some seconds."""
+        for link, _ in self._links.values():
+            link.wake()
 
     def _link(self, snapshot: Snapshot) -> None:
         """Link to those that have come, and let go of those that have left."""
