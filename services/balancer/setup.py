@@ -29,6 +29,7 @@ COMPILED = (
     "balancer/peers/fleet.py",
     "balancer/peers/frames.py",
     "balancer/peers/hearing.py",
+    "balancer/peers/intent.py",
     "balancer/peers/link.py",
     "balancer/peers/pace.py",
     "balancer/peers/report.py",

@@ -13,7 +13,7 @@ from balancer.balancing.endpoint import EndpointSpec
 from balancer.balancing.pool import Policy, Pool
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.strategies import STRATEGIES
-from balancer.peers.report import Intent
+from balancer.peers.intent import Intent, Wish
 
 
 async def get(client: ClientSession, path: str, status: int = 200) -> Any:
@@ -122,7 +122,7 @@ async def test_what_the_fleet_wants_drained_is_not_taken_back_at_one_replica_for
     make_world: MakeWorld,
 ) -> None:
     peers = Alone()
-    peers.intent = Intent(1.0, "", frozenset({"10.0.0.1:8000"}))
+    peers.intent = Intent(wishes={"10.0.0.1:8000": Wish(1.0, True)})
     world = await make_world(others=peers)
     world.fleet("pi-a", "pi-b")
     world.pool.drain(world.endpoint(1), True, world.now)
@@ -137,13 +137,13 @@ async def test_what_the_fleet_wants_drained_is_not_taken_back_at_one_replica_for
 
 async def test_what_the_fleet_wants_drained_is_taken_back_while_it_is_gone(make_world: MakeWorld) -> None:
     peers = Alone()
-    peers.intent = Intent(1.0, "", frozenset({"10.0.0.9:8000 some-pod"}))
+    peers.intent = Intent(wishes={"10.0.0.9:8000": Wish(1.0, True, "some-pod")})
     world = await make_world(others=peers)
     async with ClientSession(base_url=world.url, headers={"Authorization": f"Bearer {TOKEN}"}) as operator:
         for action, status in (("drain", 404), ("undrain", 204)):
             async with operator.post(f"/api/endpoints/10.0.0.9:8000/{action}?scope=fleet") as response:
                 assert response.status == status
-    assert not peers.intent.drained
+    assert not peers.intent.addresses
 
 
 async def test_an_endpoint_of_a_route_is_not_said_to_be_drained_in_the_whole_fleet(make_world: MakeWorld) -> None:

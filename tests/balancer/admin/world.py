@@ -17,7 +17,7 @@ from balancer.balancing.outcome import Outcome
 from balancer.balancing.pool import Policy, Pool
 from balancer.balancing.request import RequestInfo
 from balancer.counters import Counters
-from balancer.peers.report import Intent, address_of
+from balancer.peers.intent import Intent, Wish
 from balancer.settings import Settings
 
 TOKEN = "open-sesame"
@@ -68,11 +68,11 @@ class Alone:
         """Nobody is told."""
 
     def drained(self, address: str, drained: bool) -> None:
-        others = {each for each in self.intent.drained if address_of(each) != address}
-        self.intent = Intent(self.intent.at + 1.0, "", frozenset(others | ({address} if drained else set())))
+        wishes = {**self.intent.wishes, address: Wish(self.intent.at + 1.0, drained)}
+        self.intent = Intent(wishes=wishes)
 
     def drains(self, endpoint: Endpoint) -> bool:
-        return endpoint.address in self.intent.drained
+        return endpoint.address in self.intent.addresses
 
 
 @dataclass

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,19 @@ def test_an_endpoint_drained_at_one_replica_is_drained_at_all_and_taken_back(rep
     assert seen(lambda: not eligible(0) and not eligible(1))
     replicas.ask(1, f"/api/endpoints/{address}/undrain?scope=fleet", "POST")
     assert seen(lambda: eligible(0) and eligible(1))
+
+
+def test_endpoints_drained_at_two_replicas_at_once_are_both_drained_at_both(replicas: Replicas) -> None:
+    replicas.start(0)
+    replicas.start(1)
+    assert seen(lambda: replicas.live(0) == replicas.live(1) == {"lb-0", "lb-1"})
+    addresses = sorted(replicas.backends.split(","))
+    for pair in (addresses[:2], addresses[2:]):
+        with ThreadPoolExecutor(2) as two:
+            paths = [f"/api/endpoints/{address}/drain?scope=fleet" for address in pair]
+            list(two.map(replicas.ask, (0, 1), paths, ("POST", "POST")))
+    for number in (0, 1):
+        assert seen(lambda number=number: replicas.ask(number, "/api/fleet")["agreed"]["drained"] == addresses)  # type: ignore[misc]
 
 
 class Backend(ThreadingHTTPServer):

@@ -232,7 +232,7 @@ async def test_a_pod_that_gets_the_address_of_a_drained_one_is_not_drained() -> 
         assert await seen(lambda: two.fleet["p"].health.drained)
         two.peers.drained("p:80", False)
         assert await seen(lambda: not one.fleet["p"].health.drained)
-        assert not two.peers.intent.drained
+        assert not two.peers.intent.addresses
 
 
 async def test_a_wish_counts_after_one_of_a_replica_whose_clock_is_centuries_ahead() -> None:
@@ -241,8 +241,8 @@ async def test_a_wish_counts_after_one_of_a_replica_whose_clock_is_centuries_ahe
         one.peers.drained("a:80", True)
         assert await seen(lambda: two.fleet["a"].health.drained)
         two.peers.drained("a:80", False)
-        assert await seen(lambda: not one.peers.intent.drained)
-        assert not two.peers.intent.drained
+        assert await seen(lambda: not one.peers.intent.addresses)
+        assert not two.peers.intent.addresses
 
 
 async def test_pods_that_are_gone_are_not_told_of_for_ever() -> None:
@@ -253,7 +253,7 @@ async def test_pods_that_are_gone_are_not_told_of_for_ever() -> None:
             one.fleet.remove("p")
         one.fleet.add("p", uid="another")
         one.peers.drained("a:80", True)
-        assert await seen(lambda: two.peers.intent.drained == {"a:80"})
+        assert await seen(lambda: two.peers.intent.addresses == {"a:80"})
 
 
 async def test_a_request_whose_response_lasts_is_told_as_one_that_does_not_wait() -> None:
@@ -273,7 +273,7 @@ async def test_a_drain_of_a_pod_that_is_not_discovered_here_yet_is_kept() -> Non
     async with replicas(2) as (one, two):
         one.fleet.add("p", uid="new")
         one.peers.drained("p:80", True)
-        assert await seen(lambda: bool(two.peers.intent.drained))
+        assert await seen(lambda: bool(two.peers.intent.addresses))
         two.peers.drained("a:80", True)
         assert await seen(lambda: one.fleet["a"].health.drained)
         assert one.fleet["p"].health.drained
@@ -383,7 +383,7 @@ async def test_one_at_rest_still_drains_what_the_fleet_wants_drained_and_sees_wh
         for replica in (one, two):
             await ticked(replica, 5, now)
         one.peers.drained("e:80", True)
-        assert await seen(lambda: "e:80" in two.peers.intent.drained)
+        assert await seen(lambda: "e:80" in two.peers.intent.addresses)
         two.fleet.add("e")
         two.peers.tick(now + 5.1)
         assert two.fleet["e"].health.drained

@@ -21,9 +21,10 @@ from balancer.peers.connection import Incoming
 from balancer.peers.fleet import FleetIntent
 from balancer.peers.frames import GOING_AWAY
 from balancer.peers.hearing import Hearing
+from balancer.peers.intent import Intent
 from balancer.peers.lessons import Lessons
 from balancer.peers.link import Link
-from balancer.peers.report import MAX_BYTES, Intent, Status
+from balancer.peers.report import MAX_BYTES, Status
 from balancer.peers.reporter import Reporter
 from balancer.peers.roster import Member, Roster
 
@@ -130,7 +131,12 @@ class Peers:
 
     def tick(self, now: float) -> None:
         """Let time pass: news ages. Called every 100 ms, with the pool's, so that nothing is awoken for this alone."""
-        if now - self._ticked_at < SELDOM and self._reporter.rests and self.belief.is_empty and not self.intent.drained:
+        if (
+            now - self._ticked_at < SELDOM
+            and self._reporter.rests
+            and self.belief.is_empty
+            and not self.intent.addresses
+        ):
             return
         self._ticked_at = now
         self.belief.tick(now)

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from balancer.balancing.hand_over import Learned
 from balancer.peers import handed_over
+from balancer.peers import intent as intents
+from balancer.peers.intent import Intent
 
 VERSION: Final = 1
 """Version of the format: a report of another one is refused."""
@@ -43,32 +45,6 @@ class BadReport(ValueError):
 Status = Mapping[str, object]
 """What a replica says of itself, for people: `version`, `started` (Unix time), `strategy`, `endpoints`, `eligible`,
 `second` (its last second, as the admin port shows it) and `latency_counts` (by the index of a histogram's bucket)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What an operator has asked of the whole fleet. Of two, the later one counts; of two at once, the larger text."""
-
-    at: float = 0.0
-    """Unix time (s) at which it was asked; 0: never."""
-    strategy: str = ""
-    """Name of the strategy; empty: nobody has switched it."""
-    drained: frozenset[str] = frozenset()
-    """The endpoints drained by hand: the address of each and, behind a space, its pod's UID if it is a pod."""
-
-    @property
-    def addresses(self) -> frozenset[str]:
-        """The addresses of those."""
-        return frozenset(map(address_of, self.drained))
-
-    def newer_than(self, other: Intent) -> bool:
-        """Whether this one replaces `other`."""
-        return (self.at, self.strategy, sorted(self.drained)) > (other.at, other.strategy, sorted(other.drained))
-
-
-def address_of(drained: str) -> str:
-    """The address of an endpoint as `Intent.drained` has it."""
-    return drained.partition(" ")[0]
 
 
 @dataclass(init=False)
@@ -148,8 +124,7 @@ class Report:
         if self.status is not None:
             message["status"] = self.status
         if self.intent is not None:
-            intent = self.intent
-            message["intent"] = {"at": intent.at, "strategy": intent.strategy, "drained": sorted(intent.drained)}
+            message["intent"] = intents.as_json(self.intent)
         if self.learned is not None:
             message["learned"] = handed_over.as_json(self.learned)
         return _ENCODE(message).encode()
@@ -264,11 +239,10 @@ def _names(value: object, name: str) -> frozenset[str]:
 
 
 def _intent(value: object) -> Intent | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not _is_number(value.get("at")) or not isinstance(value.get("strategy"), str):
-        raise BadReport("intent has no time or no strategy")
-    return Intent(float(value["at"]), value["strategy"], _names(value.get("drained", []), "drained"))
+    try:
+        return None if value is None else intents.read(value)
+    except ValueError as error:
+        raise BadReport(str(error)) from error
 
 
 def _status(value: object) -> Status | None:

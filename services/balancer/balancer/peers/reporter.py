@@ -17,8 +17,9 @@ from balancer.balancing.pool import Pool
 from balancer.peers.belief import Belief
 from balancer.peers.fleet import FleetIntent
 from balancer.peers.frames import TEXT, frame
+from balancer.peers.intent import Intent
 from balancer.peers.pace import Pace
-from balancer.peers.report import GAP, REST, Intent, Report, Status, changes, delayed
+from balancer.peers.report import GAP, REST, Report, Status, changes, delayed
 
 HEARTBEAT: Final = 0.95 * GAP
 """Seconds after which a tick reports though nothing has changed; that also measures the delay."""
