@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.balancer.balancing.world import REQUEST, Fleet
+from tests.balancer.balancing.world import REQUEST, Fleet, others_have
 
 from balancer.balancing.endpoint import Endpoint, EndpointSpec
 from balancer.balancing.errors import NoEndpoint
@@ -154,6 +154,6 @@ def answer(fleet: Fleet, times: list[float]) -> None:
 
 def test_what_other_replicas_have_there_counts() -> None:
     fleet = Fleet("least-connections", names="a b")
-    fleet["a"].elsewhere = 1.5
+    others_have(fleet["a"], 1.5)
     fleet.pool.changed(fleet["a"])
     assert [fleet.lease().endpoint.spec.host for _ in range(3)] == ["b", "b", "a"]

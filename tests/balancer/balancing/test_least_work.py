@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from tests.balancer.balancing.world import Fleet
+from tests.balancer.balancing.world import Fleet, others_have
 
 from balancer.balancing.cost import MAX_KINDS, RequestKind, RequestKinds, shape
 from balancer.balancing.lease import Lease
@@ -161,10 +161,13 @@ def test_an_endpoint_that_gets_little_is_believed_to_work_on_as_much_as_the_othe
 
 def test_endpoints_count_as_free_until_they_have_shown_that_they_work_on_no_more() -> None:
     fleet = Fleet("least-work", names="a b")
-    work = fleet["a"].work
-    assert work.has_room(5.0)
+    work, elsewhere = fleet["a"].work, fleet["a"].elsewhere
+    others_have(fleet["a"], 5.0)
+    assert work.has_room(elsewhere)
     teach(fleet)
-    assert not work.has_room(1.0)
+    assert not work.has_room(elsewhere)
+    others_have(fleet["a"], 0.0)
+    assert work.has_room(elsewhere)
     assert work.costs.workers == 1.0
 
 
@@ -210,6 +213,16 @@ def test_long_polls_streams_and_uploads_make_no_endpoint_look_slow(strategy: str
     setting = Setting((Script(workers=2),) * 4, Traffic("kinds", kinds=kinds), load=0.6, requests=6000)
     shares = run(setting, strategy, 1).shares
     assert min(shares) > 0.4 * max(shares)
+
+
+@pytest.mark.parametrize("workers", [16, 32])
+def test_a_kind_a_hundred_times_as_expensive_is_no_long_poll(workers: int) -> None:
+    """It counted as no work, and most went to one endpoint: p99 10 s at 32 workers, of requests of 1 s."""
+    kinds = (Sent("/items", 0.9, 0.01), Sent("/report", 0.1, 1.0, "fixed"))
+    setting = Setting((Script(workers),) * 4, Traffic("kinds", kinds=kinds), load=0.7, requests=6000)
+    found = study(setting, ["least-work", "least-connections"], (1, 2)).summaries()
+    assert found["least-work"].p99 < 1.1 * found["least-connections"].p99
+    assert found["least-work"].slowdown < 1.1 * found["least-connections"].slowdown
 
 
 def test_a_slow_endpoint_gets_its_share_and_no_more() -> None:

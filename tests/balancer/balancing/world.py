@@ -97,6 +97,13 @@ class Fleet(Subscriber):
         return self.pool.ineligible_reason(self[name], self.now)
 
 
+def others_have(endpoint: Endpoint, requests: float, seconds: float | None = None) -> None:
+    """Other replicas have so many requests there, of so much work (s), if they say so."""
+    endpoint.elsewhere.requests = requests
+    endpoint.elsewhere.untold = requests if seconds is None else 0.0
+    endpoint.elsewhere.seconds = seconds or 0.0
+
+
 @dataclass
 class Server:
     """One simulated endpoint: `workers` requests at a time, the rest wait in a queue of its own."""

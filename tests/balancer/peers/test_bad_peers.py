@@ -103,11 +103,11 @@ async def test_a_connection_that_a_replica_has_lost_is_let_go_and_one_of_two_kee
         for socket in sockets:
             await socket.send_str('{"v":1,"replica":"twice","whole":true,"answer":true,"in_flight":{"a:80":7}}')
             assert "lb-0" in (await socket.receive(SEEN)).data
-        assert one.fleet["a"].elsewhere >= 7.0
+        assert one.fleet["a"].elsewhere.requests >= 7.0
         await sockets[2].close()
         await sockets[1].send_str('{"v":1,"replica":"twice","answer":true}')
         assert "lb-0" in (await sockets[1].receive(SEEN)).data
-        assert one.fleet["a"].elsewhere >= 7.0
+        assert one.fleet["a"].elsewhere.requests >= 7.0
         late = next(each for each in one.peers._hearing.open if each.name == "twice")
         late.heard_at -= 70.0
         one.peers._hearing.end_silent(time.monotonic())

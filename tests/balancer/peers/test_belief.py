@@ -7,11 +7,11 @@ from collections import Counter
 import pytest
 from tests.balancer.balancing.world import Fleet
 
+from balancer.balancing.costs import ONE_BY_ONE, Bound
 from balancer.balancing.outcome import Outcome
 from balancer.peers.belief import FIRST_DURATION, HALVED, LATE, OVERDUE, SILENCE, Belief, Replica
 from balancer.peers.report import LONGEST_ADDRESS, MOST_ADDRESSES, Report
 
-PREFERRED = 0.25
 """Of a request: what an endpoint of the other of two replicas counts for."""
 
 
@@ -33,7 +33,7 @@ def test_an_endpoint_that_another_replica_keeps_busy_gets_no_request(fleet: Flee
 def test_while_a_replica_reports_what_it_did_not_name_is_as_it_was(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
     belief.tick(fleet.now + 20 * FIRST_DURATION)
-    assert fleet["a"].elsewhere == pytest.approx(10.0, abs=PREFERRED)
+    assert fleet["a"].elsewhere.requests == pytest.approx(10.0)
 
 
 def test_news_of_a_replica_that_should_have_reported_fades_with_the_time_that_a_request_takes(
@@ -41,11 +41,11 @@ def test_news_of_a_replica_that_should_have_reported_fades_with_the_time_that_a_
 ) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
     belief.tick(fleet.now + LATE + FIRST_DURATION)
-    assert fleet["a"].elsewhere == pytest.approx(3.68, abs=PREFERRED)
+    assert fleet["a"].elsewhere.requests == pytest.approx(3.68, rel=0.01)
     belief.tick(fleet.now + LATE + 20 * FIRST_DURATION)
-    assert fleet["a"].elsewhere <= PREFERRED
+    assert fleet["a"].elsewhere.requests == pytest.approx(0.0, abs=0.001)
     belief.take(Report("lb-2", {"c:80": 1}), fleet.now + SILENCE)
-    assert fleet["a"].elsewhere == pytest.approx(10.0, abs=PREFERRED)
+    assert fleet["a"].elsewhere.requests == pytest.approx(10.0)
 
 
 def test_one_that_reports_often_is_late_soon(fleet: Fleet, belief: Belief) -> None:
@@ -53,7 +53,7 @@ def test_one_that_reports_often_is_late_soon(fleet: Fleet, belief: Belief) -> No
         belief.take(Report("lb-2", {"a:80": 10 + number % 2}, whole=not number), fleet.now)
         fleet.now += 0.005
     belief.tick(fleet.now - 0.005 + OVERDUE * 0.005 + FIRST_DURATION)
-    assert fleet["a"].elsewhere == pytest.approx(11 * 0.368, abs=PREFERRED)
+    assert fleet["a"].elsewhere.requests == pytest.approx(11 * 0.368, rel=0.05)
 
 
 def send(fleet: Fleet, belief: Belief, a_second: int, seconds: int) -> None:
@@ -68,30 +68,30 @@ def send(fleet: Fleet, belief: Belief, a_second: int, seconds: int) -> None:
 def test_news_counts_half_where_the_others_send_so_many_requests_before_the_next(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, delay=HALVED / 200, whole=True), fleet.now)
     send(fleet, belief, 200, 5)
-    assert fleet["a"].elsewhere == pytest.approx(5.0, abs=0.3)
+    assert fleet["a"].elsewhere.requests == pytest.approx(5.0, abs=0.3)
 
 
 def test_news_of_replicas_that_send_little_counts_nearly_whole(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, delay=0.01, whole=True), fleet.now)
     send(fleet, belief, 10, 5)
-    assert fleet["a"].elsewhere == pytest.approx(10.0, abs=0.6)
+    assert fleet["a"].elsewhere.requests == pytest.approx(10.0, abs=0.6)
 
 
 def test_connections_that_last_are_believed_however_many_there_are(fleet: Fleet, belief: Belief) -> None:
     """300 WebSockets counted as 5 where a request takes 5 ms: they looked like requests that have ended long ago."""
     belief.take(Report("lb-2", {"a:80": 300}, delay=0.02, whole=True), fleet.now)
     send(fleet, belief, 20, 5)
-    assert fleet["a"].elsewhere > 200
+    assert fleet["a"].elsewhere.requests > 200
 
 
 def test_what_news_is_worth_changes_between_whole_reports_too(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, delay=0.1, whole=True), fleet.now)
     send(fleet, belief, 10, 2)
-    before = fleet["a"].elsewhere
+    before = fleet["a"].elsewhere.requests
     send(fleet, belief, 1000, 1)
-    assert fleet["a"].elsewhere < before / 5
+    assert fleet["a"].elsewhere.requests < before / 5
     send(fleet, belief, 10, 4)
-    assert fleet["a"].elsewhere > before / 2
+    assert fleet["a"].elsewhere.requests > before / 2
 
 
 @pytest.mark.parametrize("strategy", ["least-work", "least-connections"])
@@ -100,12 +100,53 @@ def test_what_lasts_elsewhere_is_no_work_that_waits(strategy: str) -> None:
     fleet = Fleet(strategy, "a b")
     belief = Belief(fleet.pool, "lb-1")
     belief.take(Report("lb-2", {"a:80": 32, "b:80": 2}, whole=True, lasting={"a:80": 30}), fleet.now)
-    assert fleet["a"].elsewhere - fleet["b"].elsewhere == pytest.approx(
+    assert fleet["a"].elsewhere.requests - fleet["b"].elsewhere.requests == pytest.approx(
         0.0 if strategy == "least-work" else 30.0, abs=0.3
     )
     belief.take(Report("lb-2", {"a:80": 30}), fleet.now)
     belief.take(Report("lb-2", {}, lasting={"a:80": 0}), fleet.now)
-    assert fleet["a"].elsewhere == pytest.approx(30.0, abs=PREFERRED)
+    assert fleet["a"].elsewhere.requests == pytest.approx(30.0)
+
+
+def test_the_work_that_others_tell_is_counted_and_of_the_rest_the_number() -> None:
+    fleet = Fleet("least-work", "a b")
+    belief = Belief(fleet.pool, "lb-1")
+    belief.take(Report("lb-2", {"a:80": 2, "b:80": 1}, whole=True, work={"a:80": 1_500_000}), fleet.now)
+    belief.take(Report("lb-3", {"a:80": 3}, whole=True), fleet.now)
+    a, b = fleet["a"].elsewhere, fleet["b"].elsewhere
+    assert (a.requests, a.untold, a.seconds) == pytest.approx((5.0, 3.0, 1.5), rel=0.01)
+    assert (b.requests, b.untold, b.seconds) == pytest.approx((1.0, 1.0, 0.0), rel=0.01)
+    belief.take(Report("lb-2", {"a:80": 1}, work={"a:80": 0}), fleet.now)
+    assert (a.requests, a.untold, a.seconds) == pytest.approx((4.0, 4.0, 0.0), rel=0.01)
+
+
+def test_replicas_that_send_too_little_learn_together_how_much_endpoints_work_on_at_once() -> None:
+    fleet = Fleet("least-work", "a b")
+    belief, costs = Belief(fleet.pool, "lb-1"), fleet.pool.costs
+    belief.take(Report("lb-2", bound=Bound(1.0, 3 * ONE_BY_ONE // 4)), fleet.now)
+    assert not costs.bounded
+    for number in range(ONE_BY_ONE // 4):
+        assert not costs.bounded, number
+        costs.bound(1, 2)
+        belief.take(Report("lb-3", bound=Bound(1.0, 0)), fleet.now)
+    assert costs.bounded
+    assert costs.workers == 1.0
+
+
+def test_one_replica_that_has_seen_more_at_once_is_believed() -> None:
+    fleet = Fleet("least-work", "a b")
+    belief, costs = Belief(fleet.pool, "lb-1"), fleet.pool.costs
+    belief.take(Report("lb-2", bound=Bound(1.0, 3 * ONE_BY_ONE // 4)), fleet.now)
+    belief.take(Report("lb-3", bound=Bound(4.0, 3 * ONE_BY_ONE // 4)), fleet.now)
+    assert (costs.bounded, costs.workers) == (False, 4.0)
+    belief.take(Report("lb-3", bound=Bound(4.0, ONE_BY_ONE)), fleet.now)
+    assert (costs.bounded, costs.workers) == (True, 4.0)
+
+
+def test_a_strategy_that_follows_no_work_asks_for_no_bound(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", bound=Bound(4.0, ONE_BY_ONE)), fleet.now)
+    assert fleet.pool.bound is None
+    assert not fleet.pool.costs.bounded
 
 
 def test_weights_decide_where_they_differ_whatever_other_replicas_there_are() -> None:
@@ -123,11 +164,11 @@ def test_weights_decide_where_they_differ_whatever_other_replicas_there_are() ->
 
 def test_a_weight_that_changes_ends_what_was_preferred(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {}, whole=True), fleet.now)
-    assert any(fleet[name].elsewhere for name in "abcd")
+    assert any(fleet[name].elsewhere.bias for name in "abcd")
     fleet.add("a", weight=3.0)
     for tenths in range(12):
         belief.tick(fleet.now + tenths / 10)
-    assert not any(fleet[name].elsewhere for name in "abcd")
+    assert not any(fleet[name].elsewhere.bias for name in "abcd")
 
 
 def test_of_equally_idle_endpoints_two_replicas_prefer_different_ones(fleet: Fleet) -> None:
@@ -179,10 +220,10 @@ def test_news_that_ended_or_faded_counts_no_more(fleet: Fleet, belief: Belief) -
     belief.tick(fleet.now)
     belief.take(Report("lb-2", {"c:80": 0}), fleet.now)
     belief.tick(fleet.now + LATE + 20 * FIRST_DURATION)
-    assert fleet["a"].elsewhere == fleet["c"].elsewhere == 0.0
+    assert fleet["a"].elsewhere.requests == fleet["c"].elsewhere.requests == 0.0
     belief.forget("lb-2")
     belief.tick(fleet.now)
-    assert all(endpoint.elsewhere == 0.0 for endpoint in fleet.pool.endpoints)
+    assert all(endpoint.elsewhere.requests == 0.0 for endpoint in fleet.pool.endpoints)
 
 
 def test_a_preferred_endpoint_that_is_busy_is_left_for_an_idle_one(fleet: Fleet, belief: Belief) -> None:
@@ -199,7 +240,7 @@ def test_without_other_replicas_nothing_is_preferred(fleet: Fleet, belief: Belie
 def test_a_replica_that_left_is_forgotten(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
     belief.forget("lb-2")
-    assert [fleet[name].elsewhere for name in "abcd"] == [0.0] * 4
+    assert [fleet[name].elsewhere.requests for name in "abcd"] == [0.0] * 4
     assert not list(belief.replicas)
 
 
@@ -207,22 +248,22 @@ def test_a_silent_replica_is_forgotten(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
     belief.tick(fleet.now + SILENCE + 0.1)
     assert not list(belief.replicas)
-    assert fleet["a"].elsewhere == 0.0
+    assert fleet["a"].elsewhere.requests == 0.0
 
 
 def test_a_report_names_only_what_changed(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 4, "c:80": 2}, whole=True), fleet.now)
     belief.take(Report("lb-2", {"a:80": 0}), fleet.now)
-    assert (fleet["a"].elsewhere, fleet["c"].elsewhere) == (0.0, 2.0)
+    assert (fleet["a"].elsewhere.requests, fleet["c"].elsewhere.requests) == (0.0, 2.0)
     belief.take(Report("lb-2", {"a:80": 1}, whole=True), fleet.now)
-    assert (fleet["a"].elsewhere, fleet["c"].elsewhere) == (1.0, 0.0)
+    assert (fleet["a"].elsewhere.requests, fleet["c"].elsewhere.requests) == (1.0, 0.0)
 
 
 def test_an_endpoint_that_is_not_known_yet_counts_once_it_is(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"e:80": 4}, whole=True), fleet.now)
     fleet.add("e")
     belief.tick(fleet.now)
-    assert fleet["e"].elsewhere >= 4.0
+    assert fleet["e"].elsewhere.requests >= 4.0
 
 
 def test_the_duration_of_a_request_is_measured(fleet: Fleet, belief: Belief) -> None:

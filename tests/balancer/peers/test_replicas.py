@@ -237,8 +237,8 @@ class Backend(ThreadingHTTPServer):
 
 @pytest.fixture
 def backends() -> Iterator[list[Backend]]:
-    """Three that answer at once, and one that takes 0.1 s."""
-    made = [Backend(seconds) for seconds in (0.0, 0.0, 0.0, 0.1)]
+    """Three that answer at once, and one that takes 0.3 s."""
+    made = [Backend(seconds) for seconds in (0.0, 0.0, 0.0, 0.3)]
     yield made
     for backend in made:
         backend.shutdown()

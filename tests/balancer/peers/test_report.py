@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.balancing.costs import CostsLearned
+from balancer.balancing.costs import Bound, CostsLearned
 from balancer.balancing.hand_over import EndpointLearned, KindLearned, Learned
 from balancer.peers.intent import Intent, Wish
 from balancer.peers.report import BadReport, Report, answer, answered_by, changes, decode, delayed, is_report
@@ -56,6 +56,8 @@ REPORTS = st.builds(
     next_within=st.none() | st.sampled_from([0.5, 1.0, 3.0]),
     learned=st.none() | LEARNED,
     lasting=IN_FLIGHT,
+    work=IN_FLIGHT,
+    bound=st.none() | st.builds(Bound, st.sampled_from([1.0, 3.75, 1024.0]), st.integers(0, 10**6)),
 )
 
 
@@ -168,8 +170,14 @@ def test_an_answer_says_who_answers_and_an_older_one_does_not() -> None:
     assert [answered_by(text) for text in (b"{}", b"[]", b"", b'{"replica": 1}', b"\xff")] == [""] * 5
 
 
-@given(st.text(min_size=1, max_size=60), IN_FLIGHT, IN_FLIGHT)
+@given(st.text(min_size=1, max_size=60), IN_FLIGHT, IN_FLIGHT, IN_FLIGHT)
 def test_what_changes_alone_is_written_as_any_report(
-    replica: str, in_flight: dict[str, int], lasting: dict[str, int]
+    replica: str, in_flight: dict[str, int], lasting: dict[str, int], work: dict[str, int]
 ) -> None:
-    assert changes(replica, in_flight, lasting) == Report(replica, in_flight, lasting=lasting).encode()
+    assert changes(replica, in_flight, lasting, work) == Report(replica, in_flight, lasting=lasting, work=work).encode()
+
+
+@pytest.mark.parametrize("bound", [7, [], [1], [1, "2"], [1, 2, 3], {"workers": 1}, [-1, 2]])
+def test_a_bound_that_cannot_be_read_costs_no_news(bound: object) -> None:
+    message = {"v": 1, "replica": "a", "in_flight": {"b": 1}, "bound": bound}
+    assert decode(json.dumps(message).encode()) == Report("a", {"b": 1})

@@ -17,6 +17,8 @@ from tests.balancer.balancing.world import REQUEST, Fleet
 
 from balancer.balancing.endpoint import EndpointSpec, Snapshot
 from balancer.balancing.outcome import Outcome
+from balancer.balancing.request import RequestInfo
+from balancer.balancing.strategies import load
 from balancer.peers import Peers
 from balancer.peers import peers as peers_module
 from balancer.peers.pace import LATEST
@@ -261,12 +263,31 @@ async def test_a_request_whose_response_lasts_is_told_as_one_that_does_not_wait(
         lease = one.fleet.lease()
         address = lease.endpoint.address
         lease.sent(0.0)
-        assert await seen(lambda: two.fleet[address[0]].elsewhere >= 1.0)
+        assert await seen(lambda: two.fleet[address[0]].elsewhere.requests >= 1.0)
         lease.first_byte(0.1)
-        assert await seen(lambda: two.fleet[address[0]].elsewhere < 1.0)
+        assert await seen(lambda: two.fleet[address[0]].elsewhere.requests < 1.0)
         assert two.peers.heard[0].in_flight == {address: 1}
         lease.close(Outcome.answered(200), 0.2)
         assert await seen(lambda: not two.peers.heard[0].in_flight and not two.peers.heard[0].lasting)
+
+
+async def test_the_expected_work_of_what_waits_is_told_once_requests_are_known_to_differ() -> None:
+    async with replicas(2, "least-work") as (one, two):
+        cheap, dear = RequestInfo(method="GET", path="/cheap"), RequestInfo(method="GET", path="/dear")
+        for _ in range(60):
+            for request, seconds in ((cheap, 0.01), (dear, 1.0)):
+                lease = one.fleet.lease(request=request)
+                lease.sent(one.fleet.now)
+                one.fleet.now += seconds
+                lease.first_byte(one.fleet.now)
+                lease.close(Outcome.answered(200), one.fleet.now)
+        assert one.fleet.pool.costs.distinct
+        lease = one.fleet.lease(request=dear)
+        endpoint = two.fleet[lease.endpoint.spec.host]
+        assert await seen(lambda: endpoint.elsewhere.seconds > 0.5)
+        assert endpoint.elsewhere.untold == 0.0
+        one.fleet.pool.use(load("round-robin", one.fleet.random), "round-robin", one.fleet.now)
+        assert await seen(lambda: endpoint.elsewhere.seconds == 0.0 and endpoint.elsewhere.untold > 0.5)
 
 
 async def test_a_drain_of_a_pod_that_is_not_discovered_here_yet_is_kept() -> None:

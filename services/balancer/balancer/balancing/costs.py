@@ -7,6 +7,7 @@ taken instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log
 from typing import Final
@@ -19,6 +20,8 @@ ONE_BY_ONE: Final = 20
 """So many answers in the order of their requests, with others waiting: one worker."""
 FOR_EACH: Final = 4
 """And so many for each worker, with more waiting: that is all they work on at once."""
+SAME_BOUND: Final = 0.5
+"""Replicas agree on how much that is where they differ by less."""
 DISTINCT: Final = 0.2
 """Kinds distinguish requests once they explain so much of the variance of the logarithm of a cost."""
 ALIKE: Final = 0.1
@@ -27,6 +30,16 @@ LEAST: Final = 0.05
 """At most so many means are left, as 1 / LEAST, of one that is found at work."""
 MIN_COMPARED: Final = 32
 """Requests that are compared before any count as distinct."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How much endpoints work on at once."""
+
+    workers: float
+    """The most that has been seen."""
+    answers: int
+    """Answers that would have shown more, had they worked on more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +66,9 @@ class Costs:
         "_by_kind",
         "_by_mean",
         "_compared",
+        "_misses",
         "_total",
+        "bias",
         "bounded",
         "dearest",
         "distinct",
@@ -88,6 +103,10 @@ class Costs:
         self._by_mean = 0.0
         """The same, expected to be the mean of all."""
         self._compared = 0
+        self.bias = 0.0
+        """Mean of what is missed of the logarithm of a request's work where its kind's mean is expected: below 0, and
+        the more so the more costs differ within a kind."""
+        self._misses = 0
         self._total = 0.0
         self.endpoints = 0
         """How many there are."""
@@ -114,7 +133,31 @@ class Costs:
             self._answers = 0
         elif waiting > self.workers:
             self._answers += 1
-            self.bounded = self._answers >= max(ONE_BY_ONE, FOR_EACH * self.workers)
+            self._decide(0)
+
+    def _decide(self, elsewhere: int) -> None:
+        self.bounded = self._answers + elsewhere >= max(ONE_BY_ONE, FOR_EACH * self.workers)
+
+    @property
+    def shown(self) -> Bound:
+        """What has shown here how much the endpoints work on at once."""
+        return Bound(self.workers, self._answers)
+
+    def corroborate(self, others: Iterable[Bound]) -> None:
+        """Count what has shown the bound at other replicas, while too little has here.
+
+        Each sends but a part of the requests, so few of its own wait together: by itself it may never know.
+        """
+        if self.bounded:
+            return
+        answers = 0
+        for bound in others:
+            if bound.workers > self.workers + SAME_BOUND:
+                self.workers = bound.workers
+                self._answers = answers = 0
+            if bound.workers > self.workers - SAME_BOUND:
+                answers += bound.answers
+        self._decide(answers)
 
     def compare(self, kind: RequestKind, logarithm: float) -> None:
         """One request was this much work (a logarithm): did its kind predict that better than the mean of all?"""
@@ -131,6 +174,11 @@ class Costs:
         if self.knows:
             least = ALIKE if self.distinct else DISTINCT
             self.distinct = self._by_kind < (1.0 - least) * self._by_mean
+
+    def missed(self, logarithm: float) -> None:
+        """So much was missed of one, at a typical endpoint's pace."""
+        self._misses += 1
+        self.bias += max(1.0 / self._misses, PACE_MEMORY) * (logarithm - self.bias)
 
     @property
     def knows(self) -> bool:

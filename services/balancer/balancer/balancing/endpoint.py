@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mypy_extensions import mypyc_attr
 
+from balancer.balancing.elsewhere import Elsewhere
 from balancer.balancing.health import Change, Health
 from balancer.balancing.latency import PeakEwma
 from balancer.balancing.variability import Variability
@@ -161,8 +162,8 @@ class Endpoint:
         # Its load. What every choice touches comes first: compiled, it shares two cache lines.
         self.in_flight = 0
         """Leases open, from the moment of selection."""
-        self.elsewhere = 0.0
-        """Requests that other replicas are believed to have there: strategies count them as in flight."""
+        self.elsewhere = Elsewhere()
+        """What other replicas have there."""
         self.weight = spec.weight
         """The weight in force: the spec's, less while in slow start."""
         self.chosen_at = 0

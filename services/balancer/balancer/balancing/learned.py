@@ -12,6 +12,7 @@ from math import sqrt
 from typing import Final
 
 from balancer.balancing.cost import CONNECTION, RequestKinds
+from balancer.balancing.elsewhere import Elsewhere
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.work import NOTHING_KNOWN, Work
@@ -64,14 +65,11 @@ def endpoint_work(endpoint: Endpoint, now: float) -> EndpointWork | None:
 
 def expected_work(work: Work) -> float:
     """Seconds that what is in flight at the endpoint was expected to take, at its pace."""
-    return max(work.pace * (work.waiting_cost + work.unsent_cost), 0.0)
+    return max(work.pace * work.cost, 0.0)
 
 
-def wait(work: Work, elsewhere: float, now: float) -> float:
-    """Seconds until the endpoint is expected to begin with one request more, as least-work reckons it.
-
-    `elsewhere`: requests that other replicas have there.
-    """
+def wait(work: Work, elsewhere: Elsewhere, now: float) -> float:
+    """Seconds until the endpoint is expected to begin with one request more, as least-work reckons it."""
     costs = work.costs
     if costs.distinct and work.is_bounded:
         return work.pace * work.wait(elsewhere, now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from balancer.balancing.costs import Bound
 from balancer.balancing.decision import DecisionLog
 from balancer.balancing.endpoint import Endpoint, EndpointSpec, Snapshot, Transition
 from balancer.balancing.events import Subscriber
@@ -202,6 +203,23 @@ class Pool(Rotation):
     def has_learned(self) -> bool:
         """Whether its strategy follows what requests cost, and knows something of that."""
         return self._follows_work and self._costs.knows
+
+    @property
+    def bound(self) -> Bound | None:
+        """What has shown how much its endpoints work on at once; None where its strategy does not ask for that."""
+        return self._costs.shown if self._follows_work else None
+
+    def corroborate(self, others: Iterable[Bound]) -> None:
+        """Count what has shown that at other replicas."""
+        if self._follows_work:
+            self._costs.corroborate(others)
+
+    def expected_work(self, endpoint: Endpoint) -> float:
+        """Expected seconds, at a typical endpoint, of the requests that wait there.
+
+        0 where the strategy goes by their number: it does not ask, or all are alike as far as it knows.
+        """
+        return endpoint.work.cost if self._follows_work and self._costs.distinct else 0.0
 
     def learned(self, now: float) -> Iterator[Learned]:
         """What this pool has learned of requests and endpoints, in pieces; nothing where its strategy learns none."""

@@ -25,6 +25,7 @@ from mypy_extensions import mypyc_attr
 
 from balancer.balancing.cost import EXPONENTIAL, MIN_WEIGHT, TRUSTED, RequestKind
 from balancer.balancing.costs import ONE_BY_ONE, PACE_MEMORY, Costs
+from balancer.balancing.elsewhere import Elsewhere
 from balancer.balancing.request import RequestInfo
 
 PRIOR_SAMPLES: Final = 4
@@ -52,7 +53,7 @@ AS_OTHERS: Final = 0.1
 """How an endpoint that shows nothing of its workers follows the others: by this part of the difference an answer."""
 LENGTHY: Final = 50.0
 """A request that takes so many times the usual may be one that waits for something, and works on nothing."""
-PARKED: Final = 8
+PARKED: Final = 32
 """More than so many of those, and others answered all the same: they are."""
 FOLLOWED: Final = 8
 """Of an endpoint that works on up to so many at once, what is left of each counts; of more, the mean is as good, and
@@ -303,31 +304,44 @@ class Work:
         if self._counts:
             self.costs.shift(step)
 
-    def begin(self, request: RequestInfo, elsewhere: float) -> Job:
-        """`request` goes to it, where other replicas have about `elsewhere` requests."""
+    def begin(self, request: RequestInfo, elsewhere: Elsewhere) -> Job:
+        """`request` goes to it."""
         kind = self.costs.kinds.take(request)
         job = Job(self, kind, kind.expected)
-        if elsewhere > 0.0:
-            job.behind = self.costs.found * self._ahead(elsewhere)
+        if elsewhere.requests > 0.0:
+            job.behind = self._ahead(elsewhere)
         self.unsent += 1
         self.unsent_cost += job.expected
         return job
 
-    def _ahead(self, elsewhere: float) -> float:
-        """Requests of other replicas, by worker, that the next one waits for beside its own replica's."""
+    def _ahead(self, elsewhere: Elsewhere) -> float:
+        """Seconds of work of other replicas' requests that the next one waits for beside its own replica's."""
         servers = self.servers
         if not self.is_bounded:  # It may work on all of them at once.
             return 0.0
         if servers == 1:
-            return elsewhere
+            return self._seconds(elsewhere)
         if self.has_room(elsewhere):
             return 0.0
-        return min(elsewhere, self.waits + elsewhere + 1.0 - servers) / servers
+        requests = elsewhere.requests
+        ahead = min(requests, self.waits + requests + 1.0 - servers) / servers
+        return self._seconds(elsewhere) / requests * ahead
+
+    def _seconds(self, elsewhere: Elsewhere) -> float:
+        """Expected seconds of work of other replicas' requests."""
+        if elsewhere.untold > 0.0:
+            return elsewhere.seconds + elsewhere.untold * self.costs.found
+        return elsewhere.seconds
 
     @property
     def waits(self) -> int:
         """Requests that wait for their response and take it a worker, those that are not sent whole included."""
         return self.waiting + self.unsent
+
+    @property
+    def cost(self) -> float:
+        """Expected seconds of those."""
+        return self.waiting_cost + self.unsent_cost
 
     @property
     def samples(self) -> int:
@@ -375,7 +389,9 @@ class Work:
             weight = share * max(1.0 / (self._samples + PRIOR_SAMPLES), PACE_MEMORY)
             if self.answered_at - self.learned_at > TRIED_AFTER:
                 weight = max(weight, OF_OLD)
-            step = logarithm - log(max(job.kind.mean, SMALLEST)) - self.pace_log
+            missed = logarithm - log(max(job.kind.mean, SMALLEST)) - self.pace_log
+            costs.missed(missed + costs.typical)
+            step = missed - costs.bias
             job.kind.missed(step)
             self._shift(weight * step)
             self.learned_at = self.answered_at
@@ -476,11 +492,11 @@ class Work:
             next_job = next_job.newer
             number += 1
 
-    def has_room(self, elsewhere: float) -> bool:
+    def has_room(self, elsewhere: Elsewhere) -> bool:
         """Whether it can begin with one more at once, as far as is known."""
         if not self.is_bounded:
             return True
-        return self.waits + elsewhere < self.servers
+        return self.waits + elsewhere.requests <= self.servers - 1
 
     @property
     def is_bounded(self) -> bool:
@@ -494,23 +510,22 @@ class Work:
             return 1
         return max(int(self.costs.workers + ROUNDED), 1) if self._unsure else self.servers
 
-    def excess(self, elsewhere: float, at_once: int) -> float:
+    def excess(self, elsewhere: Elsewhere, at_once: int) -> float:
         """What it has to do before it can begin with one more, where requests are alike: in mean costs, by count."""
-        over = self.waits + elsewhere + 1.0 - at_once
+        over = self.waits + elsewhere.requests + 1.0 - at_once
         return over / at_once if over > 0.0 else 0.0
 
-    def wait(self, elsewhere: float, now: float) -> float:
-        """Seconds, at a typical pace, until it can begin with one more; `elsewhere`: requests of other replicas."""
+    def wait(self, elsewhere: Elsewhere, now: float) -> float:
+        """Seconds, at a typical pace, until it can begin with one more."""
         if self.has_room(elsewhere):
             return 0.0
         servers = self.servers
-        others = elsewhere * self.costs.found
-        total = self.waiting_cost + self.unsent_cost + others
+        total = self.cost + self._seconds(elsewhere)
         job = self.oldest
         if servers == 1:
             return total if job is None else total - job.expected + _left(job, self.pace, now)
         if servers > FOLLOWED:
-            everything = self.waits + elsewhere
+            everything = self.waits + elsewhere.requests
             return total / everything * (everything + 1.0 - servers) / servers
         pace = self.pace
         left = 0.0

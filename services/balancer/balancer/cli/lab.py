@@ -23,7 +23,7 @@ from balancer.lab.claim import table
 from balancer.lab.claims import CLAIMS
 from balancer.lab.experiment import HANDED_OVER, NOTHING, Newcomer, Setting
 from balancer.lab.fleet import named
-from balancer.lab.news import News
+from balancer.lab.news import News, Word
 from balancer.lab.record import Summary
 from balancer.lab.replay import Recording
 from balancer.lab.replica import TICK, Replica, Rules
@@ -121,7 +121,7 @@ class Beliefs:
         self._beliefs: dict[Replica, Belief] = {}
         self._ticked_at: dict[Replica, float] = {}
 
-    def hear(self, replica: Replica, own: str, name: str, in_flight: dict[str, int], late: float) -> None:
+    def hear(self, replica: Replica, own: str, word: Word, late: float) -> None:
         """A report has come."""
         belief = self._beliefs.get(replica)
         if belief is None:
@@ -130,7 +130,8 @@ class Beliefs:
             self._ticked_at[replica] = replica.clock.now
             belief.tick(replica.clock.now)
         delay = late + self._pause
-        belief.take(Report(name, in_flight, delay=delay, whole=True), replica.clock.now)
+        report = Report(word.replica, word.in_flight, delay=delay, whole=True, work=word.work, bound=word.bound)
+        belief.take(report, replica.clock.now)
 
 
 def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:

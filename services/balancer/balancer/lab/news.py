@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from balancer.balancing.costs import Bound
 from balancer.lab.clock import Clock
 
 if TYPE_CHECKING:
     from balancer.lab.replica import Replica
 
-Hear = Callable[["Replica", str, str, dict[str, int], float], None]
-"""The receiver and its name, the sender, its requests in flight by the endpoint's address, and how long it was on its
-way (s)."""
+MICROSECOND: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One report of a replica: the fields of peers/report.py."""
+
+    replica: str
+    in_flight: dict[str, int]
+    work: dict[str, int]
+    bound: Bound | None
+
+
+Hear = Callable[["Replica", str, Word, float], None]
+"""The receiver and its name, the report, and how long it was on its way (s)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +61,14 @@ class _Sender:
     def send(self) -> None:
         """Send a report, and the next in its time."""
         clock = self._replica.clock
-        in_flight = {endpoint.address: endpoint.in_flight for endpoint in self._replica.pool.endpoints}
+        pool = self._replica.pool
+        in_flight = {endpoint.address: endpoint.in_flight for endpoint in pool.endpoints}
+        work = {endpoint.address: int(pool.expected_work(endpoint) / MICROSECOND) for endpoint in pool.endpoints}
+        word = Word(self._name, in_flight, work, pool.bound)
 
         def arrive() -> None:
             for other, replica in self._others.items():
-                self._hear(replica, other, self._name, in_flight, self._news.late)
+                self._hear(replica, other, word, self._news.late)
 
         clock.at(clock.now + self._news.late, arrive)
         clock.at(clock.now + self._news.every, self.send)
@@ -64,12 +80,12 @@ class _Believed:
     def __init__(self) -> None:
         self._said: dict[Replica, dict[str, int]] = {}
 
-    def hear(self, replica: Replica, _own: str, _name: str, in_flight: dict[str, int], age: float) -> None:
+    def hear(self, replica: Replica, _own: str, word: Word, _late: float) -> None:
         """Replace what this one said before."""
         before = self._said.get(replica, {})
-        self._said[replica] = in_flight
+        self._said[replica] = in_flight = word.in_flight
         for endpoint in replica.pool.endpoints:
             change = in_flight[endpoint.address] - before.get(endpoint.address, 0)
             if change:
-                endpoint.elsewhere += change
+                endpoint.elsewhere.requests += change
                 replica.pool.changed(endpoint)

@@ -29,14 +29,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from balancer.balancing.costs import Bound
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.events import Subscriber
 from balancer.balancing.pool import Pool
-from balancer.peers.report import GAP, LONGEST_ADDRESS, MOST_ADDRESSES, Report
+from balancer.peers.report import GAP, LONGEST_ADDRESS, MICROSECOND, MOST_ADDRESSES, Report
 
 WHOLE_CIRCLE: Final = 0.5
-"""Requests that an endpoint would count for whose part is a whole circle further on. More hurts least-work, which takes
-them for requests that it waits for."""
+"""Requests that an endpoint would count for whose part is a whole circle further on."""
 NOTED: Final = 0.1
 """What a replica's news is worth is changed for all endpoints when it has changed by this part."""
 LOOKED_EVERY: Final = 1.0
@@ -65,6 +65,7 @@ class Replica:
     """What one other replica has said."""
 
     __slots__ = (
+        "bound",
         "delay",
         "ejected",
         "faded",
@@ -77,14 +78,19 @@ class Replica:
         "reports",
         "rests",
         "weight",
+        "work",
     )
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.bound: Bound | None = None
+        """What has shown it how much endpoints work on at once."""
         self.in_flight: dict[str, int] = {}
         """By address, where there are any."""
         self.lasting: dict[str, int] = {}
         """How many of those do not wait for their response, where it says so."""
+        self.work: dict[str, int] = {}
+        """Expected work (microseconds) of those that do wait, where it says so."""
         self.ejected: frozenset[str] = frozenset()
         self.delay = 0.0
         """How old (s) its news counts as while it reports on as it does."""
@@ -115,12 +121,17 @@ class Replica:
             self.delay = report.delay
         if report.ejected is not None:
             self.ejected = report.ejected
+        if report.bound is not None:
+            self.bound = report.bound
         if report.whole:
             self.in_flight.clear()
             self.lasting.clear()
+            self.work.clear()
         _keep(self.in_flight, report.in_flight)
         if report.lasting:
             _keep(self.lasting, report.lasting)
+        if report.work:
+            _keep(self.work, report.work)
 
     def load(self, address: str, waits: bool) -> int:
         """Requests in flight at an endpoint; of those that wait for their response, if `waits`."""
@@ -145,7 +156,11 @@ def _keep(known: dict[str, int], said: Mapping[str, int]) -> None:
 
 
 class Belief(Subscriber):
-    """The others' load at each endpoint, written to `endpoint.elsewhere`, where every strategy counts it."""
+    """The others' load at each endpoint, written to `endpoint.elsewhere`, where every strategy counts it.
+
+    A strategy that follows work counts their expected work too, as far as they tell it; and what has shown any of them
+    how much endpoints work on at once.
+    """
 
     def __init__(self, pool: Pool, name: str) -> None:
         """`name` is this replica's own, as the others hear it."""
@@ -203,8 +218,8 @@ class Belief(Subscriber):
             replica = self._replicas[report.replica] = Replica(report.replica)
             self._away = None
         addresses: Iterable[str] = report.in_flight
-        if report.lasting:
-            addresses = {*report.in_flight, *report.lasting}
+        if report.lasting or report.work:
+            addresses = {*report.in_flight, *report.lasting, *report.work}
         if report.whole or replica.faded or report.delay is not None:
             before = set(replica.in_flight)
             replica.hear(report, now)
@@ -212,6 +227,8 @@ class Belief(Subscriber):
             addresses = before.union(replica.in_flight)
         else:
             replica.hear(report, now)
+        if report.bound is not None:
+            self._pool.corroborate([each.bound for each in self._replicas.values() if each.bound is not None])
         if self._away is None:
             self._count_all()
             return
@@ -293,14 +310,21 @@ class Belief(Subscriber):
 
     def _count(self, endpoint: Endpoint) -> None:
         address = endpoint.address
-        elsewhere = 0.0
+        requests = untold = seconds = 0.0
         waits = self._pool.follows_work
         for replica in self._replicas.values():
-            elsewhere += replica.weight * replica.load(address, waits)
-        if self._away:
-            elsewhere += self._away.get(address, 0.0)
-        if elsewhere != endpoint.elsewhere:
-            endpoint.elsewhere = elsewhere
+            load = replica.weight * replica.load(address, waits)
+            requests += load
+            work = replica.work.get(address, 0)
+            if work:
+                seconds += MICROSECOND * replica.weight * work
+            else:
+                untold += load
+        bias = self._away.get(address, 0.0) if self._away else 0.0
+        elsewhere = endpoint.elsewhere
+        if requests != elsewhere.requests or seconds != elsewhere.seconds or bias != elsewhere.bias:
+            elsewhere.requests, elsewhere.untold = requests, untold
+            elsewhere.seconds, elsewhere.bias = seconds, bias
             self._pool.changed(endpoint)
 
     def _is_even(self) -> bool:
@@ -318,8 +342,6 @@ class Belief(Subscriber):
         # Replicas that are more than the endpoints share them evenly; those that are left over prefer none.
         if not parts or own >= len(names) - len(names) % parts:
             return {}
-        places: list[float] = [(i - own) % parts for i in range(len(addresses))]
-        if len(addresses) < 2 * parts:
-            places = [parts / 2 if place else 0 for place in places]
+        places = ((i - own) % parts for i in range(len(addresses)))
         counts = zip(addresses, places, strict=True)
         return {address: WHOLE_CIRCLE * place / parts for address, place in counts if place}

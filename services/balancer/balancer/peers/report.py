@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from balancer.balancing.costs import Bound
 from balancer.balancing.hand_over import Learned
 from balancer.peers import handed_over
 from balancer.peers import intent as intents
@@ -31,6 +32,7 @@ GAP: Final = 1.0
 REST: Final = 3.0
 """Seconds within which one does that has nothing in flight and nothing to say, where all others understand it."""
 LONGEST_GAP: Final = 60.0
+MICROSECOND: Final = 1e-6
 _SCAN: Final[Callable[[str, int], tuple[Any, int]]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 _QUOTE: Final = json.encoder.encode_basestring_ascii
@@ -77,6 +79,11 @@ class Report:
     lasting: Mapping[str, int]
     """How many of those in flight do not wait for their response: it has begun and lasts, as a WebSocket's does. As
     `in_flight`; only of a sender whose strategy follows work."""
+    work: Mapping[str, int]
+    """Expected work (microseconds at a typical endpoint) of those that do wait, where requests differ in what they
+    cost. As `lasting`; 0: not told."""
+    bound: Bound | None
+    """What has shown the sender how much endpoints work on at once; None: as before."""
 
     def __init__(
         self,
@@ -91,6 +98,8 @@ class Report:
         next_within: float | None = None,
         learned: Learned | None = None,
         lasting: Mapping[str, int] | None = None,
+        work: Mapping[str, int] | None = None,
+        bound: Bound | None = None,
     ) -> None:
         self.replica = replica
         self.in_flight = {} if in_flight is None else in_flight
@@ -103,6 +112,8 @@ class Report:
         self.next_within = next_within
         self.learned = learned
         self.lasting = {} if lasting is None else lasting
+        self.work = {} if work is None else work
+        self.bound = bound
 
     def encode(self) -> bytes:
         """The message's text."""
@@ -117,6 +128,10 @@ class Report:
             message["in_flight"] = dict(self.in_flight)
         if self.lasting:
             message["lasting"] = dict(self.lasting)
+        if self.work:
+            message["work"] = dict(self.work)
+        if self.bound is not None:
+            message["bound"] = [round(self.bound.workers, 3), self.bound.answers]
         if self.ejected is not None:
             message["ejected"] = sorted(self.ejected)
         if self.delay is not None:
@@ -130,9 +145,9 @@ class Report:
         return _ENCODE(message).encode()
 
 
-def changes(replica: str, in_flight: Mapping[str, int], lasting: Mapping[str, int]) -> bytes:
+def changes(replica: str, in_flight: Mapping[str, int], lasting: Mapping[str, int], work: Mapping[str, int]) -> bytes:
     """The text of a report that says nothing else, as `encode` writes it: by far the most do."""
-    counts = _written("in_flight", in_flight) + _written("lasting", lasting)
+    counts = _written("in_flight", in_flight) + _written("lasting", lasting) + _written("work", work)
     return f'{{"v":{VERSION},"replica":{_QUOTE(replica)}{counts}}}'.encode()
 
 
@@ -159,8 +174,9 @@ def decode(data: bytes) -> Report:
         raise bad
     if not isinstance(replica, str) or not named:
         raise BadReport("no replica's name")
-    if len(message) == 3 and "in_flight" in message:  # By far the most say nothing else.
-        return Report(replica, _counts(message["in_flight"]))
+    work = _counts(message.get("work", {}), "work")
+    if len(message) == (4 if work else 3) and "in_flight" in message:  # By far the most say nothing else.
+        return Report(replica, _counts(message["in_flight"]), work=work)
     ejected = message.get("ejected")
     delay = message.get("delay")
     if delay is not None and not _is_number(delay):
@@ -181,6 +197,8 @@ def decode(data: bytes) -> Report:
         None if gap is None else float(gap),
         None if learned is None else handed_over.read(learned),
         _counts(message.get("lasting", {}), "lasting"),
+        work,
+        _bound(message.get("bound")),
     )
 
 
@@ -243,6 +261,13 @@ def _intent(value: object) -> Intent | None:
         return None if value is None else intents.read(value)
     except ValueError as error:
         raise BadReport(str(error)) from error
+
+
+def _bound(value: object) -> Bound | None:
+    """One that cannot be read is none: it only helps to learn."""
+    if not isinstance(value, list) or len(value) != 2 or not all(map(_is_number, value)):
+        return None
+    return Bound(max(float(value[0]), 1.0), int(value[1]))
 
 
 def _status(value: object) -> Status | None:

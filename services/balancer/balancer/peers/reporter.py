@@ -19,7 +19,7 @@ from balancer.peers.fleet import FleetIntent
 from balancer.peers.frames import TEXT, frame
 from balancer.peers.intent import Intent
 from balancer.peers.pace import Pace
-from balancer.peers.report import GAP, REST, Report, Status, changes, delayed
+from balancer.peers.report import GAP, MICROSECOND, REST, Report, Status, changes, delayed
 
 HEARTBEAT: Final = 0.95 * GAP
 """Seconds after which a tick reports though nothing has changed; that also measures the delay."""
@@ -84,6 +84,8 @@ class Reporter(Subscriber):
         """Requests in flight by address as last reported, where there are any."""
         self._lasting: dict[str, int] = {}
         """And how many of them do not wait for their response."""
+        self._work: dict[str, int] = {}
+        """And the expected work (microseconds) of those that do."""
         self._told_ejected: frozenset[str] = frozenset()
         self._told_intent = Intent()
         self._told_status: Status | None = None
@@ -165,6 +167,8 @@ class Reporter(Subscriber):
             True,
             self._gap,
             lasting=self._lasting,
+            work=self._work,
+            bound=self._pool.bound,
         )
         return report.encode()
 
@@ -172,12 +176,12 @@ class Reporter(Subscriber):
         self._take_turn(None, False, False)
 
     def _take_turn(self, status: Status | None, beat: bool, asks: bool) -> None:
-        changed, lasting = self._changed()
+        changed, lasting, work = self._changed()
         ejected, intent = self._pool.ejected, self._fleet.intent
         ejections = ejected if ejected != self._told_ejected else None
         asked = intent if intent is not self._told_intent else None
         self._told_ejected, self._told_intent = ejected, intent
-        if not changed and not lasting and ejections is None and asked is None and not beat:
+        if not changed and not lasting and not work and ejections is None and asked is None and not beat:
             return
         self.turn += 1
         self.pace.reported(self._belief.duration, len(self.listeners))
@@ -186,33 +190,53 @@ class Reporter(Subscriber):
         begun = self.pace.sending.begin()
         if beat or ejections is not None or asked is not None:
             gap = self._gap if beat else None
-            report = Report(self._name, changed, ejections, None, asked, status, False, asks, gap, lasting=lasting)
+            bound = self._pool.bound if beat else None
+            report = Report(
+                self._name,
+                changed,
+                ejections,
+                None,
+                asked,
+                status,
+                False,
+                asks,
+                gap,
+                lasting=lasting,
+                work=work,
+                bound=bound,
+            )
             text = report.encode()
         else:
-            text = changes(self._name, changed, lasting)
+            text = changes(self._name, changed, lasting, work)
         turn = Turn(self.turn, text, self.pace.pause, beat, asks)
         for listener in self.listeners:
             listener.reported(turn)
         self.pace.sending.end(begun)
 
-    def _changed(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Requests in flight, and those that last, by address where they are others than was reported."""
+    def _changed(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+        """Requests in flight, those that last and the work of the others, by address where it is new."""
         changed: dict[str, int] = {}
         lasting: dict[str, int] = {}
-        follows_work = self._pool.follows_work
+        works: dict[str, int] = {}
+        pool = self._pool
+        follows_work = pool.follows_work
         for each in self._changes.take():
             address = each.address
             # Another one may have its address now: that one's count is what the others ask for.
-            endpoint = each if each.discovered else self._pool.find(address) or each
+            endpoint = each if each.discovered else pool.find(address) or each
             in_flight = endpoint.in_flight
             last = in_flight - endpoint.work.waits if follows_work else 0
+            work = int(pool.expected_work(endpoint) / MICROSECOND)
             if in_flight != self._reported.get(address, 0):
                 _set(self._reported, address, in_flight)
                 changed[address] = in_flight
             if last != self._lasting.get(address, 0):
                 _set(self._lasting, address, last)
                 lasting[address] = last
-        return changed, lasting
+            if work != self._work.get(address, 0):
+                _set(self._work, address, work)
+                works[address] = work
+        return changed, lasting, works
 
 
 def _set(counts: dict[str, int], address: str, count: int) -> None:

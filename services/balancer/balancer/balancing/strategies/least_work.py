@@ -126,7 +126,9 @@ class LeastWork(Strategy):
         if not self._places:
             return None
         self._settle(now)
-        cost = self._costs.kinds.expect(request).expected
+        kind = self._costs.kinds.expect(request)
+        # One that waits for something there takes no worker: no pace makes it shorter.
+        cost = 0.0 if kind.parked else kind.expected
         best: Endpoint | None = None
         for owner in self._classes:
             if owner.by_load.entries:
@@ -140,19 +142,19 @@ class LeastWork(Strategy):
     ) -> Endpoint | None:
         """`best`, or one that is better of those whose place goes by their load."""
         heap = owner.by_load
-        mean = self._costs.mean or 1.0
+        each = self._each(cost)
         fastest = self._fastest  # `_pace` lets the pace of an idle endpoint fade to that.
         entry = heap.entries[0]
         edge: list[Entry[_Place]] | None = None
         for _ in range(LOOKS):
-            if best is not None and fastest * (cost + mean * entry.key) > self._lowest:
+            if best is not None and fastest * (cost + each * entry.key) > self._lowest:
                 break
             endpoint = entry.item.endpoint
             if not excluded or endpoint not in excluded:
                 work = endpoint.work
                 silence = 0.0 if work.oldest is None else work.silence(now)
                 pace = owner.pace if owner.pace <= fastest else self._pace(endpoint, owner, now)
-                score = pace * (cost + mean * entry.key)
+                score = pace * (cost + each * entry.key)
                 if silence == 0.0 and work.failures == 0.0:
                     return self._better(best, endpoint, score)  # Nobody below it has less to do.
                 best = self._better(best, endpoint, _against(work, score, pace * cost, silence, now))
@@ -203,12 +205,22 @@ class LeastWork(Strategy):
         owner = place.owner
         work = endpoint.work
         if place.has_key_by_load:
-            ahead = (work.costs.mean or 1.0) * place.entry.key
+            ahead = self._each(cost) * place.entry.key
         else:
             ahead = work.wait(endpoint.elsewhere, now) / endpoint.weight + place.crowd
         pace = self._pace(endpoint, owner, now)
         silence = 0.0 if work.oldest is None else work.silence(now)
         return _against(work, pace * (cost + ahead), pace * cost, silence, now)
+
+    def _each(self, cost: float) -> float:
+        """Seconds that a request counts for where requests count by their number, for the choice of one that costs so.
+
+        Until it is known how much endpoints work on at once all may be as expensive as this one: else an expensive one
+        would rather wait behind many others, of which it is not known whether they cost anything, than go to an idle
+        endpoint that is a little slower.
+        """
+        mean = self._costs.mean or 1.0
+        return mean if self._costs.bounded or cost < mean else cost
 
     def _pace(self, endpoint: Endpoint, owner: _Class, now: float) -> float:
         """What is believed of its pace: one that gets nothing comes to count as the fastest, and so is tried again."""
@@ -258,7 +270,7 @@ class LeastWork(Strategy):
         # It differs from the typical only when that is beyond doubt, so that equal ones do not look unequal by chance.
         if off > 0.6:
             nearest = round(exact)
-            if abs(nearest) < abs(step) or off > 0.6 + 3.0 * work.doubt / _STEP:
+            if abs(nearest) < abs(step) or off > 0.6 + 2.0 * work.doubt / _STEP:
                 step = nearest
         if (
             step != owner.step
@@ -340,12 +352,13 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
     """
     work = endpoint.work
     waiting = work.waits
-    crowd = CROWD * (waiting + endpoint.elsewhere + (endpoint.in_flight - waiting) / owner.pace) / endpoint.weight
+    elsewhere = endpoint.elsewhere
+    crowd = CROWD * (waiting + elsewhere.requests + elsewhere.bias + (endpoint.in_flight - waiting) / owner.pace)
     if owner.at_once:
-        crowd += work.excess(endpoint.elsewhere, owner.at_once) / endpoint.weight
+        crowd += work.excess(elsewhere, owner.at_once) + elsewhere.bias
     elif not work.is_bounded:
-        crowd += work.excess(endpoint.elsewhere, 1) / endpoint.weight
-    return crowd
+        crowd += work.excess(elsewhere, 1) + elsewhere.bias
+    return crowd / endpoint.weight
 
 
 def _log_pace(endpoint: Endpoint) -> float:

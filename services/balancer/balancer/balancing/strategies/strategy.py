@@ -32,7 +32,8 @@ def turn(endpoint: Endpoint) -> int:
 
 def load_of(endpoint: Endpoint) -> float:
     """Requests in flight, those that other replicas are believed to have there and one more, by unit of weight."""
-    return (endpoint.in_flight + 1 + endpoint.elsewhere) / endpoint.weight
+    elsewhere = endpoint.elsewhere
+    return (endpoint.in_flight + 1 + elsewhere.requests + elsewhere.bias) / endpoint.weight
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -1,0 +1,22 @@
+"""What other replicas have at an endpoint, as far as this one knows."""
+
+from __future__ import annotations
+
+from mypy_extensions import mypyc_attr
+
+
+@mypyc_attr(acyclic=True)
+class Elsewhere:
+    """Other replicas' requests at one endpoint; all 0 where nothing is known of other replicas."""
+
+    __slots__ = ("bias", "requests", "seconds", "untold")
+
+    def __init__(self) -> None:
+        self.requests = 0.0
+        """How many: strategies count them as in flight."""
+        self.untold = 0.0
+        """How many of those are of replicas that do not say how much work they are."""
+        self.seconds = 0.0
+        """Expected seconds of work, at a typical endpoint, of the others."""
+        self.bias = 0.0
+        """Requests that the endpoint counts for in addition, since another replica prefers it: this decides ties."""
