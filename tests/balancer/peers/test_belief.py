@@ -114,10 +114,10 @@ def test_the_work_that_others_tell_is_counted_and_of_the_rest_the_number() -> No
     belief.take(Report("lb-2", {"a:80": 2, "b:80": 1}, whole=True, work={"a:80": 1_500_000}), fleet.now)
     belief.take(Report("lb-3", {"a:80": 3}, whole=True), fleet.now)
     a, b = fleet["a"].elsewhere, fleet["b"].elsewhere
-    assert (a.requests, a.untold, a.seconds) == pytest.approx((5.0, 3.0, 1.5), rel=0.01)
-    assert (b.requests, b.untold, b.seconds) == pytest.approx((1.0, 1.0, 0.0), rel=0.01)
+    assert (a.requests, a.unknown_cost, a.seconds) == pytest.approx((5.0, 3.0, 1.5), rel=0.01)
+    assert (b.requests, b.unknown_cost, b.seconds) == pytest.approx((1.0, 1.0, 0.0), rel=0.01)
     belief.take(Report("lb-2", {"a:80": 1}, work={"a:80": 0}), fleet.now)
-    assert (a.requests, a.untold, a.seconds) == pytest.approx((4.0, 4.0, 0.0), rel=0.01)
+    assert (a.requests, a.unknown_cost, a.seconds) == pytest.approx((4.0, 4.0, 0.0), rel=0.01)
 
 
 def test_replicas_that_send_too_little_learn_together_how_much_endpoints_work_on_at_once() -> None:

@@ -285,9 +285,9 @@ async def test_the_expected_work_of_what_waits_is_told_once_requests_are_known_t
         lease = one.fleet.lease(request=dear)
         endpoint = two.fleet[lease.endpoint.spec.host]
         assert await seen(lambda: endpoint.elsewhere.seconds > 0.5)
-        assert endpoint.elsewhere.untold == 0.0
+        assert endpoint.elsewhere.unknown_cost == 0.0
         one.fleet.pool.use(load("round-robin", one.fleet.random), "round-robin", one.fleet.now)
-        assert await seen(lambda: endpoint.elsewhere.seconds == 0.0 and endpoint.elsewhere.untold > 0.5)
+        assert await seen(lambda: endpoint.elsewhere.seconds == 0.0 and endpoint.elsewhere.unknown_cost > 0.5)
 
 
 async def test_a_drain_of_a_pod_that_is_not_discovered_here_yet_is_kept() -> None:

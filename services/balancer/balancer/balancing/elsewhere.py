@@ -9,13 +9,13 @@ from mypy_extensions import mypyc_attr
 class Elsewhere:
     """Other replicas' requests at one endpoint; all 0 where nothing is known of other replicas."""
 
-    __slots__ = ("bias", "requests", "seconds", "untold")
+    __slots__ = ("bias", "requests", "seconds", "unknown_cost")
 
     def __init__(self) -> None:
         self.requests = 0.0
         """How many: strategies count them as in flight."""
-        self.untold = 0.0
-        """How many of those are of replicas that do not say how much work they are."""
+        self.unknown_cost = 0.0
+        """How many of those are of unknown cost: of replicas that do not say how much work they are."""
         self.seconds = 0.0
         """Expected seconds of work, at a typical endpoint, of the others."""
         self.bias = 0.0

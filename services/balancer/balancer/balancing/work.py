@@ -329,8 +329,8 @@ class Work:
 
     def _seconds(self, elsewhere: Elsewhere) -> float:
         """Expected seconds of work of other replicas' requests."""
-        if elsewhere.untold > 0.0:
-            return elsewhere.seconds + elsewhere.untold * self.costs.found
+        if elsewhere.unknown_cost > 0.0:
+            return elsewhere.seconds + elsewhere.unknown_cost * self.costs.found
         return elsewhere.seconds
 
     @property

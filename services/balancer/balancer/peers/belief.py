@@ -158,8 +158,8 @@ def _keep(known: dict[str, int], said: Mapping[str, int]) -> None:
 class Belief(Subscriber):
     """The others' load at each endpoint, written to `endpoint.elsewhere`, where every strategy counts it.
 
-    A strategy that follows work counts their expected work too, as far as they tell it; and what has shown any of them
-    how much endpoints work on at once.
+    A strategy that follows work counts their expected work too, as far as they report it; and what has shown any of
+    them how much endpoints work on at once.
     """
 
     def __init__(self, pool: Pool, name: str) -> None:
@@ -310,7 +310,7 @@ class Belief(Subscriber):
 
     def _count(self, endpoint: Endpoint) -> None:
         address = endpoint.address
-        requests = untold = seconds = 0.0
+        requests = unknown_cost = seconds = 0.0
         waits = self._pool.follows_work
         for replica in self._replicas.values():
             load = replica.weight * replica.load(address, waits)
@@ -319,11 +319,11 @@ class Belief(Subscriber):
             if work:
                 seconds += MICROSECOND * replica.weight * work
             else:
-                untold += load
+                unknown_cost += load
         bias = self._away.get(address, 0.0) if self._away else 0.0
         elsewhere = endpoint.elsewhere
         if requests != elsewhere.requests or seconds != elsewhere.seconds or bias != elsewhere.bias:
-            elsewhere.requests, elsewhere.untold = requests, untold
+            elsewhere.requests, elsewhere.unknown_cost = requests, unknown_cost
             elsewhere.seconds, elsewhere.bias = seconds, bias
             self._pool.changed(endpoint)
 
