@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from balancer.balancing.costs import Bound, CostsLearned
 from balancer.balancing.hand_over import EndpointLearned, KindLearned, Learned
 from balancer.peers.intent import Intent, Wish
-from balancer.peers.report import BadReport, Report, answer, answered_by, changes, decode, delayed, is_report
+from balancer.peers.report import (
+    LARGEST,
+    BadReport,
+    Report,
+    answer,
+    answered_by,
+    changes,
+    decode,
+    delayed,
+    is_report,
+    microseconds,
+)
 
 COUNTS = st.integers(0, 10**6)
 SECONDS = st.floats(1e-9, 1e6)
@@ -175,6 +186,12 @@ def test_what_changes_alone_is_written_as_any_report(
     replica: str, in_flight: dict[str, int], lasting: dict[str, int], work: dict[str, int]
 ) -> None:
     assert changes(replica, in_flight, lasting, work) == Report(replica, in_flight, lasting=lasting, work=work).encode()
+
+
+def test_more_work_than_is_counted_costs_no_news() -> None:
+    assert (microseconds(0.004), microseconds(1e9)) == (4000, LARGEST)
+    report = Report("a", {"b": 100}, work={"b": microseconds(1e9)})
+    assert decode(report.encode()) == report
 
 
 @pytest.mark.parametrize("bound", [7, [], [1], [1, "2"], [1, 2, 3], {"workers": 1}, [-1, 2]])

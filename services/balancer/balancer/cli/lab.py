@@ -30,7 +30,7 @@ from balancer.lab.replica import TICK, Replica, Rules
 from balancer.lab.study import Study, study
 from balancer.lab.traffic import Traffic
 from balancer.peers.belief import Belief
-from balancer.peers.report import Report
+from balancer.peers.report import Report, microseconds
 
 WRONG: Final = 2
 LONGEST: Final = 7 * 86_400.0
@@ -130,7 +130,8 @@ class Beliefs:
             self._ticked_at[replica] = replica.clock.now
             belief.tick(replica.clock.now)
         delay = late + self._pause
-        report = Report(word.replica, word.in_flight, delay=delay, whole=True, work=word.work, bound=word.bound)
+        work = {address: microseconds(seconds) for address, seconds in word.work.items()}
+        report = Report(word.replica, word.in_flight, delay=delay, whole=True, work=work, bound=word.bound)
         belief.take(report, replica.clock.now)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from balancer.balancing.costs import Bound
 from balancer.lab.clock import Clock
@@ -12,16 +12,17 @@ from balancer.lab.clock import Clock
 if TYPE_CHECKING:
     from balancer.lab.replica import Replica
 
-MICROSECOND: Final = 1e-6
-
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One report of a replica: the fields of peers/report.py."""
+    """One report of a replica."""
 
     replica: str
+    """Its name."""
     in_flight: dict[str, int]
-    work: dict[str, int]
+    """Requests by the endpoint's address."""
+    work: dict[str, float]
+    """Expected seconds of work of those."""
     bound: Bound | None
 
 
@@ -63,7 +64,7 @@ class _Sender:
         clock = self._replica.clock
         pool = self._replica.pool
         in_flight = {endpoint.address: endpoint.in_flight for endpoint in pool.endpoints}
-        work = {endpoint.address: int(pool.expected_work(endpoint) / MICROSECOND) for endpoint in pool.endpoints}
+        work = {endpoint.address: pool.expected_work(endpoint) for endpoint in pool.endpoints}
         word = Word(self._name, in_flight, work, pool.bound)
 
         def arrive() -> None:

@@ -33,6 +33,8 @@ REST: Final = 3.0
 """Seconds within which one does that has nothing in flight and nothing to say, where all others understand it."""
 LONGEST_GAP: Final = 60.0
 MICROSECOND: Final = 1e-6
+LARGEST: Final = (1 << 31) - 1
+"""Largest count that is read."""
 _SCAN: Final[Callable[[str, int], tuple[Any, int]]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 _QUOTE: Final = json.encoder.encode_basestring_ascii
@@ -158,6 +160,11 @@ def _written(name: str, counts: Mapping[str, int]) -> str:
     return f',"{name}":{{{written}}}'
 
 
+def microseconds(seconds: float) -> int:
+    """Expected work as a report has it: half an hour and more is all the same."""
+    return min(int(seconds / MICROSECOND), LARGEST)
+
+
 def delayed(text: bytes, delay: float) -> bytes:
     """A report's text with its delay (s): the rest of it is written once for all who hear it."""
     return text[:-1] + f',"delay":{delay:.6f}}}'.encode()
@@ -245,7 +252,7 @@ def _counts(value: object, name: str = "in_flight") -> dict[str, int]:
     if not isinstance(value, dict):
         raise BadReport(f"{name} is no object")
     for count in value.values():
-        if type(count) is not int or not 0 <= count < 1 << 31:
+        if type(count) is not int or not 0 <= count <= LARGEST:
             raise BadReport(f"{name} has a value that is no count")
     return value
 

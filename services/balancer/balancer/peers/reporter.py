@@ -19,7 +19,7 @@ from balancer.peers.fleet import FleetIntent
 from balancer.peers.frames import TEXT, frame
 from balancer.peers.intent import Intent
 from balancer.peers.pace import Pace
-from balancer.peers.report import GAP, MICROSECOND, REST, Report, Status, changes, delayed
+from balancer.peers.report import GAP, REST, Report, Status, changes, delayed, microseconds
 
 HEARTBEAT: Final = 0.95 * GAP
 """Seconds after which a tick reports though nothing has changed; that also measures the delay."""
@@ -226,7 +226,7 @@ class Reporter(Subscriber):
             endpoint = each if each.discovered else pool.find(address) or each
             in_flight = endpoint.in_flight
             last = in_flight - endpoint.work.waits if follows_work else 0
-            work = int(pool.expected_work(endpoint) / MICROSECOND)
+            work = microseconds(pool.expected_work(endpoint))
             if in_flight != self._reported.get(address, 0):
                 _set(self._reported, address, in_flight)
                 changed[address] = in_flight
