@@ -97,7 +97,7 @@ def test_what_an_endpoint_works_on_at_once_is_handed_over_once_it_is_known() -> 
     later = fleet()
     hand_over(giver, later)
     assert later.pool._costs.bounded
-    assert later["a"].work.servers == 1
+    assert later["a"].work.concurrency.servers == 1
 
 
 def test_the_scale_is_the_takers_own_where_its_endpoints_are_others() -> None:

@@ -319,7 +319,7 @@ def test_an_endpoint_that_no_longer_works_on_two_at_once_gets_no_more_than_the_o
         ask(name, (0, 1, 2))
     for _ in range(5):
         ask("a", (1, 0, 2))
-    assert fleet["a"].work.at_once == 2
+    assert fleet["a"].work.concurrency.at_once == 2
     for name in "ab" * 60:
         ask(name, (0, 1, 2))
     for _ in range(4):

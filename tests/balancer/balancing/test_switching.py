@@ -111,7 +111,7 @@ def test_requests_from_before_a_switch_to_least_work_count_as_work() -> None:
             fleet.now += 0.05
             lease.first_byte(fleet.now)
             lease.close(Outcome.answered(200), fleet.now)
-    assert [endpoint.work.servers for endpoint in fleet.pool.endpoints] == [1, 1]
+    assert [endpoint.work.concurrency.servers for endpoint in fleet.pool.endpoints] == [1, 1]
     fleet.pool.use(load("n-to-one", Random(1)), "n-to-one", fleet.now)
     before = [fleet.lease() for _ in range(5)]
     for lease in before:

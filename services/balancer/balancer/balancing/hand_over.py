@@ -114,7 +114,7 @@ def pieces(costs: Costs, endpoints: Iterable[Endpoint], now: float) -> Iterator[
 def _of_endpoint(endpoint: Endpoint, now: float) -> EndpointLearned:
     work = endpoint.work
     age = max(now - work.learned_at, 0.0)
-    return EndpointLearned(endpoint.address, work.pace_log, work.samples, work.settled_workers, age)
+    return EndpointLearned(endpoint.address, work.pace_log, work.samples, work.concurrency.settled, age)
 
 
 def _kinds(costs: Costs) -> tuple[KindLearned, ...]:

@@ -59,7 +59,7 @@ def endpoint_work(endpoint: Endpoint, now: float) -> EndpointWork | None:
     work = endpoint.work
     if work is NOTHING_KNOWN:
         return None
-    at_once = work.at_once if work.is_bounded else None
+    at_once = work.concurrency.at_once if work.concurrency.is_bounded else None
     return EndpointWork(at_once, work.pace, expected_work(work), wait(work, endpoint.elsewhere, now))
 
 
@@ -71,9 +71,9 @@ def expected_work(work: Work) -> float:
 def wait(work: Work, elsewhere: Elsewhere, now: float) -> float:
     """Seconds until the endpoint is expected to begin with one request more, as least-work reckons it."""
     costs = work.costs
-    if costs.distinct and work.is_bounded:
+    if costs.distinct and work.concurrency.is_bounded:
         return work.pace * work.wait(elsewhere, now)
-    return work.pace * costs.mean * work.excess(elsewhere, work.at_once)
+    return work.pace * costs.mean * work.excess(elsewhere, work.concurrency.at_once)
 
 
 def expected_cost(endpoint: Endpoint, request: RequestInfo) -> float | None:

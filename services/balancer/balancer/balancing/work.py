@@ -1,12 +1,9 @@
 """What each endpoint has to do, in expected seconds; how fast it is; and how much it works on at once.
 
-**How much at once** shows when an answer overtakes requests sent before it: one that leaves k older ones behind says
-that the endpoint works on k + 1 at least (its concurrency). The estimate is the 98th percentile of that, so that a few
-odd answers (a cache in front of one worker) do not count. Until the endpoints have shown, together, that they work on
-no more at once, requests count by their number, whatever each costs: the fewest in flight is then the best guess, and
-one that seems fast does not get all there is. An endpoint that gets too few requests to show it follows the others,
-unless it answers one by one. Long polls take no worker: when more than a few requests wait fifty times longer than
-usual while others are answered, their kinds are parked, and count as no work.
+**How much at once** is its concurrency (concurrency.py). Until the endpoints have shown, together, that they work on no
+more at once, requests count by their number, whatever each costs: the fewest in flight is then the best guess, and one
+that seems fast does not get all there is. Long polls take no worker: when more than a few requests wait fifty times
+longer than usual while others are answered, their kinds are parked, and count as no work.
 
 **Pace** is the time that an endpoint takes over what was expected, as in minutes per kilometre: above 1 is slow. The
 wait in its own queue is taken off, and the likely wait for requests of other replicas: else those that mostly others
@@ -23,8 +20,9 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
+from balancer.balancing.concurrency import Concurrency
 from balancer.balancing.cost import EXPONENTIAL, MIN_WEIGHT, TRUSTED, RequestKind
-from balancer.balancing.costs import ONE_BY_ONE, PACE_MEMORY, Costs
+from balancer.balancing.costs import PACE_MEMORY, Costs
 from balancer.balancing.elsewhere import Elsewhere
 from balancer.balancing.request import RequestInfo
 
@@ -39,18 +37,6 @@ MOST_SAMPLES: Final = 200
 LEARN_EVERY: Final = 0.001
 """Seconds between two answers of an endpoint that are learned from, at the least: where there are thousands a second,
 the last two hundred would be a moment, and alike."""
-MOST_WORKERS: Final = 1024.0
-RISE: Final = 0.5
-FALL: Final = 0.01
-"""Steps of a stochastic quantile estimator: FALL / RISE of 2 % makes it settle at the 98th percentile."""
-MARGIN: Final = 0.25
-"""The estimate rises when a sample exceeds it by more than this; below 0.5, or rounding would hold it one too low."""
-ROUNDED: Final = 0.4
-"""What is added before rounding down: one odd answer raises the estimate by half a worker, and must not make it one."""
-IN_ORDER: Final = 5
-"""So many, and it is not believed to work on as much as the others when that becomes known."""
-AS_OTHERS: Final = 0.1
-"""How an endpoint that shows nothing of its workers follows the others: by this part of the difference an answer."""
 LENGTHY: Final = 50.0
 """A request that takes so many times the usual may be one that waits for something, and works on nothing."""
 PARKED: Final = 32
@@ -58,9 +44,6 @@ PARKED: Final = 32
 FOLLOWED: Final = 8
 """Of an endpoint that works on up to so many at once, what is left of each counts; of more, the mean is as good, and
 costs no time."""
-WALKED: Final = 16
-"""Where more requests than that wait at an endpoint, one answer in `waiting / WALKED` is looked at for those that it
-overtook: so an answer costs the same whatever waits."""
 SAME_PACE: Final = 0.005
 """A pace is worked out again when its logarithm has changed by this."""
 SMALLEST: Final = 1e-6
@@ -136,7 +119,7 @@ class Job:
         work.newest = self
         work.waiting += 1
         work.waiting_cost += self.expected
-        if work.waiting <= work.servers:
+        if work.waiting <= work.concurrency.servers:
             self.started_at = now
 
     def answered(self, now: float) -> None:
@@ -209,13 +192,11 @@ class Work:
     __slots__ = (
         "_counts",
         "_epoch",
-        "_in_order",
         "_pace",
         "_pace_of",
         "_samples",
-        "_unlooked",
-        "_unsure",
         "answered_at",
+        "concurrency",
         "costs",
         "failed_at",
         "failures",
@@ -224,12 +205,10 @@ class Work:
         "newest",
         "oldest",
         "pace_log",
-        "servers",
         "unsent",
         "unsent_cost",
         "waiting",
         "waiting_cost",
-        "workers",
     )
 
     def __init__(self, costs: Costs) -> None:
@@ -243,21 +222,14 @@ class Work:
         self.unsent = 0
         """Requests that are not sent whole: connecting, or an upload."""
         self.unsent_cost = 0.0
-        self.workers = costs.workers
-        self.servers = max(int(self.workers + ROUNDED), 1)
-        """How many requests it works on at once: `workers`, rounded."""
+        self.concurrency = Concurrency(costs)
+        """How much it works on at once."""
         self.pace_log = costs.typical
         self._counts = False
         """Whether its endpoint is there, so that its pace is one of those of which the typical is the mean."""
         self._samples = 0.0
         """Requests that its pace is learned from, those that say little in part."""
         self._epoch = costs.epoch
-        self._unsure = not costs.bounded
-        """Whether what it works on at once was not yet compared with the others'."""
-        self._in_order = 0
-        """Answers since the last that overtook an older request, while others waited."""
-        self._unlooked = 0
-        """Answers that overtook others and were not looked at since the last that was."""
         self._pace = 1.0
         self._pace_of = 0.0
         """The logarithm of `_pace`."""
@@ -295,9 +267,6 @@ class Work:
         self._counts = False
         self.costs.leave(self.pace_log)
 
-    def _round(self) -> None:
-        self.servers = max(int(self.workers + ROUNDED), 1)
-
     def _shift(self, step: float) -> None:
         """Change its pace (a logarithm)."""
         self.pace_log += step
@@ -316,8 +285,8 @@ class Work:
 
     def _ahead(self, elsewhere: Elsewhere) -> float:
         """Seconds of work of other replicas' requests that the next one waits for beside its own replica's."""
-        servers = self.servers
-        if not self.is_bounded:  # It may work on all of them at once.
+        servers = self.concurrency.servers
+        if not self.concurrency.is_bounded:  # It may work on all of them at once.
             return 0.0
         if servers == 1:
             return self._seconds(elsewhere)
@@ -348,11 +317,6 @@ class Work:
         """Requests that its pace is learned from."""
         return int(self._samples + 0.5)
 
-    @property
-    def settled_workers(self) -> float:
-        """What it works on at once; 0 while that is not known."""
-        return 0.0 if self._unsure or not self.costs.bounded else self.workers
-
     def take_over(self, pace_log: float, samples: int, workers: float, learned_at: float) -> bool:
         """Count `samples` requests that another replica has seen, where that is more than were seen here.
 
@@ -364,10 +328,8 @@ class Work:
         self._samples = float(own + samples)
         self._shift(samples / self._samples * (pace_log - self.pace_log))
         self.learned_at = max(self.learned_at, learned_at)
-        if workers > 0.0 and self.costs.bounded:
-            self._unsure = False
-            self.workers = workers
-            self._round()
+        if workers > 0.0:
+            self.concurrency.take_over(workers)
         return True
 
     def learn(self, job: Job, service: float) -> None:
@@ -401,43 +363,15 @@ class Work:
 
     def count_overtaken(self, job: Job) -> None:
         """Learn from an answer: the endpoint works at once on it and on the older requests that it overtook."""
-        if self._epoch != self.costs.epoch:  # A kind was parked since: the estimate had counted its requests.
+        if self._epoch != self.costs.epoch:  # A kind was parked since: the estimates had counted its requests.
             self._epoch = self.costs.epoch
-            self.workers = 1.0
-            self._unsure = True
+            self.concurrency.begin_again()
             self._samples = 0.0
             self._shift(self.costs.typical - self.pace_log)
-        if self._unsure and self.costs.bounded:
-            self._unsure = False
-            if self._in_order < IN_ORDER:
-                self.workers = max(self.workers, self.costs.workers)
-                self._round()
-        if self.waiting <= self.servers and job.older is None and not self._unsure:
-            self._follow_others()
-            return
-        if job.older is None:
-            if self.waiting > 1:
-                self._in_order += 1
-        else:
-            self._in_order = 0
-            self._unlooked += 1
-            if self._unlooked * WALKED < self.waiting:
-                return
-            self._unlooked = 0
-        at_once = self._at_once_with(job)
-        if at_once == 0:
-            return
-        if not self.costs.bounded:
-            self.costs.bound(at_once, self.waiting)
-            self.workers = max(self.workers, float(at_once))
-            self.servers = int(self.workers)
-            return
-        if at_once > self.workers + MARGIN:
-            self.workers = min(self.workers + max(RISE, (at_once - self.workers) / 4), MOST_WORKERS)
-        elif self.waiting > self.servers:
-            self.workers = max(self.workers - FALL, 1.0)
-        self._round()
-        self.costs.workers += 0.05 * (self.workers - self.costs.workers)
+        if self.concurrency.looks(job.older is not None, self.waiting):
+            at_once = self._at_once_with(job)
+            if at_once:
+                self.concurrency.saw(at_once, self.waiting)
 
     def _at_once_with(self, job: Job) -> int:
         """How many requests it works on beside `job`, which overtakes some, and with it; 0: a kind was parked."""
@@ -456,16 +390,6 @@ class Work:
                         return 0
             older = older.older
         return at_once
-
-    def _follow_others(self) -> None:
-        """It is not given more than it is believed to work on, and so cannot show that it works on more."""
-        if self.waiting > 1:
-            self._in_order += 1
-        if self._in_order >= ONE_BY_ONE:
-            self.workers += AS_OTHERS * (1.0 - self.workers)
-        elif self.workers < self.costs.workers:
-            self.workers += AS_OTHERS * (self.costs.workers - self.workers)
-        self._round()
 
     def drop(self, job: Job, now: float) -> None:
         """Remove a request that has its answer; the endpoint goes on with the next."""
@@ -486,7 +410,8 @@ class Work:
         self.waiting_cost = self.waiting_cost - job.expected if self.waiting else 0.0
         next_job = self.oldest
         number = 0
-        while next_job is not None and number < self.servers:
+        servers = self.concurrency.servers
+        while next_job is not None and number < servers:
             if next_job.started_at < 0.0:
                 next_job.started_at = now
             next_job = next_job.newer
@@ -494,21 +419,9 @@ class Work:
 
     def has_room(self, elsewhere: Elsewhere) -> bool:
         """Whether it can begin with one more at once, as far as is known."""
-        if not self.is_bounded:
+        if not self.concurrency.is_bounded:
             return True
-        return self.waits + elsewhere.requests <= self.servers - 1
-
-    @property
-    def is_bounded(self) -> bool:
-        """Whether it is known how many requests it works on at once."""
-        return self.costs.bounded or self._in_order >= ONE_BY_ONE
-
-    @property
-    def at_once(self) -> int:
-        """How many requests it works on at once; 1 while nothing is known."""
-        if not self.costs.bounded:
-            return 1
-        return max(int(self.costs.workers + ROUNDED), 1) if self._unsure else self.servers
+        return self.waits + elsewhere.requests <= self.concurrency.servers - 1
 
     def excess(self, elsewhere: Elsewhere, at_once: int) -> float:
         """What it has to do before it can begin with one more, where requests are alike: in mean costs, by count."""
@@ -519,7 +432,7 @@ class Work:
         """Seconds, at a typical pace, until it can begin with one more."""
         if self.has_room(elsewhere):
             return 0.0
-        servers = self.servers
+        servers = self.concurrency.servers
         total = self.cost + self._seconds(elsewhere)
         job = self.oldest
         if servers == 1:
@@ -551,7 +464,8 @@ class Work:
         number = 0
         below = 0
         job = self.oldest
-        while job is not None and number < self.servers:
+        servers = self.concurrency.servers
+        while job is not None and number < servers:
             each = _left(job, pace, now)
             if each < level:
                 left += each

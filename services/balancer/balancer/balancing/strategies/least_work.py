@@ -196,7 +196,9 @@ class LeastWork(Strategy):
         self._settle(now)
         place = self._places.get(endpoint)
         if place is None:
-            place = _Place(endpoint, _Class(0, endpoint.weight, 0 if self._distinct else endpoint.work.at_once))
+            place = _Place(
+                endpoint, _Class(0, endpoint.weight, 0 if self._distinct else endpoint.work.concurrency.at_once)
+            )
             self._set_key(place, now)
         return self._score(place, endpoint.work.costs.kinds.of(request).expected, now)
 
@@ -275,7 +277,7 @@ class LeastWork(Strategy):
         if (
             step != owner.step
             or endpoint.weight != owner.weight
-            or (owner.at_once and _far(work.at_once, owner.at_once))
+            or (owner.at_once and _far(work.concurrency.at_once, owner.at_once))
         ):
             self._exit(place)
             self._enter(endpoint, step, now)
@@ -298,7 +300,7 @@ class LeastWork(Strategy):
         return owner
 
     def _enter(self, endpoint: Endpoint, step: int, now: float) -> None:
-        at_once = 0 if self._distinct else endpoint.work.at_once
+        at_once = 0 if self._distinct else endpoint.work.concurrency.at_once
         place = _Place(endpoint, self._class(step, endpoint.weight, at_once))
         self._places[endpoint] = place
         self._weight += endpoint.weight
@@ -356,7 +358,7 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
     crowd = CROWD * (waiting + elsewhere.requests + elsewhere.bias + (endpoint.in_flight - waiting) / owner.pace)
     if owner.at_once:
         crowd += work.excess(elsewhere, owner.at_once) + elsewhere.bias
-    elif not work.is_bounded:
+    elif not work.concurrency.is_bounded:
         crowd += work.excess(elsewhere, 1) + elsewhere.bias
     return crowd / endpoint.weight
 
