@@ -99,9 +99,7 @@ class Fleet(Subscriber):
 
 def others_have(endpoint: Endpoint, requests: float, seconds: float | None = None) -> None:
     """Other replicas have so many requests there, of so much work (s), if they say so."""
-    endpoint.elsewhere.requests = requests
-    endpoint.elsewhere.unknown_cost = requests if seconds is None else 0.0
-    endpoint.elsewhere.seconds = seconds or 0.0
+    endpoint.others_have(requests, requests if seconds is None else 0.0, seconds or 0.0, 0.0)
 
 
 @dataclass

@@ -7,13 +7,16 @@ from mypy_extensions import mypyc_attr
 
 @mypyc_attr(acyclic=True)
 class Elsewhere:
-    """Other replicas' requests at one endpoint; all 0 where nothing is known of other replicas."""
+    """Other replicas' requests at one endpoint; all 0 where nothing is known of other replicas.
+
+    `Endpoint.others_have` writes it.
+    """
 
     __slots__ = ("bias", "requests", "seconds", "unknown_cost")
 
     def __init__(self) -> None:
         self.requests = 0.0
-        """How many: strategies count them as in flight."""
+        """How many: all strategies count them as in flight."""
         self.unknown_cost = 0.0
         """How many of those are of unknown cost: of replicas that do not say how much work they are."""
         self.seconds = 0.0

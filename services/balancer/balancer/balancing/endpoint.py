@@ -145,6 +145,7 @@ class Endpoint:
         "in_flight",
         "in_rotation",
         "latency",
+        "load_elsewhere",
         "load_factor",
         "newest",
         "oldest",
@@ -162,8 +163,8 @@ class Endpoint:
         # Its load. What every choice touches comes first: compiled, it shares two cache lines.
         self.in_flight = 0
         """Leases open, from the moment of selection."""
-        self.elsewhere = Elsewhere()
-        """What other replicas have there."""
+        self.load_elsewhere = 0.0
+        """Requests that count beside those in flight: what other replicas have there, and the bias."""
         self.weight = spec.weight
         """The weight in force: the spec's, less while in slow start."""
         self.chosen_at = 0
@@ -178,6 +179,8 @@ class Endpoint:
         self.latency = PeakEwma()
         self.variability = Variability()
         """How much response times differ: its pool's, of all endpoints together."""
+        self.elsewhere = Elsewhere()
+        """What other replicas have there, in detail."""
         self.work = NOTHING_KNOWN
         """What it has to do, in expected seconds, where the strategy follows that."""
         self.load_factor = 1.0
@@ -199,6 +202,18 @@ class Endpoint:
 
         self.health = Health()
         self.stats = Statistics()
+
+    def others_have(self, requests: float, unknown_cost: float, seconds: float, bias: float) -> bool:
+        """Note what other replicas have there, as the fields of `elsewhere`: whether that is news."""
+        elsewhere = self.elsewhere
+        if requests == elsewhere.requests and seconds == elsewhere.seconds and bias == elsewhere.bias:
+            return False
+        elsewhere.requests = requests
+        elsewhere.unknown_cost = unknown_cost
+        elsewhere.seconds = seconds
+        elsewhere.bias = bias
+        self.load_elsewhere = requests + bias
+        return True
 
     @property
     def waiting(self) -> dict[Pending, float]:

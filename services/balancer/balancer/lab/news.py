@@ -88,5 +88,6 @@ class _Believed:
         for endpoint in replica.pool.endpoints:
             change = in_flight[endpoint.address] - before.get(endpoint.address, 0)
             if change:
-                endpoint.elsewhere.requests += change
+                requests = endpoint.elsewhere.requests + change
+                endpoint.others_have(requests, requests, 0.0, 0.0)
                 replica.pool.changed(endpoint)

@@ -321,10 +321,7 @@ class Belief(Subscriber):
             else:
                 unknown_cost += load
         bias = self._away.get(address, 0.0) if self._away else 0.0
-        elsewhere = endpoint.elsewhere
-        if requests != elsewhere.requests or seconds != elsewhere.seconds or bias != elsewhere.bias:
-            elsewhere.requests, elsewhere.unknown_cost = requests, unknown_cost
-            elsewhere.seconds, elsewhere.bias = seconds, bias
+        if endpoint.others_have(requests, unknown_cost, seconds, bias):
             self._pool.changed(endpoint)
 
     def _is_even(self) -> bool:

@@ -355,7 +355,7 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
     work = endpoint.work
     waiting = work.waits
     elsewhere = endpoint.elsewhere
-    crowd = CROWD * (waiting + elsewhere.requests + elsewhere.bias + (endpoint.in_flight - waiting) / owner.pace)
+    crowd = CROWD * (waiting + endpoint.load_elsewhere + (endpoint.in_flight - waiting) / owner.pace)
     if owner.at_once:
         crowd += work.excess(elsewhere, owner.at_once) + elsewhere.bias
     elif not work.concurrency.is_bounded:

@@ -32,8 +32,7 @@ def turn(endpoint: Endpoint) -> int:
 
 def load_of(endpoint: Endpoint) -> float:
     """Requests in flight, those that other replicas are believed to have there and one more, by unit of weight."""
-    elsewhere = endpoint.elsewhere
-    return (endpoint.in_flight + 1 + elsewhere.requests + elsewhere.bias) / endpoint.weight
+    return (endpoint.in_flight + 1 + endpoint.load_elsewhere) / endpoint.weight
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
