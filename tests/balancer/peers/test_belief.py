@@ -143,6 +143,32 @@ def test_one_replica_that_has_seen_more_at_once_is_believed() -> None:
     assert (costs.bounded, costs.workers) == (True, 4.0)
 
 
+def test_what_was_found_to_be_no_work_is_not_learned_again_from_replicas_that_counted_it() -> None:
+    """Long polls had made endpoints look as if they worked on 33 at once; each replica had that back from another."""
+    fleet = Fleet("least-work", "a b")
+    belief, costs = Belief(fleet.pool, "lb-1"), fleet.pool.costs
+    belief.take(Report("lb-2", bound=Bound(33.0, 500)), fleet.now)
+    assert (costs.bounded, costs.workers) == (True, 33.0)
+    costs.begin_again()
+    belief.take(Report("lb-2", bound=Bound(33.0, 500)), fleet.now)
+    assert (costs.bounded, costs.workers) == (False, 1.0)
+
+
+def test_a_replica_that_saw_an_odd_answer_believes_those_that_are_certain() -> None:
+    fleet = Fleet("least-work", "a b")
+    belief, costs = Belief(fleet.pool, "lb-1"), fleet.pool.costs
+    costs.bound(9, 20)
+    belief.take(Report("lb-2", bound=Bound(4.2, 500)), fleet.now)
+    assert (costs.bounded, costs.workers) == (True, 4.2)
+
+
+def test_a_replica_that_took_the_bound_over_passes_it_on() -> None:
+    fleet, other = Fleet("least-work", "a b"), Fleet("least-work", "a b")
+    Belief(fleet.pool, "lb-1").take(Report("lb-2", bound=Bound(4.0, 500)), fleet.now)
+    Belief(other.pool, "lb-3").take(Report("lb-1", bound=fleet.pool.bound), other.now)
+    assert other.pool.costs.bounded
+
+
 def test_a_strategy_that_follows_no_work_asks_for_no_bound(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", bound=Bound(4.0, ONE_BY_ONE)), fleet.now)
     assert fleet.pool.bound is None

@@ -188,6 +188,12 @@ def test_what_changes_alone_is_written_as_any_report(
     assert changes(replica, in_flight, lasting, work) == Report(replica, in_flight, lasting=lasting, work=work).encode()
 
 
+def test_no_bound_is_beyond_what_endpoints_are_believed_to_work_on() -> None:
+    report = decode(b'{"v":1,"replica":"a","bound":[1e11,900000000000]}')
+    assert report.bound is not None
+    assert report.bound.workers == 1024.0
+
+
 def test_more_work_than_is_counted_costs_no_news() -> None:
     assert (microseconds(0.004), microseconds(1e9)) == (4000, LARGEST)
     report = Report("a", {"b": 100}, work={"b": microseconds(1e9)})

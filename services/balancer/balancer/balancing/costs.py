@@ -7,6 +7,7 @@ taken instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log
@@ -40,6 +41,11 @@ class Bound:
     """The most that has been seen."""
     answers: int
     """Answers that would have shown more, had they worked on more."""
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether that is enough to know it."""
+        return self.answers >= _enough(self.workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,31 +139,33 @@ class Costs:
             self._answers = 0
         elif waiting > self.workers:
             self._answers += 1
-            self._decide(0)
-
-    def _decide(self, elsewhere: int) -> None:
-        self.bounded = self._answers + elsewhere >= max(ONE_BY_ONE, FOR_EACH * self.workers)
+            self.bounded = self._answers >= _enough(self.workers)
 
     @property
     def shown(self) -> Bound:
         """What has shown here how much the endpoints work on at once."""
-        return Bound(self.workers, self._answers)
+        enough = math.ceil(_enough(self.workers)) if self.bounded else 0
+        return Bound(self.workers, max(self._answers, enough))
 
     def corroborate(self, others: Iterable[Bound]) -> None:
         """Count what has shown the bound at other replicas, while too little has here.
 
         Each sends but a part of the requests, so few of its own wait together: by itself it may never know.
         """
-        if self.bounded:
+        if self.bounded or self.epoch:  # The others may count what was found here to be no work.
             return
         answers = 0
         for bound in others:
+            if bound.is_certain:
+                self.workers = bound.workers
+                self.bounded = True
+                return
             if bound.workers > self.workers + SAME_BOUND:
                 self.workers = bound.workers
                 self._answers = answers = 0
             if bound.workers > self.workers - SAME_BOUND:
                 answers += bound.answers
-        self._decide(answers)
+        self.bounded = self._answers + answers >= _enough(self.workers)
 
     def compare(self, kind: RequestKind, logarithm: float) -> None:
         """One request was this much work (a logarithm): did its kind predict that better than the mean of all?"""
@@ -229,3 +237,8 @@ class Costs:
     def _update_typical(self) -> None:
         if self.endpoints > 0:
             self.typical = self._total / self.endpoints
+
+
+def _enough(workers: float) -> float:
+    """Answers that show that endpoints work on no more than so many at once."""
+    return max(float(ONE_BY_ONE), FOR_EACH * workers)

@@ -41,6 +41,9 @@ LENGTHY: Final = 50.0
 """A request that takes so many times the usual may be one that waits for something, and works on nothing."""
 PARKED: Final = 32
 """More than so many of those, and others answered all the same: they are."""
+ENDLESS: Final = 200.0
+"""A request that takes so many times the usual counts as four of those: what is a hundred times as expensive may be
+work."""
 FOLLOWED: Final = 8
 """Of an endpoint that works on up to so many at once, what is left of each counts; of more, the mean is as good, and
 costs no time."""
@@ -377,13 +380,15 @@ class Work:
         """How many requests it works on beside `job`, which overtakes some, and with it; 0: a kind was parked."""
         at_once = 1
         long = 0
-        lengthy = LENGTHY * exp(self.costs.usual)
+        usual = exp(self.costs.usual)
+        lengthy = LENGTHY * usual
+        endless = ENDLESS * usual
         older = job.older
         while older is not None:
             if not older.kind.parked:
                 at_once += 1
                 if older.expected > lengthy:
-                    long += 1
+                    long += 4 if older.expected > endless else 1
                     if long > PARKED:
                         older.kind.parked = True
                         self.costs.begin_again()

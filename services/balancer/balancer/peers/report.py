@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from balancer.balancing.concurrency import MOST_WORKERS
 from balancer.balancing.costs import Bound
 from balancer.balancing.hand_over import Learned
 from balancer.peers import handed_over
@@ -274,7 +275,7 @@ def _bound(value: object) -> Bound | None:
     """One that cannot be read is none: it only helps to learn."""
     if not isinstance(value, list) or len(value) != 2 or not all(map(_is_number, value)):
         return None
-    return Bound(max(float(value[0]), 1.0), int(value[1]))
+    return Bound(min(max(float(value[0]), 1.0), MOST_WORKERS), int(value[1]))
 
 
 def _status(value: object) -> Status | None:

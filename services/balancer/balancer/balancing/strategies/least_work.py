@@ -6,6 +6,7 @@ from collections.abc import Collection
 from math import exp, log
 from typing import ClassVar, Final
 
+from balancer.balancing.cost import RequestKind
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.rng import Random
@@ -126,9 +127,7 @@ class LeastWork(Strategy):
         if not self._places:
             return None
         self._settle(now)
-        kind = self._costs.kinds.expect(request)
-        # One that waits for something there takes no worker: no pace makes it shorter.
-        cost = 0.0 if kind.parked else kind.expected
+        cost = _cost(self._costs.kinds.expect(request))
         best: Endpoint | None = None
         for owner in self._classes:
             if owner.by_load.entries:
@@ -200,7 +199,7 @@ class LeastWork(Strategy):
                 endpoint, _Class(0, endpoint.weight, 0 if self._distinct else endpoint.work.concurrency.at_once)
             )
             self._set_key(place, now)
-        return self._score(place, endpoint.work.costs.kinds.of(request).expected, now)
+        return self._score(place, _cost(endpoint.work.costs.kinds.of(request)), now)
 
     def _score(self, place: _Place, cost: float, now: float) -> float:
         endpoint = place.endpoint
@@ -330,6 +329,11 @@ class LeastWork(Strategy):
             entry.key = owner.pace * (work.wait(endpoint.elsewhere, now) + owner.weight * place.crowd) + now
 
 
+def _cost(kind: RequestKind) -> float:
+    """Seconds that one takes a worker: none where it waits for something there, which no pace makes shorter."""
+    return 0.0 if kind.parked else kind.expected
+
+
 def _far(at_once: int, usual: int) -> bool:
     """Whether an endpoint works on another number at once than the others of its class."""
     more = at_once - usual if at_once > usual else usual - at_once
@@ -359,7 +363,7 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
     if owner.at_once:
         crowd += work.excess(elsewhere, owner.at_once) + elsewhere.bias
     elif not work.concurrency.is_bounded:
-        crowd += work.excess(elsewhere, 1) + elsewhere.bias
+        crowd += work.excess(elsewhere, int(work.costs.workers)) + elsewhere.bias  # The most that was seen at once.
     return crowd / endpoint.weight
 
 
