@@ -74,7 +74,7 @@ async def test_a_backend_killed_under_load_costs_no_request(
     await asyncio.to_thread(doomed.get_wrapped_container().kill)
     await load  # fails at any answer that is wrong
 
-    assert set(await balancer.served_by(6)) == {"pi-1", "pi-2"}
+    assert set(await balancer.served_by(60, clients=6)) == {"pi-1", "pi-2"}
 
 
 async def test_sigterm_lets_what_is_in_flight_end(start_balancer: StartBalancer, start_pi: Start) -> None:
