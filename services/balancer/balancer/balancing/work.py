@@ -195,6 +195,7 @@ class Work:
     __slots__ = (
         "_counts",
         "_epoch",
+        "_given",
         "_pace",
         "_pace_of",
         "_samples",
@@ -233,6 +234,8 @@ class Work:
         self._samples = 0.0
         """Requests that its pace is learned from, those that say little in part."""
         self._epoch = costs.epoch
+        self._given = False
+        """Whether its pace is another replica's, which has acted on it, and no sample of our own has come since."""
         self._pace = 1.0
         self._pace_of = 0.0
         """The logarithm of `_pace`."""
@@ -257,8 +260,9 @@ class Work:
 
     @property
     def doubt(self) -> float:
-        """Standard error of the logarithm of its pace."""
-        return EXPONENTIAL / sqrt(min(self._samples, MOST_SAMPLES) + PRIOR_SAMPLES)
+        """Standard error of the logarithm of its pace; half of that where another replica has acted on it."""
+        error = EXPONENTIAL / sqrt(min(self._samples, MOST_SAMPLES) + PRIOR_SAMPLES)
+        return error / 2 if self._given else error
 
     def joined(self) -> None:
         """Its endpoint is there (again)."""
@@ -331,6 +335,7 @@ class Work:
         self._samples = float(own + samples)
         self._shift(samples / self._samples * (pace_log - self.pace_log))
         self.learned_at = max(self.learned_at, learned_at)
+        self._given = True
         if workers > 0.0:
             self.concurrency.take_over(workers)
         return True
@@ -349,6 +354,7 @@ class Work:
         costs.usual += MIN_WEIGHT * (logarithm - self.pace_log + costs.typical - costs.usual)
         costs.compare(job.kind, logarithm - self.pace_log + costs.typical)
         if job.kind.count >= TRUSTED_KIND:
+            self._given = False
             share = job.kind.certainty
             self._samples += share
             weight = share * max(1.0 / (self._samples + PRIOR_SAMPLES), PACE_MEMORY)
