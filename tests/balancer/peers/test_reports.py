@@ -102,11 +102,16 @@ async def replicas(number: int, strategy: str = "least-connections") -> AsyncIte
         assert await seen(lambda: all(any(task.done() for _, task in each.peers._links.values()) for each in made))
         yield made
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for runner in runners:
-            await runner.cleanup()
+        await stop(tasks, runners)
+
+
+async def stop(tasks: list[asyncio.Task[None]], runners: list[web.AppRunner]) -> None:
+    """End replicas, and what serves them."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for runner in runners:
+        await runner.cleanup()
 
 
 async def seen(condition: Callable[[], bool]) -> bool:
@@ -338,11 +343,7 @@ async def test_one_that_starts_at_an_address_given_up_for_long_is_told_at_once_w
     try:
         assert await seen(lambda: two.switched == ["round-robin"])
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for runner in runners:
-            await runner.cleanup()
+        await stop(tasks, runners)
 
 
 async def test_one_that_never_says_who_it_is_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

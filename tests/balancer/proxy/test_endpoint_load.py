@@ -117,16 +117,21 @@ async def test_without_the_setting_a_report_is_a_field_like_others(where: str, s
     assert NAME.encode() in [name.lower() for name, _ in found]
 
 
+async def keep_asking(client: Client) -> None:
+    """Ask for so long that weights have followed the reports."""
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        assert (await client.ask(GET)).status == 200
+        await asyncio.sleep(0.01)
+
+
 async def test_reports_that_cannot_be_read_are_counted_and_change_nothing(start: Start) -> None:
     balancer = start(endpoints=2, fresh=True, **ON)
     bad = over_http1("a", (NAME, "TEXT cpu_utilization=lots"), "header")
     good = over_http1("b", said("TEXT", 0.5, 10.0), "header")
     async with Endpoint(balancer.endpoints[0], bad), Endpoint(balancer.endpoints[1], good):
         async with await Client.connect(balancer.port) as client:
-            until = time.monotonic() + 2.5
-            while time.monotonic() < until:
-                assert (await client.ask(GET)).status == 200
-                await asyncio.sleep(0.01)
+            await keep_asking(client)
             assert balancer.metric("lb_endpoint_weight") == 2
             assert balancer.metric("lb_endpoint_bad_load_reports_total") > 10
 
@@ -139,8 +144,5 @@ async def test_a_report_of_absurd_numbers_harms_no_request(report: str, where: s
     good = over_http1("b", said("TEXT", 0.5, 10.0), where)
     async with Endpoint(balancer.endpoints[0], bad), Endpoint(balancer.endpoints[1], good):
         async with await Client.connect(balancer.port) as client:
-            until = time.monotonic() + 2.5
-            while time.monotonic() < until:
-                assert (await client.ask(GET)).status == 200
-                await asyncio.sleep(0.01)
+            await keep_asking(client)
             assert balancer.metric("lb_endpoint_bad_load_reports_total") > 10

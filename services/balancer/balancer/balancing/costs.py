@@ -7,10 +7,9 @@ taken instead.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import log
+from math import ceil, log
 from typing import Final
 
 from balancer.balancing.cost import RequestKind, RequestKinds
@@ -144,7 +143,7 @@ class Costs:
     @property
     def shown(self) -> Bound:
         """What has shown here how much the endpoints work on at once."""
-        enough = math.ceil(_enough(self.workers)) if self.bounded else 0
+        enough = ceil(_enough(self.workers)) if self.bounded else 0
         return Bound(self.workers, max(self._answers, enough))
 
     def corroborate(self, others: Iterable[Bound]) -> None:

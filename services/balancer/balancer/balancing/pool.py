@@ -214,7 +214,7 @@ class Pool(Rotation):
         if self._follows_work:
             self._costs.corroborate(others)
 
-    def expected_work(self, endpoint: Endpoint) -> float:
+    def work_to_report(self, endpoint: Endpoint) -> float:
         """Expected seconds, at a typical endpoint, of the requests that wait there.
 
         0 where the strategy goes by their number: it does not ask, or all are alike as far as it knows.

@@ -64,7 +64,7 @@ class _Sender:
         clock = self._replica.clock
         pool = self._replica.pool
         in_flight = {endpoint.address: endpoint.in_flight for endpoint in pool.endpoints}
-        work = {endpoint.address: pool.expected_work(endpoint) for endpoint in pool.endpoints}
+        work = {endpoint.address: pool.work_to_report(endpoint) for endpoint in pool.endpoints}
         word = Word(self._name, in_flight, work, pool.bound)
 
         def arrive() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from balancer.balancing.concurrency import MOST_WORKERS
 from balancer.balancing.costs import CostsLearned
 from balancer.balancing.hand_over import (
     LONGEST_NAME,
@@ -19,7 +20,6 @@ LEAST: Final = 1e-9
 """Smallest cost (s) that is taken: the square of one far below would be 0."""
 FARTHEST: Final = 50.0
 """Largest logarithm, of a pace or of seconds, and smallest below 0."""
-WORKERS: Final = 1024.0
 LONGEST_KEY: Final = 4096
 """Characters of LB_COST_KEY."""
 
@@ -131,7 +131,7 @@ def _logarithm(value: object) -> float:
 
 def _workers(value: object) -> float:
     workers = _number(value)
-    if workers > WORKERS or 0.0 < workers < 1.0:
+    if workers > MOST_WORKERS or 0.0 < workers < 1.0:
         raise ValueError("no number of workers")
     return workers
 

@@ -80,7 +80,7 @@ def read(value: object) -> Intent:
     """What `as_json` gave. An older replica has one time for all, and says nothing of what is taken back. Raises
     ValueError.
     """
-    if not isinstance(value, dict) or not _is_time(value.get("at")) or not isinstance(value.get("strategy"), str):
+    if not isinstance(value, dict) or not is_number(value.get("at")) or not isinstance(value.get("strategy"), str):
         raise ValueError("intent has no time or no strategy")
     at, strategy = value["at"], value["strategy"]
     switched: Any = value.get("switched", at if strategy else 0.0)
@@ -90,7 +90,7 @@ def read(value: object) -> Intent:
     since = value.get("since", [at] * len(drained))
     if not isinstance(since, list) or len(since) != len(drained) or not isinstance(taken_back, dict):
         raise ValueError("intent does not say since when")
-    if not all(_is_time(each) for each in [switched, *since, *taken_back.values()]):
+    if not all(is_number(each) for each in [switched, *since, *taken_back.values()]):
         raise ValueError("intent has what is no time")
     wishes = {address: Wish(float(time), False) for address, time in taken_back.items()}
     for name, time in zip(drained, since, strict=True):
@@ -100,6 +100,6 @@ def read(value: object) -> Intent:
     return Intent(float(switched), strategy, _latest(wishes))
 
 
-def _is_time(value: object) -> bool:
-    """Whether it is a number of seconds."""
+def is_number(value: object) -> bool:
+    """Whether it is a number that a report may have: of seconds, or of anything."""
     return type(value) in (int, float) and 0 <= value < 1e12  # type: ignore[operator]

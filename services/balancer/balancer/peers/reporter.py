@@ -195,12 +195,10 @@ class Reporter(Subscriber):
                 self._name,
                 changed,
                 ejections,
-                None,
-                asked,
-                status,
-                False,
-                asks,
-                gap,
+                intent=asked,
+                status=status,
+                answer=asks,
+                next_within=gap,
                 lasting=lasting,
                 work=work,
                 bound=bound,
@@ -226,24 +224,21 @@ class Reporter(Subscriber):
             endpoint = each if each.discovered else pool.find(address) or each
             in_flight = endpoint.in_flight
             last = in_flight - endpoint.work.waits if follows_work else 0
-            work = microseconds(pool.expected_work(endpoint))
-            if in_flight != self._reported.get(address, 0):
-                _set(self._reported, address, in_flight)
-                changed[address] = in_flight
-            if last != self._lasting.get(address, 0):
-                _set(self._lasting, address, last)
-                lasting[address] = last
-            if work != self._work.get(address, 0):
-                _set(self._work, address, work)
-                works[address] = work
+            _note(self._reported, changed, address, in_flight)
+            _note(self._lasting, lasting, address, last)
+            _note(self._work, works, address, microseconds(pool.work_to_report(endpoint)))
         return changed, lasting, works
 
 
-def _set(counts: dict[str, int], address: str, count: int) -> None:
+def _note(reported: dict[str, int], news: dict[str, int], address: str, count: int) -> None:
+    """Put what is to be reported of an address to the news, where it is another count than was reported."""
+    if count == reported.get(address, 0):
+        return
+    news[address] = count
     if count:
-        counts[address] = count
+        reported[address] = count
     else:
-        del counts[address]
+        del reported[address]
 
 
 def _same(status: Status | None, before: Status | None) -> bool:
