@@ -189,6 +189,12 @@ def test_the_command_prints_a_table_and_json(capsys: pytest.CaptureFixture[str])
     assert len(found["strategies"]["round-robin"]["shares"]) == 3
 
 
+def test_the_share_of_each_endpoint_is_printed_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    described = ["--endpoint", "weight=3", "--endpoint", "2*weight=1", "--endpoint", "weight=5"]
+    assert main(["lab", *described, "--strategies", "round-robin", "--requests", "1000", "--seeds", "2"]) == 0
+    assert "  30% 10% 10% 50%\n" in capsys.readouterr().out
+
+
 def test_what_a_strategy_of_ones_own_raises_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

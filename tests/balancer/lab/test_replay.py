@@ -67,6 +67,15 @@ def test_workers_and_costs_are_found_again(workers: int) -> None:
     assert found.rate == pytest.approx(100.0 * workers, rel=0.1)
 
 
+def test_requests_that_an_endpoint_read_in_another_order_than_they_were_sent_show_no_worker_more() -> None:
+    lines = []
+    for number in range(1000):
+        # Two at once on two connections, of which one pair in fifty is read the other way round.
+        one, two = (0.02, 0.01) if number % 50 == 49 else (0.01, 0.02)
+        lines += [_line(number * 0.03, one, "10.0.0.1:80"), _line(number * 0.03 + 0.0005, two, "10.0.0.1:80")]
+    assert replay.read(lines).fleet[0].workers == 1
+
+
 def test_a_slow_endpoint_is_found() -> None:
     found = replay.read(log(4000, 4, (1.0, 1.0, 1.0, 3.0)))
     paces = [script.slower for script in found.fleet]

@@ -33,6 +33,8 @@ from balancer.peers.belief import Belief
 from balancer.peers.report import Report, microseconds
 
 WRONG: Final = 2
+EACH: Final = 8
+"""Endpoints of which each one's share is printed, in their order; of more, the least, the median and the most."""
 LONGEST: Final = 7 * 86_400.0
 """Simulated seconds in which the requests of a run may come: ten ticks each make a run of a minute."""
 
@@ -213,7 +215,7 @@ def _title(arguments: argparse.Namespace, setting: Setting) -> str:
 def _as_text(found: Study, recording: Recording | None) -> str:
     summaries = found.summaries()
     rows: list[tuple[str, ...]] = [
-        ("strategy", "p50 ms", "p99 ms", "p99.9 ms", "slowdown", "failed", "share of requests, least to most")
+        ("strategy", "p50 ms", "p99 ms", "p99.9 ms", "slowdown", "failed", "share of requests by endpoint")
     ]
     rows.extend((name, *_figures(summary)) for name, summary in summaries.items())
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -230,11 +232,11 @@ def _cell(row: tuple[str, ...], i: int, widths: list[int]) -> str:
 
 
 def _figures(summary: Summary) -> tuple[str, ...]:
-    shares = sorted(summary.shares)
-    if len(shares) > 8:
-        shown = f"{shares[0]:.1%} … {shares[len(shares) // 2]:.1%} … {shares[-1]:.1%}"
+    if len(summary.shares) > EACH:
+        shares = sorted(summary.shares)
+        shown = f"least {shares[0]:.1%}, median {shares[len(shares) // 2]:.1%}, most {shares[-1]:.1%}"
     else:
-        shown = " ".join(f"{share:.0%}" for share in shares)
+        shown = " ".join(f"{share:.0%}" for share in summary.shares)
     times = (summary.p50, summary.p99, summary.p999)
     return (*(f"{each * 1000:,.1f}" for each in times), f"{summary.slowdown:,.1f}", f"{summary.failures:,}", shown)
 

@@ -15,7 +15,7 @@ LEFT: Final = 170
 """Where bars begin; further to the right where a strategy of one's own has a long name."""
 LETTER: Final = 6.8
 """Width of a letter of a name."""
-RIGHT: Final = 90
+RIGHT: Final = 120
 CUT: Final = 5.0
 """The axis is no longer than so many times the median bar."""
 COLOURS: Final = {"p50": "#9ecae1", "p99": "#3182bd", "p99.9": "#08306b"}
@@ -64,9 +64,9 @@ def svg(summaries: dict[str, Summary], title: str) -> str:
         cut = "… " if summary.p999 > end else ""
         out.append(
             f'<text x="{left + min(summary.p999, end) * scale + 6:.1f}" y="{top + 18}" fill="#222">'
-            f"{cut}{summary.p99 * 1000:,.0f} ms</text>"
+            f"{cut}p99 {summary.p99 * 1000:,.0f} ms</text>"
         )
-    caption = "Beside each bar is its p99; shorter is better."
+    caption = "Shorter is better."
     if any(summary.p999 > end for summary in summaries.values()):
         caption += " … : the bar goes on."
     out.append(f'<text x="{left}" y="{height - 8}" fill="#666">{caption}</text>')
