@@ -177,6 +177,16 @@ def test_a_large_difference_of_few_runs_is_not_taken_for_none() -> None:
     assert "may be chance: more --seeds would show it" in told
 
 
+def test_one_that_lets_short_requests_wait_is_not_called_alike() -> None:
+    def run_of(slowdown: float) -> Summary:
+        return Summary(1000, 0.1, 0.1, 0.1, 0.1, slowdown, 0, (1.0,))
+
+    runs = {"round-robin": [13.0, 14.0], "least-connections": [1.0, 1.1], "least-work": [1.0, 1.0]}
+    told = Study({name: [run_of(slowdown) for slowdown in each] for name, each in runs.items()}).recommendation()
+    assert told.startswith("Use least-connections: its p99 is about that of round-robin, but its slowdown 0.08 (")
+    assert "no difference from least-work that would matter" in told
+
+
 def test_the_command_prints_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["lab", "--requests", "300", "--seeds", "2", "--endpoint", "2*workers=1", "--endpoint", "slower=4"]
     assert main([*flags, "--strategies", "round-robin,least-connections"]) == 0

@@ -19,6 +19,10 @@ WORTH: Final = 0.02
 """A difference of less than this part is none that anybody would notice."""
 MAY_BE_NONE: Final = 0.15
 """A difference of less than this part is taken for none unless it is sure."""
+STRETCHED: Final = 1.25
+"""A slowdown so many times another's matters, where it is sure."""
+STRETCHED_ANYHOW: Final = 2.0
+"""The same, however sure it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +63,44 @@ class Study:
         seeds = len(self.runs[names[0]])
         if seeds < 2:
             return f"{names[0]} was best in this one run; more seeds would say how sure that is."
-        alike = [name for name in names[1:] if self._alike(names[0], name, summaries)]
-        best = min([names[0], *alike], key=_plainness) if alike else names[0]
-        others = [name for name in names if name != best and name not in alike and name != names[0]]
+        near = [name for name in names if name == names[0] or self._alike(names[0], name, summaries)]
+        quickest = min(near, key=lambda name: summaries[name].slowdown)
+        alike = [name for name in near if not self._stretches(name, quickest)]
+        best = min(alike, key=_plainness)
+        others = [name for name in names if name not in near]
         reason = ""
-        if others:
-            second = others[0]
-            ratio = self.ratio(best, second)
-            reason = f": its p99 is {_told(ratio)} times that of {second}, the next"
-            if not ratio.is_sure:
-                reason += ", which may be chance: more --seeds would show it"
-            if summaries[best].failures < summaries[second].failures:
-                reason = (
-                    f": {summaries[best].failures:,} requests failed, with {second}, the next, "
-                    f"{summaries[second].failures:,}"
-                )
-        among = [name for name in (names[0], *alike) if name != best]
+        if len(near) > len(alike):
+            reason = self._by_slowdown(best, [name for name in near if name not in alike], summaries)
+        elif others:
+            reason = self._by_time(best, others[0], summaries)
+        among = [name for name in alike if name != best]
         draw = ""
         if among:
             draw = (
                 f" These runs show no difference from {_listed(among)} that would matter; {best} needs to know least."
             )
         return f"Use {best}{reason} ({seeds} seeds, intervals of 95 %).{draw}"
+
+    def _by_time(self, best: str, second: str, summaries: dict[str, Summary]) -> str:
+        if summaries[best].failures < summaries[second].failures:
+            return (
+                f": {summaries[best].failures:,} requests failed, with {second}, the next, "
+                f"{summaries[second].failures:,}"
+            )
+        return f": its p99 is {_told(self.ratio(best, second), second)}"
+
+    def _by_slowdown(self, best: str, near: Sequence[str], summaries: dict[str, Summary]) -> str:
+        second = min(near, key=lambda name: summaries[name].slowdown)
+        slowdown = _told(self._slowdown_ratio(best, second), second)
+        return f": its p99 is about that of {_listed(near)}, but its slowdown {slowdown}"
+
+    def _slowdown_ratio(self, one: str, other: str) -> Ratio:
+        return paired([run.slowdown for run in self.runs[one]], [run.slowdown for run in self.runs[other]])
+
+    def _stretches(self, one: str, other: str) -> bool:
+        """Short requests wait noticeably longer with `one`."""
+        ratio = self._slowdown_ratio(one, other)
+        return ratio.middle >= STRETCHED_ANYHOW or (ratio.is_sure and ratio.middle >= STRETCHED)
 
     def _alike(self, one: str, other: str, summaries: dict[str, Summary]) -> bool:
         if summaries[one].failures * 1.1 + 5 < summaries[other].failures:
@@ -117,8 +137,9 @@ def _plainness(name: str) -> int:
     return SIMPLEST.index(name) if name in SIMPLEST else len(SIMPLEST)
 
 
-def _told(ratio: Ratio) -> str:
-    return f"{ratio.middle:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+def _told(ratio: Ratio, second: str) -> str:
+    chance = "" if ratio.is_sure else ", which may be chance: more --seeds would show it"
+    return f"{ratio.middle:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) times that of {second}, the next{chance}"
 
 
 def _listed(names: Sequence[str]) -> str:
