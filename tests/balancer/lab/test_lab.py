@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -251,6 +252,29 @@ def test_what_a_strategy_of_ones_own_raises_is_reported(
 def test_what_cannot_be_simulated_is_told(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", *flags]) == 2
     assert capsys.readouterr().err.startswith("lab: ")
+
+
+def test_keys_are_those_of_the_balancer(capsys: pytest.CaptureFixture[str]) -> None:
+    def found(strategy: str, *flags: str) -> dict[str, Any]:
+        assert main(["lab", "--json", "--requests", "3000", "--seeds", "1", "--strategies", strategy, *flags]) == 0
+        figures: dict[str, Any] = json.loads(capsys.readouterr().out)["strategies"][strategy]
+        return figures
+
+    alone = ("--costs", "fixed", "--load", "0.02")
+    assert max(found("consistent-hash", *alone)["shares"]) < 0.6
+    assert max(found("consistent-hash", *alone, "--hash-key", "path")["shares"]) > 0.7, "all have one path"
+    heavy = ("--costs", "heavy", "--workers", "1", "--mean", "0.03", "--load", "0.8")
+    blind = found("least-work", *heavy, "--cost-key", "path:(/)")
+    assert found("least-work", *heavy)["p99"] < 0.9 * blind["p99"], "the path shows what a request costs"
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [("header:X-Cost", "has no headers"), ("path:((", "not a regular expression")]
+)
+def test_a_key_that_no_log_can_have_is_refused(key: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["lab", "--cost-key", key])
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--seeds", "--mean", "--replicas", "--news-every", "--eject-after"])

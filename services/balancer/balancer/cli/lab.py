@@ -144,6 +144,8 @@ def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
     if arguments.load_reports:
         fleet = tuple(replace(script, reports=True) for script in fleet)
     policy = Policy(
+        hash_key=arguments.hash_key,
+        cost_key=arguments.cost_key,
         endpoint_load=any(script.reports for script in fleet),
         endpoint_load_blackout=arguments.blackout,
         endpoint_max_requests=arguments.limit,

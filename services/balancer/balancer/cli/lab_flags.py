@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from balancer.balancing.cost import RequestKinds
 from balancer.balancing.strategies import STRATEGIES
 from balancer.lab import replay
 from balancer.lab.fleet import FLEETS, Script
@@ -80,6 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     balancer.add_argument(
         "--hand-over", action="store_true", help="and takes over what the first replica has learned until then"
     )
+    balancer.add_argument(
+        "--hash-key", choices=("client-ip", "path"), default="client-ip", help="LB_HASH_KEY (client-ip)"
+    )
+    balancer.add_argument("--cost-key", type=_cost_key, default="", metavar="path:RE", help="LB_COST_KEY (none)")
     balancer.add_argument("--limit", type=_positive, metavar="N", help="LB_ENDPOINT_MAX_REQUESTS (none)")
     balancer.add_argument("--eject-after", type=_from_zero_whole, default=5, metavar="N", help="LB_EJECT_AFTER (5)")
     balancer.add_argument("--eject-time", type=_above_zero, default=10.0, metavar="S", help="LB_EJECT_TIME (10)")
@@ -135,6 +140,16 @@ def _switch(spec: str, key: str, text: str) -> bool:
     if text not in ("1", "true", "yes", "0", "false", "no"):
         raise ValueError(f"--endpoint {spec!r}: {key} is 1 or 0, not {text!r}")
     return text in ("1", "true", "yes")
+
+
+def _cost_key(text: str) -> str:
+    if text and not text.startswith("path:"):
+        raise argparse.ArgumentTypeError(f"{text!r}: only path:REGULAR-EXPRESSION, since an access log has no headers")
+    try:
+        RequestKinds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _whole(text: str) -> int:
