@@ -43,6 +43,7 @@ _RARE: Final = (
     Kind("/items", 1.0, 0.008),
     *(Kind(f"/once/{first}{second}", 0.0002, 0.8, "fixed") for first in "abcde" for second in "klmnopqrst"),
 )
+_STREAMS: Final = (Kind("/events", 1.0, 0.008, stream=2.0),)
 _HOT: Final = (Kind("/hot", 0.5, 0.008), *(Kind(f"/user/{number}", 0.005, 0.008) for number in range(100)))
 _BY_PATH: Final = Rules(Policy(hash_key="path"))
 _SLOWER: Final = (*[Script(4)] * 3, Script(4, slower=4.0))
@@ -104,6 +105,16 @@ CLAIMS: Final = (
         "round-robin",
         MEAN,
         at_most=0.95,
+    ),
+    Claim(
+        "least-connections",
+        "each endpoint should hold just its share",
+        "one of four endpoints 10 times as slow to answer, responses that then last 2 s, load 0.05",
+        Setting(_ONE_SLOW, Traffic("kinds", kinds=_STREAMS), load=0.05),
+        "least-work",
+        LAST,
+        at_least=5.0,
+        at_most=50.0,
     ),
     Claim(
         "least-connections",
