@@ -242,6 +242,26 @@ async def test_a_pod_that_gets_the_address_of_a_drained_one_is_not_drained() -> 
         assert not two.peers.intent.addresses
 
 
+@pytest.mark.parametrize("asked_of", [0, 1])
+async def test_a_pod_that_was_taken_back_while_it_was_gone_comes_back_undrained(asked_of: int) -> None:
+    """It is remembered as drained, and stayed so where discovery did not show it when it was taken back."""
+    async with replicas(2) as both:
+        one, two = both
+        for replica in both:
+            replica.fleet.add("p", uid="same")
+        one.peers.drained("p:80", True)
+        assert await seen(lambda: two.fleet["p"].health.drained)
+        two.fleet.remove("p")
+        both[asked_of].peers.drained("p:80", False)
+        assert await seen(lambda: not one.peers.intent.addresses and not two.peers.intent.addresses)
+        two.fleet.add("p", uid="same")
+        two.peers.tick(time.monotonic() + 10)
+        assert not two.fleet["p"].health.drained
+        two.fleet.pool.drain(two.fleet["p"], True, two.fleet.now)
+        two.peers.tick(time.monotonic() + 20)
+        assert two.fleet["p"].health.drained, "by hand, at this replica alone: that is nobody else's"
+
+
 async def test_a_wish_counts_after_one_of_a_replica_whose_clock_is_centuries_ahead() -> None:
     async with replicas(2) as (one, two):
         one.peers.fleet._wall = lambda: 1e11

@@ -23,6 +23,9 @@ class FleetIntent:
         self._switch_strategy = switch_strategy
         self._wall = wall
         self.intent = Intent()
+        self._taken_back: dict[str, Wish] = {}
+        """Drains by address that were taken back while the endpoint was gone: it is remembered as drained for a while,
+        and comes back so."""
 
     def strategy(self, name: str) -> None:
         """Somebody switched the fleet's strategy here, and it is in force here already."""
@@ -35,6 +38,9 @@ class FleetIntent:
         """
         endpoint = self._pool.find(address)
         uid = endpoint.spec.uid if endpoint is not None and drained else ""
+        before = self.intent.wishes.get(address)
+        if before is not None and before.drained and not drained and self._find(address, before) is None:
+            self._taken_back[address] = before
         wishes = self._gone() | {address: Wish(self._later(), drained, uid)}
         self.intent = self.intent.merged(Intent(wishes=wishes))
 
@@ -54,8 +60,8 @@ class FleetIntent:
                 log.warning("the fleet's strategy is not known here", strategy=strategy, error=str(error))
         addresses = merged.addresses
         for address, wish in before.wishes.items():
-            if wish.drained and address not in addresses:
-                self._drain(address, wish, False, now)
+            if wish.drained and address not in addresses and not self._drain(address, wish, False, now):
+                self._taken_back[address] = wish
         self.enforce(now)
 
     def drains(self, endpoint: Endpoint) -> bool:
@@ -64,15 +70,21 @@ class FleetIntent:
         return wish is not None and wish.drained and self._find(endpoint.address, wish) is endpoint
 
     def enforce(self, now: float) -> None:
-        """Drain what the fleet wants drained, endpoints that have just joined among them."""
+        """Drain what the fleet wants drained, and take back what it does not, endpoints that have just joined too."""
+        for address, wish in list(self._taken_back.items()):
+            latest = self.intent.wishes.get(address)
+            if latest is None or latest.drained or self._drain(address, wish, False, now):
+                del self._taken_back[address]
         for address, wish in self.intent.wishes.items():
             if wish.drained:
                 self._drain(address, wish, True, now)
 
-    def _drain(self, address: str, wish: Wish, drained: bool, now: float) -> None:
+    def _drain(self, address: str, wish: Wish, drained: bool, now: float) -> bool:
+        """Drain the endpoint meant, or take it back; False where it is not there."""
         endpoint = self._find(address, wish)
         if endpoint is not None:
             self._pool.drain(endpoint, drained, now)
+        return endpoint is not None
 
     def _gone(self) -> dict[str, Wish]:
         """Wishes that take back, and count after those alone, pods whose address another pod has."""
