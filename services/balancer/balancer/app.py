@@ -408,6 +408,7 @@ def _alpn(settings: Settings) -> Sequence[str]:
 
 def _policy(settings: Settings) -> Policy:
     return Policy(
+        mode=settings.mode,
         endpoint_max_requests=settings.endpoint_max_requests,
         queue_size=settings.queue_size,
         eject_after=settings.eject_after,

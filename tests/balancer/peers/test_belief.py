@@ -9,6 +9,7 @@ from tests.balancer.balancing.world import Fleet
 
 from balancer.balancing.costs import ONE_BY_ONE, Bound
 from balancer.balancing.outcome import Outcome
+from balancer.balancing.request import RequestInfo
 from balancer.peers.belief import FIRST_DURATION, HALVED, LATE, OVERDUE, SILENCE, Belief, Replica
 from balancer.peers.report import LONGEST_ADDRESS, MOST_ADDRESSES, Report
 
@@ -106,6 +107,20 @@ def test_what_lasts_elsewhere_is_no_work_that_waits(strategy: str) -> None:
     belief.take(Report("lb-2", {"a:80": 30}), fleet.now)
     belief.take(Report("lb-2", {}, lasting={"a:80": 0}), fleet.now)
     assert fleet["a"].elsewhere.requests == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize("strategy", ["least-work", "least-connections"])
+def test_connections_of_other_replicas_count_as_ones_own_in_tcp_mode(strategy: str) -> None:
+    """All of them last, and under least-work what lasts elsewhere did not count: each replica divided its own alone."""
+    fleet = Fleet(strategy, "a b", mode="tcp")
+    belief = Belief(fleet.pool, "lb-1")
+    others = {"a:80": 40, "b:80": 10}
+    belief.take(Report("lb-2", others, whole=True, lasting=others), fleet.now)
+    for _ in range(50):
+        lease = fleet.lease(request=RequestInfo("192.0.2.1"))
+        lease.sent(fleet.now)
+        lease.first_byte(fleet.now)
+    assert (fleet["a"].in_flight, fleet["b"].in_flight) == (10, 40)
 
 
 def test_the_work_that_others_tell_is_counted_and_of_the_rest_the_number() -> None:

@@ -75,6 +75,7 @@ class Costs:
         "_total",
         "bias",
         "bounded",
+        "connections",
         "dearest",
         "distinct",
         "endpoints",
@@ -85,8 +86,10 @@ class Costs:
         "workers",
     )
 
-    def __init__(self, key: str = "") -> None:
+    def __init__(self, key: str = "", connections: bool = False) -> None:
         self.kinds = RequestKinds(key)
+        self.connections = connections
+        """Whether these are connections, in TCP mode: nothing is known of the work that they bring, and all count."""
         self.workers = 1.0
         """How much a new endpoint is believed to work on at once: as much as the others."""
         self.bounded = False

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class Policy:
     """The pool's rules, as plain values; each is the setting `LB_…` of the same name."""
 
+    mode: str = "http"
     endpoint_max_requests: int | None = None
     queue_size: int = 1024
     eject_after: int = 5

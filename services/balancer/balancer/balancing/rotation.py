@@ -59,7 +59,7 @@ class Rotation(Owner):
         self._subscribers = Subscribers()
         self._load_changes: LoadChanges | None = None
         self._members = Membership()
-        self._costs = Costs(policy.cost_key)
+        self._costs = Costs(policy.cost_key, policy.mode == "tcp")
         self._variability = Variability()
         self._eligibility = Eligibility(policy.panic_share, policy.prefer_zone)
         self._spill_until = 0.0
@@ -361,6 +361,11 @@ class Rotation(Owner):
     def follows_work(self) -> bool:
         """Whether the strategy uses the expected costs of requests, so that they are learned."""
         return self._follows_work
+
+    @property
+    def counts_waiting(self) -> bool:
+        """Whether requests count as load while they wait for their response alone: what lasts is then no work."""
+        return self._follows_work and not self._costs.connections
 
     @property
     def chosen_by(self) -> dict[str, int]:

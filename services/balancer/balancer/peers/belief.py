@@ -284,7 +284,7 @@ class Belief(Subscriber):
             self._rate += SMOOTHING * (number / took - self._rate)
             if number > 0:
                 endpoints = self._pool.endpoints
-                waits = self._pool.follows_work  # What lasts says nothing of how long a request takes.
+                waits = self._pool.counts_waiting  # What lasts says nothing of how long a request takes.
                 in_flight = sum([endpoint.work.waits if waits else endpoint.in_flight for endpoint in endpoints])
                 duration = in_flight * min(took, TICKED) / number
                 self._duration += SMOOTHING * (duration - self._duration)
@@ -311,7 +311,7 @@ class Belief(Subscriber):
     def _count(self, endpoint: Endpoint) -> None:
         address = endpoint.address
         requests = unknown_cost = seconds = 0.0
-        waits = self._pool.follows_work
+        waits = self._pool.counts_waiting
         for replica in self._replicas.values():
             load = replica.weight * replica.load(address, waits)
             requests += load

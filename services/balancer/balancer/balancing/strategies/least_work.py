@@ -354,9 +354,11 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
     """What its requests in flight count for, in mean costs.
 
     Those that have their answer and last (a download, a WebSocket) count the same at each pace: how fast an endpoint
-    answers does not say how many of them it can hold.
+    answers does not say how many of them it can hold. In TCP mode all do, those of other replicas too.
     """
     work = endpoint.work
+    if work.costs.connections:
+        return CROWD * (endpoint.in_flight + endpoint.load_elsewhere) / endpoint.weight
     waiting = work.waits
     elsewhere = endpoint.elsewhere
     crowd = CROWD * (waiting + endpoint.load_elsewhere + (endpoint.in_flight - waiting) / owner.pace)
