@@ -173,12 +173,12 @@ def test_kinds_by_another_key_are_passed_over_and_paces_are_not() -> None:
     assert taker.pool._costs.mean == 0.0
 
 
-def test_long_polls_are_known_as_such() -> None:
+def test_lengthy_requests_are_known_as_such() -> None:
     giver, taker = teach(fleet()), fleet()
-    kind(giver, "/cheap").parked = True
+    kind(giver, "/cheap").lengthy = True
     hand_over(giver, taker)
-    assert kind(taker, "/cheap").parked
-    assert not kind(taker, "/dear").parked
+    assert kind(taker, "/cheap").lengthy
+    assert not kind(taker, "/dear").lengthy
 
 
 def test_nothing_is_handed_over_by_one_that_knows_little_or_whose_strategy_learns_nothing() -> None:

@@ -59,7 +59,7 @@ def test_kinds_are_listed_by_their_traffic_and_with_what_one_costs() -> None:
     fleet = Fleet("least-work", names="a")
     carry(fleet, "/report", 0.3, times=5)
     carry(fleet, "/pi/1500", 0.02, times=10)
-    first, second = kinds(fleet.pool.costs.kinds)
+    first, second = kinds(fleet.pool.costs)
     assert (first.title, first.samples, second.title, second.samples) == ("GET /pi/{1024..2047}", 10, "GET /report", 5)
     assert first.expected == pytest.approx(0.02)
     assert second.expected == pytest.approx(0.3)
@@ -71,7 +71,7 @@ def test_a_cost_key_names_the_kinds_itself() -> None:
     fleet = Fleet("least-work", names="a", cost_key="path:^/shop/([^/]*)")
     carry(fleet, "/shop/#7/1", 0.01)
     carry(fleet, "/other", 0.01)
-    assert {kind.title for kind in kinds(fleet.pool.costs.kinds)} == {"#7", "(none)"}
+    assert {kind.title for kind in kinds(fleet.pool.costs)} == {"#7", "(none)"}
 
 
 def test_what_is_in_flight_counts_in_seconds_and_makes_the_next_wait() -> None:

@@ -29,7 +29,7 @@ def work_view(endpoint: Endpoint, pool: Pool, now: float) -> View | None:
 
 def costs_view(pool: Pool, limit: int) -> View:
     """The kinds of request of one cluster, those with the most requests first, with what each is expected to cost."""
-    known = kinds(pool.costs.kinds)
+    known = kinds(pool.costs)
     return {
         "cluster": pool.cluster,
         "strategy": pool.strategy_name,

@@ -93,19 +93,23 @@ class Concurrency:
             self._follow_others(waiting)
             return False
         if not overtakes:
-            if waiting > 1:
-                self._in_order += 1
             return True
-        self._in_order = 0
         self._unlooked += 1
         if self._unlooked * WALKED < waiting:
             return False
         self._unlooked = 0
         return True
 
-    def saw(self, at_once: int, waiting: int) -> None:
-        """An answer says that it works on so many at once at least, with so many waiting for theirs."""
+    def saw(self, at_once: int, waiting: int, all_workers: bool) -> None:
+        """An answer says that it works on so many at once at least, with so many waiting for theirs.
+
+        `all_workers`: whether none is held by a lengthy request, so that it could have been more.
+        """
         costs = self._costs
+        if at_once > 1:
+            self._in_order = 0
+        elif waiting > 1:
+            self._in_order += 1
         if not costs.bounded:
             costs.bound(at_once, waiting)
             self.workers = max(self.workers, float(at_once))
@@ -113,7 +117,7 @@ class Concurrency:
             return
         if at_once > self.workers + MARGIN:
             self.workers = min(self.workers + max(RISE, (at_once - self.workers) / 4), MOST_WORKERS)
-        elif waiting > self.servers:
+        elif waiting > self.servers and all_workers:
             self.workers = max(self.workers - FALL, 1.0)
         self._round()
         costs.workers += 0.05 * (self.workers - costs.workers)

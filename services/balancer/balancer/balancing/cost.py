@@ -43,7 +43,7 @@ _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 class RequestKind:
     """Requests that are expected to cost the same."""
 
-    __slots__ = ("_noise", "count", "mean", "parked", "recent", "square", "wider")
+    __slots__ = ("_noise", "count", "lengthy", "mean", "parked", "recent", "square", "wider")
 
     def __init__(self, wider: RequestKind | None) -> None:
         self.wider = wider
@@ -54,7 +54,9 @@ class RequestKind:
         self.square = 0.0
         """The mean of their squares."""
         self.parked = False
-        """Such requests wait at the endpoint and take no worker: long polls. They are no work."""
+        """Whether what the time of such requests says is of no use: they are connections."""
+        self.lengthy = False
+        """Whether they take so many times the usual that they may wait for something, and take no worker."""
         self.recent = 0
         """Requests of this kind lately."""
         self._noise = EXPONENTIAL * EXPONENTIAL
@@ -75,14 +77,18 @@ class RequestKind:
 
     def sample(self, seconds: float) -> None:
         """One request of this kind took so much work."""
+        self.sample_alone(seconds)
+        if self.wider is not None:
+            self.wider.sample(seconds)
+
+    def sample_alone(self, seconds: float) -> None:
+        """One took so long, which says nothing of what others cost: it was no work."""
         self.count += 1
         if self.count > 20:
             seconds = min(seconds, OUTLIER * self.mean)
         weight = max(1.0 / self.count, MIN_WEIGHT)
         self.mean += weight * (seconds - self.mean)
         self.square += weight * (seconds * seconds - self.square)
-        if self.wider is not None and not self.parked:
-            self.wider.sample(seconds)
 
     def take_over(self, mean: float, square: float, count: int) -> bool:
         """Count `count` requests that another replica has seen, where that is more than were seen here."""

@@ -13,6 +13,7 @@ from math import ceil, log
 from typing import Final
 
 from balancer.balancing.cost import RequestKind, RequestKinds
+from balancer.balancing.lengthy import ANY, Usual
 
 PACE_MEMORY: Final = 0.01
 """Least weight of a sample in the pace: about the last two hundred count."""
@@ -100,8 +101,8 @@ class Costs:
         """Expected seconds of the most expensive kind."""
         self.epoch = 0
         """Changes when what was learned of workers no longer holds."""
-        self.usual = 0.0
-        """Mean logarithm of the seconds of work of a request."""
+        self.usual = Usual()
+        """What a request usually takes, and what is known of those that take much longer."""
         self.typical = 0.0
         """Mean logarithm of the endpoints' paces."""
         self.distinct = False
@@ -185,6 +186,21 @@ class Costs:
             least = ALIKE if self.distinct else DISTINCT
             self.distinct = self._by_kind < (1.0 - least) * self._by_mean
 
+    def sort(self, kind: RequestKind) -> None:
+        """See whether `kind`, whose mean has changed, is lengthy."""
+        if self.usual.sort(kind) and self.workers > 1.0:
+            self.begin_again()  # Its requests may have been counted among those that take a worker each.
+
+    @property
+    def lets_lie(self) -> bool:
+        """Whether lengthy requests take no worker."""
+        return self.usual.lets_lie(self.workers)
+
+    @property
+    def unproven(self) -> bool:
+        """Whether there are lengthy requests of which it is not known whether they hold others up."""
+        return self.usual.aside > 0 and self.usual.room == ANY and not self.lets_lie
+
     def missed(self, logarithm: float) -> None:
         """So much was missed of one, at a typical endpoint's pace."""
         self._misses += 1
@@ -198,7 +214,7 @@ class Costs:
     def learned(self) -> CostsLearned:
         """What another replica may take over."""
         workers = self.workers if self.bounded else 0.0
-        return CostsLearned(workers, self.usual, self._by_kind, self._by_mean, self._compared, self.distinct)
+        return CostsLearned(workers, self.usual.logarithm, self._by_kind, self._by_mean, self._compared, self.distinct)
 
     def take_over(self, given: CostsLearned, most: int) -> None:
         """Take what another replica has learned, as of `most` requests at the most, where that is more than here."""
@@ -207,7 +223,7 @@ class Costs:
             self.bounded = True
         compared = min(given.compared, most)
         if compared > self._compared:
-            self.usual = given.usual
+            self.usual.take_over(given.usual)
             self._by_kind = given.by_kind
             self._by_mean = given.by_mean
             self._compared = compared

@@ -55,7 +55,7 @@ class KindLearned:
     """The mean of their squares."""
     count: int
     """Requests that this is learned from."""
-    parked: bool = False
+    lengthy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def _kinds(costs: Costs) -> tuple[KindLearned, ...]:
 
 
 def _of_kind(name: str, wider: str, kind: RequestKind) -> KindLearned:
-    return KindLearned(name, wider, kind.mean, kind.square, kind.count, kind.parked)
+    return KindLearned(name, wider, kind.mean, kind.square, kind.count, kind.lengthy)
 
 
 class TakenOver:
@@ -220,5 +220,5 @@ class TakenOver:
 def _take_kind(kind: RequestKind, given: KindLearned, scale: float) -> bool:
     if not kind.take_over(given.mean * scale, given.square * scale * scale, min(given.count, MOST_REQUESTS)):
         return False
-    kind.parked = kind.parked or given.parked
+    kind.lengthy = kind.lengthy or given.lengthy
     return True

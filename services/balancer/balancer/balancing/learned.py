@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Final
 
-from balancer.balancing.cost import CONNECTION, RequestKinds
+from balancer.balancing.cost import CONNECTION
+from balancer.balancing.costs import Costs
 from balancer.balancing.elsewhere import Elsewhere
 from balancer.balancing.endpoint import Endpoint
 from balancer.balancing.request import RequestInfo
@@ -82,8 +83,9 @@ def expected_cost(endpoint: Endpoint, request: RequestInfo) -> float | None:
     return expected if expected > 0.0 else None
 
 
-def kinds(requests: RequestKinds) -> list[KindCost]:
+def kinds(costs: Costs) -> list[KindCost]:
     """Every kind that has had an answer, those with the most requests first."""
+    requests = costs.kinds
     named = requests.by_traffic()
     wider = {id(kind.wider) for _, kind in named}
     return [
@@ -93,7 +95,7 @@ def kinds(requests: RequestKinds) -> list[KindCost]:
             kind.recent,
             kind.expected,
             sqrt(max(kind.square - kind.mean * kind.mean, 0.0)),
-            kind.parked,
+            kind.parked or (kind.lengthy and costs.lets_lie),
         )
         for name, kind in named
         if kind.count and id(kind) not in wider

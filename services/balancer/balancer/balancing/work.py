@@ -21,9 +21,10 @@ from typing import Final
 from mypy_extensions import mypyc_attr
 
 from balancer.balancing.concurrency import Concurrency
-from balancer.balancing.cost import EXPONENTIAL, MIN_WEIGHT, TRUSTED, RequestKind
+from balancer.balancing.cost import EXPONENTIAL, TRUSTED, RequestKind
 from balancer.balancing.costs import PACE_MEMORY, Costs
 from balancer.balancing.elsewhere import Elsewhere
+from balancer.balancing.lengthy import ANY, HELD, Lengthy
 from balancer.balancing.request import RequestInfo
 
 PRIOR_SAMPLES: Final = 4
@@ -37,18 +38,13 @@ MOST_SAMPLES: Final = 200
 LEARN_EVERY: Final = 0.001
 """Seconds between two answers of an endpoint that are learned from, at the least: where there are thousands a second,
 the last two hundred would be a moment, and alike."""
-LENGTHY: Final = 50.0
-"""A request that takes so many times the usual may be one that waits for something, and works on nothing."""
-PARKED: Final = 32
-"""More than so many of those, and others answered all the same: they are."""
-ENDLESS: Final = 200.0
-"""A request that takes so many times the usual counts as four of those: what is a hundred times as expensive may be
-work."""
 FOLLOWED: Final = 8
 """Of an endpoint that works on up to so many at once, what is left of each counts; of more, the mean is as good, and
 costs no time."""
 SAME_PACE: Final = 0.005
 """A pace is worked out again when its logarithm has changed by this."""
+LENGTHY: Final = -1
+"""What a lengthy request has in the place of the number of those beside it."""
 SMALLEST: Final = 1e-6
 """Shortest time (s) that has a logarithm."""
 LATE: Final = 0.05
@@ -61,14 +57,16 @@ class Job:
     """One request at one endpoint."""
 
     __slots__ = (
+        "_ended_before",
         "_gone",
+        "aside",
         "behind",
+        "beside",
         "expected",
         "growth",
         "kind",
         "newer",
         "older",
-        "parked",
         "sent_at",
         "service",
         "started_at",
@@ -85,7 +83,12 @@ class Job:
         self.growth = kind.growth
         self._gone = False
         """Whether it no longer counts as unsent."""
-        self.parked = False
+        self.aside = False
+        """Whether it takes no place among those that wait for a worker."""
+        self.beside = 0
+        """Lengthy requests that were there when it was sent; LENGTHY: it is one itself."""
+        self._ended_before = 0
+        """Those that had ended by then."""
         self.sent_at = -1.0
         self.started_at = -1.0
         """When the endpoint is believed to have begun with it; below 0: it waits there, or is not sent whole."""
@@ -111,8 +114,18 @@ class Job:
         self._leave_unsent()
         self.sent_at = now
         if self.kind.parked:
-            self.parked = True
+            self.aside = True
             return
+        if self.kind.lengthy:
+            self.beside = LENGTHY
+            work.lengthy.begin()
+            if work.lays_aside:
+                self.aside = True
+                work.lengthy.lay_aside()
+                return
+        else:
+            self.beside = work.lengthy.present
+            self._ended_before = work.lengthy.ended
         newest = work.newest
         if newest is None:
             work.oldest = self
@@ -122,7 +135,7 @@ class Job:
         work.newest = self
         work.waiting += 1
         work.waiting_cost += self.expected
-        if work.waiting <= work.concurrency.servers:
+        if work.waiting <= work.servers:
             self.started_at = now
 
     def answered(self, now: float) -> None:
@@ -131,20 +144,36 @@ class Job:
         if self.sent_at < 0.0:  # It answered before it had all of it: its work is not known.
             self._leave_unsent()
             return
-        if self.parked:
+        if self.beside == LENGTHY:
+            work.end_lengthy(self, now)
+        if self.aside:
             self.service = now - self.sent_at
             return
-        work.count_overtaken(self)
-        started_at = self.started_at if self.started_at >= 0.0 else self.sent_at
+        found = work.count_overtaken(self, now)
+        # One that was believed to wait began when the last was answered, if not before.
+        started_at = self.started_at if self.started_at >= 0.0 else max(self.sent_at, work.answered_at)
         self.service = now - started_at
+        if self.beside > 0:
+            self._tell_held_up(work)
         work.answered_at = now
         work.drop(self, now)
+        if found or work.lengthy.present > work.lengthy.aside:
+            work.lay_aside()
+
+    def _tell_held_up(self, work: Work) -> None:
+        """Learn from an answer whether the lengthy requests that were there before left room for this one."""
+        lengthy = work.lengthy
+        ended = lengthy.ended - self._ended_before
+        if ended > 0 and self.service > max(self.longest * work.pace, HELD * work.costs.usual.lengthy_from):
+            lengthy.held_up(self.beside)
+        elif self.beside > ended:
+            lengthy.answered_beside(self.beside - ended)
 
     def running(self, now: float) -> float:
         """For how long (s) the endpoint is believed to have worked on it; 0 where it waits for others there."""
         if self.service >= 0.0:
             return self.service
-        if self.parked:
+        if self.aside:
             return now - self.sent_at
         return max(now - self.started_at, 0.0) if self.started_at >= 0.0 else 0.0
 
@@ -176,7 +205,9 @@ class Job:
                     work.learn_from = now + LEARN_EVERY
                     work.learn(self, self.service)
         elif self.sent_at >= 0.0:
-            if not self.parked:
+            if self.beside == LENGTHY:
+                work.end_lengthy(self, now)
+            if not self.aside:
                 work.drop(self, now)
         else:
             self._leave_unsent()
@@ -206,6 +237,7 @@ class Work:
         "failures",
         "learn_from",
         "learned_at",
+        "lengthy",
         "newest",
         "oldest",
         "pace_log",
@@ -226,6 +258,8 @@ class Work:
         self.unsent = 0
         """Requests that are not sent whole: connecting, or an upload."""
         self.unsent_cost = 0.0
+        self.lengthy = Lengthy(costs.usual)
+        """The lengthy ones among those, and those laid aside, which do not count there."""
         self.concurrency = Concurrency(costs)
         """How much it works on at once."""
         self.pace_log = costs.typical
@@ -290,9 +324,46 @@ class Work:
         self.unsent_cost += job.expected
         return job
 
+    @property
+    def servers(self) -> int:
+        """How many requests it works on at once beside those that are laid aside."""
+        return max(self.lengthy.spare(self.concurrency.servers), 1)
+
+    @property
+    def held(self) -> int:
+        """Workers that are taken by requests laid aside."""
+        if self.lengthy.aside == 0 or self.lengthy.lets_lie(self.concurrency.servers):
+            return 0
+        return self.lengthy.aside
+
+    @property
+    def lays_aside(self) -> bool:
+        """Whether one lengthy request more is believed to leave room for others."""
+        return self.lengthy.room == ANY and self.concurrency.is_bounded
+
+    def lay_aside(self) -> None:
+        """Lay aside those that were not known to be lengthy when they were sent, or to leave room."""
+        job = self.oldest
+        while job is not None and self.lays_aside:
+            newer = job.newer
+            if job.kind.lengthy:
+                if job.beside != LENGTHY:
+                    job.beside = LENGTHY
+                    self.lengthy.begin()
+                self._unlink(job)
+                job.aside = True
+                self.lengthy.lay_aside()
+            job = newer
+
+    def end_lengthy(self, job: Job, now: float) -> None:
+        """A lengthy request has its answer, or will have none."""
+        self.lengthy.end(job.aside)
+        if job.aside:
+            self._begin_next(now)
+
     def _ahead(self, elsewhere: Elsewhere) -> float:
         """Seconds of work of other replicas' requests that the next one waits for beside its own replica's."""
-        servers = self.concurrency.servers
+        servers = self.servers
         if not self.concurrency.is_bounded:  # It may work on all of them at once.
             return 0.0
         if servers == 1:
@@ -344,14 +415,15 @@ class Work:
         """One request has been answered well: its kind's cost, and the pace."""
         costs = self.costs
         service = max(service, SMALLEST)
-        if job.parked:
-            job.kind.sample(service)
+        if job.aside and (job.kind.parked or self.lengthy.lets_lie(self.concurrency.servers)):
+            job.kind.sample_alone(service)
+            costs.sort(job.kind)
             return
         if service > job.behind > 0.0:  # What took less did not wait for them.
             expected = max(job.expected, SMALLEST)
             service *= expected / (expected + job.behind)
         logarithm = log(service)
-        costs.usual += MIN_WEIGHT * (logarithm - self.pace_log + costs.typical - costs.usual)
+        costs.usual.learn(job.kind, logarithm - self.pace_log + costs.typical)
         costs.compare(job.kind, logarithm - self.pace_log + costs.typical)
         if job.kind.count >= TRUSTED_KIND:
             self._given = False
@@ -367,43 +439,45 @@ class Work:
             self._shift(weight * step)
             self.learned_at = self.answered_at
         job.kind.sample(service / self.pace)
-        if job.kind.mean > costs.dearest and job.kind.count >= TRUSTED:
-            costs.dearest = job.kind.mean
+        costs.sort(job.kind)
+        kind: RequestKind | None = job.kind
+        while kind is not None and kind.count < TRUSTED:
+            kind = kind.wider
+        if kind is not None and kind.mean > costs.dearest:
+            costs.dearest = kind.mean
 
-    def count_overtaken(self, job: Job) -> None:
-        """Learn from an answer: the endpoint works at once on it and on the older requests that it overtook."""
-        if self._epoch != self.costs.epoch:  # A kind was parked since: the estimates had counted its requests.
+    def count_overtaken(self, job: Job, now: float) -> bool:
+        """Learn from an answer: the endpoint works at once on it and on the older requests that it overtook.
+
+        True: some of those turn out to be lengthy.
+        """
+        if self._epoch != self.costs.epoch:
             self._epoch = self.costs.epoch
             self.concurrency.begin_again()
-            self._samples = 0.0
-            self._shift(self.costs.typical - self.pace_log)
-        if self.concurrency.looks(job.older is not None, self.waiting):
-            at_once = self._at_once_with(job)
-            if at_once:
-                self.concurrency.saw(at_once, self.waiting)
-
-    def _at_once_with(self, job: Job) -> int:
-        """How many requests it works on beside `job`, which overtakes some, and with it; 0: a kind was parked."""
+        if not self.concurrency.looks(job.older is not None, self.waiting):
+            return False
         at_once = 1
-        long = 0
-        usual = exp(self.costs.usual)
-        lengthy = LENGTHY * usual
-        endless = ENDLESS * usual
+        found = False
+        begun = now - self.costs.usual.lengthy_from
         older = job.older
         while older is not None:
-            if not older.kind.parked:
+            kind = older.kind
+            if older.sent_at <= begun:
+                if not kind.count and not kind.lengthy:
+                    kind.lengthy = found = True
+            elif older.beside != LENGTHY and not kind.lengthy:
                 at_once += 1
-                if older.expected > lengthy:
-                    long += 4 if older.expected > endless else 1
-                    if long > PARKED:
-                        older.kind.parked = True
-                        self.costs.begin_again()
-                        return 0
             older = older.older
-        return at_once
+        lengthy = self.lengthy
+        self.concurrency.saw(at_once, self.waiting, lengthy.present == 0 or lengthy.lets_lie(self.concurrency.servers))
+        return found
 
     def drop(self, job: Job, now: float) -> None:
         """Remove a request that has its answer; the endpoint goes on with the next."""
+        self._unlink(job)
+        self._begin_next(now)
+
+    def _unlink(self, job: Job) -> None:
         older = job.older
         newer = job.newer
         if older is None:
@@ -419,9 +493,12 @@ class Work:
         self.waiting -= 1
         # From 0 again, so that roundings do not add up.
         self.waiting_cost = self.waiting_cost - job.expected if self.waiting else 0.0
+
+    def _begin_next(self, now: float) -> None:
+        """It works on the oldest."""
         next_job = self.oldest
         number = 0
-        servers = self.concurrency.servers
+        servers = self.servers
         while next_job is not None and number < servers:
             if next_job.started_at < 0.0:
                 next_job.started_at = now
@@ -432,18 +509,18 @@ class Work:
         """Whether it can begin with one more at once, as far as is known."""
         if not self.concurrency.is_bounded:
             return True
-        return self.waits + elsewhere.requests <= self.concurrency.servers - 1
+        return self.waits + elsewhere.requests <= self.servers - 1
 
     def excess(self, elsewhere: Elsewhere, at_once: int) -> float:
         """What it has to do before it can begin with one more, where requests are alike: in mean costs, by count."""
-        over = self.waits + elsewhere.requests + 1.0 - at_once
+        over = self.waits + self.held + elsewhere.requests + 1.0 - at_once
         return over / at_once if over > 0.0 else 0.0
 
     def wait(self, elsewhere: Elsewhere, now: float) -> float:
         """Seconds, at a typical pace, until it can begin with one more."""
         if self.has_room(elsewhere):
             return 0.0
-        servers = self.concurrency.servers
+        servers = self.servers
         total = self.cost + self._seconds(elsewhere)
         job = self.oldest
         if servers == 1:
@@ -475,7 +552,7 @@ class Work:
         number = 0
         below = 0
         job = self.oldest
-        servers = self.concurrency.servers
+        servers = self.servers
         while job is not None and number < servers:
             each = _left(job, pace, now)
             if each < level:
@@ -488,18 +565,24 @@ class Work:
     def silence(self, now: float) -> float:
         """For how long (s) it has been silent, where that is longer than its requests together make likely; else 0."""
         oldest = self.oldest
-        if oldest is None or oldest.started_at < 0.0 or self.costs.dearest <= 0.0:
+        if oldest is not None and not oldest.kind.count and self.costs.usual.knows_most:
+            while oldest is not None and not oldest.kind.count:  # It may be a long poll. What came after it tells.
+                oldest = oldest.newer
+            begun = 0.0 if oldest is None else oldest.sent_at
+        else:
+            begun = -1.0 if oldest is None else oldest.started_at
+        if oldest is None or begun < 0.0 or self.costs.dearest <= 0.0:
             return 0.0
         since = self.answered_at
-        silent = now - max(oldest.started_at, since)
+        silent = now - max(begun, since)
         most = SUSPICIOUS * self.pace
         if 8.0 * silent <= most * STALLED * oldest.expected:  # No need to work out more.
             return 0.0
         if 8.0 * silent <= most * oldest.longest:
             return 0.0
-        unlikely = 0.0
-        job: Job | None = oldest
-        number = 0
+        unlikely = silent / oldest.longest
+        job = oldest.newer
+        number = 1
         while job is not None and number < 8 and job.started_at >= 0.0:
             unlikely += (now - max(job.started_at, since)) / job.longest
             job = job.newer

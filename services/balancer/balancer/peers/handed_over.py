@@ -51,7 +51,7 @@ def as_json(learned: Learned) -> dict[str, object]:
 
 
 def _of_kind(kind: KindLearned) -> list[object]:
-    return [kind.name, kind.wider, kind.mean, kind.square, kind.count, kind.parked]
+    return [kind.name, kind.wider, kind.mean, kind.square, kind.count, kind.lengthy]
 
 
 def read(value: object) -> Learned | None:
@@ -96,12 +96,12 @@ def _endpoint(address: object, pace: object, samples: object, workers: object, a
     )
 
 
-def _kind(name: object, wider: object, mean: object, square: object, count: object, parked: object) -> KindLearned:
+def _kind(name: object, wider: object, mean: object, square: object, count: object, lengthy: object) -> KindLearned:
     seconds, squares = _number(mean), _number(square)
     if seconds < LEAST or squares < LEAST * LEAST:
         raise ValueError("no request costs so little")
     return KindLearned(
-        _text(name, LONGEST_NAME), _text(wider, LONGEST_NAME), seconds, squares, _count(count), _is_true(parked)
+        _text(name, LONGEST_NAME), _text(wider, LONGEST_NAME), seconds, squares, _count(count), _is_true(lengthy)
     )
 
 

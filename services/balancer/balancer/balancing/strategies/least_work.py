@@ -127,7 +127,7 @@ class LeastWork(Strategy):
         if not self._places:
             return None
         self._settle(now)
-        cost = _cost(self._costs.kinds.expect(request))
+        cost = self._cost(self._costs.kinds.expect(request))
         best: Endpoint | None = None
         for owner in self._classes:
             if owner.by_load.entries:
@@ -199,7 +199,7 @@ class LeastWork(Strategy):
                 endpoint, _Class(0, endpoint.weight, 0 if self._distinct else endpoint.work.concurrency.at_once)
             )
             self._set_key(place, now)
-        return self._score(place, _cost(endpoint.work.costs.kinds.of(request)), now)
+        return self._score(place, self._cost(endpoint.work.costs.kinds.of(request)), now)
 
     def _score(self, place: _Place, cost: float, now: float) -> float:
         endpoint = place.endpoint
@@ -213,6 +213,10 @@ class LeastWork(Strategy):
         silence = 0.0 if work.oldest is None else work.silence(now)
         return _against(work, pace * (cost + ahead), pace * cost, silence, now)
 
+    def _cost(self, kind: RequestKind) -> float:
+        """Seconds that one takes a worker: none where it waits for something there, which no pace makes shorter."""
+        return 0.0 if kind.parked or (kind.lengthy and self._costs.lets_lie) else kind.expected
+
     def _each(self, cost: float) -> float:
         """Seconds that a request counts for where requests count by their number, for the choice of one that costs so.
 
@@ -220,8 +224,9 @@ class LeastWork(Strategy):
         would rather wait behind many others, of which it is not known whether they cost anything, than go to an idle
         endpoint that is a little slower.
         """
-        mean = self._costs.mean or 1.0
-        return mean if self._costs.bounded or cost < mean else cost
+        costs = self._costs
+        mean = costs.mean or 1.0
+        return mean if cost < mean or (costs.bounded and not costs.unproven) else cost
 
     def _pace(self, endpoint: Endpoint, owner: _Class, now: float) -> float:
         """What is believed of its pace: one that gets nothing comes to count as the fastest, and so is tried again."""
@@ -329,11 +334,6 @@ class LeastWork(Strategy):
             entry.key = owner.pace * (work.wait(endpoint.elsewhere, now) + owner.weight * place.crowd) + now
 
 
-def _cost(kind: RequestKind) -> float:
-    """Seconds that one takes a worker: none where it waits for something there, which no pace makes shorter."""
-    return 0.0 if kind.parked else kind.expected
-
-
 def _far(at_once: int, usual: int) -> bool:
     """Whether an endpoint works on another number at once than the others of its class."""
     more = at_once - usual if at_once > usual else usual - at_once
@@ -361,7 +361,10 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
         return CROWD * (endpoint.in_flight + endpoint.load_elsewhere) / endpoint.weight
     waiting = work.waits
     elsewhere = endpoint.elsewhere
-    crowd = CROWD * (waiting + endpoint.load_elsewhere + (endpoint.in_flight - waiting) / owner.pace)
+    crowd = (
+        CROWD * (waiting + endpoint.load_elsewhere + (endpoint.in_flight - waiting) / owner.pace)
+        + work.lengthy.unproven
+    )
     if owner.at_once:
         crowd += work.excess(elsewhere, owner.at_once) + elsewhere.bias
     elif not work.concurrency.is_bounded:
