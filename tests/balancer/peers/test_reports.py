@@ -283,8 +283,11 @@ async def test_pods_that_are_gone_are_not_told_of_for_ever() -> None:
         assert await seen(lambda: two.peers.intent.addresses == {"a:80"})
 
 
-async def test_a_request_whose_response_lasts_is_told_as_one_that_does_not_wait() -> None:
+@pytest.mark.parametrize("strategy", ["least-work", "least-connections", "round-robin"])
+async def test_a_request_whose_response_lasts_is_told_as_one_that_does_not_wait(strategy: str) -> None:
+    """Whatever the strategy there: in a rollout others may have `least-work` already."""
     async with replicas(2, "least-work") as (one, two):
+        one.fleet.pool.use(load(strategy, one.fleet.random), strategy, one.fleet.now)
         lease = one.fleet.lease()
         address = lease.endpoint.address
         lease.sent(0.0)

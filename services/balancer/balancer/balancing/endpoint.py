@@ -144,6 +144,7 @@ class Endpoint:
         "health",
         "in_flight",
         "in_rotation",
+        "lasting",
         "latency",
         "load_elsewhere",
         "load_factor",
@@ -173,6 +174,8 @@ class Endpoint:
         """The strategy may choose it: in rotation, and below its limit."""
         self.in_rotation = False
         """The rules admit it: it is eligible whenever it is below its limit."""
+        self.lasting = 0
+        """Leases whose response has begun: what lasts after that, as a WebSocket does, is no work that waits."""
         self.oldest: Pending | None = None
         """Of the requests sent whole whose response has not begun, the one sent first; `newer` leads on."""
         self.newest: Pending | None = None

@@ -80,6 +80,7 @@ class Lease(Pending):
             return
         self.first_byte_at = now
         endpoint = self.endpoint
+        endpoint.lasting += 1
         if self.job is not None:
             self.job.answered(now)
         latency = endpoint.latency
@@ -103,7 +104,9 @@ class Lease(Pending):
         self.closed = True
         endpoint = self.endpoint
         sent_at = self.sent_at
-        if sent_at is not None and self.first_byte_at is None:
+        if self.first_byte_at is not None:
+            endpoint.lasting -= 1
+        elif sent_at is not None:
             endpoint.remove(self)
             endpoint.variability.sample(now - sent_at)
             if outcome.kind is Kind.CLIENT_LEFT:

@@ -184,7 +184,7 @@ class Rotation(Owner):
 
     def changed(self, endpoint: Endpoint) -> None:
         """The load or latency of `endpoint` has changed: pass it on to a strategy that watches that."""
-        if self._follows_work and self._load_changes is not None:
+        if self._load_changes is not None:
             self._load_changes.add(endpoint)  # One that waits no longer, perhaps: it may last.
         if self._hears_load and endpoint.eligible:
             self._strategy.changed(endpoint)

@@ -81,7 +81,7 @@ class Report:
     """A piece of what the sender has learned of requests and endpoints."""
     lasting: Mapping[str, int]
     """How many of those in flight do not wait for their response: it has begun and lasts, as a WebSocket's does. As
-    `in_flight`; only of a sender whose strategy follows work."""
+    `in_flight`; whatever the sender's strategy, since that of another may follow work."""
     work: Mapping[str, int]
     """Expected work (microseconds at a typical endpoint) of those that do wait, where requests differ in what they
     cost. As `lasting`; 0: not told."""
