@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
 from random import Random
 
 import pytest
@@ -312,6 +313,34 @@ def test_of_two_endpoints_the_choice_for_a_long_poll_is_explained_as_it_is_made(
     fleet.lease(request=get("/cheap")).sent(fleet.now)
     decision = fleet.pool.explain(poll, fleet.now)
     assert decision.chosen == fleet.lease(request=poll).endpoint.address
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_nothing_scores_lower_than_what_is_chosen_whatever_paces_are_learned(workers: int) -> None:
+    """Of endpoints with a pace that differs by too little to count, those that were at work were looked at too late."""
+    fleet, random = Fleet("least-work", "a b c d"), Random(1)
+    free = {name: [fleet.now] * workers for name in "abcd"}
+    ends: list[tuple[float, int, Lease]] = []
+    compared = 0
+    for number in range(1500):
+        fleet.now += random.expovariate(110 * workers)
+        while ends and ends[0][0] <= fleet.now:
+            at, _, lease = heappop(ends)
+            lease.first_byte(at)
+            lease.close(OK, at)
+        request, seconds = (get("/dear"), 0.06) if random.random() < 0.1 else (get("/cheap"), 0.008)
+        strategy = fleet.pool._strategy
+        scores = {each: strategy.score(each, request, fleet.now) for each in fleet.pool.endpoints}
+        lease = fleet.lease(request=request)
+        assert scores[lease.endpoint] <= 1.01 * min(scores.values())
+        compared += fleet.pool.costs.distinct and lease.endpoint.in_flight > workers
+        lease.sent(fleet.now)
+        name = lease.endpoint.spec.host
+        seconds *= random.uniform(0.9, 1.3) * (3.5 if name == "d" else 1.0)
+        end = max(heappop(free[name]), fleet.now) + seconds
+        heappush(free[name], end)
+        heappush(ends, (end, number, lease))
+    assert compared > 40, "else no endpoint was chosen that is at work"
 
 
 def test_a_slow_endpoint_gets_its_share_and_no_more() -> None:

@@ -73,7 +73,7 @@ def wait(work: Work, elsewhere: Elsewhere, now: float) -> float:
     """Seconds until the endpoint is expected to begin with one request more, as least-work reckons it."""
     costs = work.costs
     if costs.distinct and work.concurrency.is_bounded:
-        return work.pace * work.wait(elsewhere, now)
+        return work.pace * work.wait(elsewhere, now, work.pace)
     return work.pace * costs.mean * work.excess(elsewhere, work.concurrency.at_once)
 
 

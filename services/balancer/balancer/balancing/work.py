@@ -516,19 +516,18 @@ class Work:
         over = self.waits + self.held + elsewhere.requests + 1.0 - at_once
         return over / at_once if over > 0.0 else 0.0
 
-    def wait(self, elsewhere: Elsewhere, now: float) -> float:
-        """Seconds, at a typical pace, until it can begin with one more."""
+    def wait(self, elsewhere: Elsewhere, now: float, pace: float) -> float:
+        """Seconds, at a typical pace, until it can begin with one more, where it goes on at `pace`."""
         if self.has_room(elsewhere):
             return 0.0
         servers = self.servers
         total = self.cost + self._seconds(elsewhere)
         job = self.oldest
         if servers == 1:
-            return total if job is None else total - job.expected + _left(job, self.pace, now)
+            return total if job is None else total - job.expected + _left(job, pace, now)
         if servers > FOLLOWED:
             everything = self.waits + elsewhere.requests
             return total / everything * (everything + 1.0 - servers) / servers
-        pace = self.pace
         left = 0.0
         running = 0
         while job is not None and running < servers:

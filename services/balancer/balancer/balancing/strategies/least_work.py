@@ -208,7 +208,7 @@ class LeastWork(Strategy):
         if place.has_key_by_load:
             ahead = self._each(cost) * place.entry.key
         else:
-            ahead = work.wait(endpoint.elsewhere, now) / endpoint.weight + place.crowd
+            ahead = work.wait(endpoint.elsewhere, now, owner.pace) / endpoint.weight + place.crowd
         pace = self._pace(endpoint, owner, now)
         silence = 0.0 if work.oldest is None else work.silence(now)
         return _against(work, pace * (cost + ahead), pace * cost, silence, now)
@@ -331,7 +331,7 @@ class LeastWork(Strategy):
             entry.key = _crowd(endpoint, owner)
         else:
             place.crowd = (work.costs.mean or 1.0) * _crowd(endpoint, owner)
-            entry.key = owner.pace * (work.wait(endpoint.elsewhere, now) + owner.weight * place.crowd) + now
+            entry.key = owner.pace * (work.wait(endpoint.elsewhere, now, owner.pace) + owner.weight * place.crowd) + now
 
 
 def _far(at_once: int, usual: int) -> bool:
