@@ -245,6 +245,25 @@ def test_a_kind_a_hundred_times_as_expensive_is_no_long_poll(workers: int) -> No
     assert found["least-work"].slowdown < 2.0 * found["least-connections"].slowdown
 
 
+def test_requests_that_wait_for_a_worker_that_reads_an_upload_are_not_worked_on() -> None:
+    """The upload is sent whole last and answered first: its endpoint was taken for one of six workers."""
+    fleet = Fleet("least-work", names="a")
+    endpoint = fleet["a"]
+    for _ in range(40):
+        upload = fleet.pool.lease_at(endpoint, get("/upload", method="POST"), fleet.now)
+        waiting = []
+        for _ in range(5):
+            fleet.now += 0.5
+            waiting.append(fleet.pool.lease_at(endpoint, get("/short"), fleet.now))
+            waiting[-1].sent(fleet.now)
+        upload.sent(fleet.now)
+        for lease in (upload, *waiting):
+            fleet.now += 0.01
+            lease.first_byte(fleet.now)
+            lease.close(OK, fleet.now)
+    assert endpoint.work.concurrency.workers == 1.0
+
+
 POLLED_FOR = 2.0
 
 

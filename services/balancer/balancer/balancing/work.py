@@ -66,6 +66,7 @@ class Job:
         "growth",
         "kind",
         "newer",
+        "number",
         "older",
         "sent_at",
         "service",
@@ -75,6 +76,8 @@ class Job:
 
     def __init__(self, work: Work, kind: RequestKind, expected: float) -> None:
         self.work = work
+        self.number = work.begun
+        """The how many-th of its endpoint."""
         self.kind = kind
         self.expected = expected
         """Seconds of work at a typical endpoint."""
@@ -231,6 +234,7 @@ class Work:
         "_pace_of",
         "_samples",
         "answered_at",
+        "begun",
         "concurrency",
         "costs",
         "failed_at",
@@ -251,6 +255,8 @@ class Work:
         self.costs = costs
         self.oldest: Job | None = None
         self.newest: Job | None = None
+        self.begun = 0
+        """Requests so far."""
         self.waiting = 0
         """Requests sent whole that wait for their response."""
         self.waiting_cost = 0.0
@@ -317,6 +323,7 @@ class Work:
     def begin(self, request: RequestInfo, elsewhere: Elsewhere) -> Job:
         """`request` goes to it."""
         kind = self.costs.kinds.take(request)
+        self.begun += 1
         job = Job(self, kind, kind.expected)
         if elsewhere.requests > 0.0:
             job.behind = self._ahead(elsewhere)
@@ -465,8 +472,8 @@ class Work:
             if older.sent_at <= begun:
                 if not kind.count and not kind.lengthy:
                     kind.lengthy = found = True
-            elif older.beside != LENGTHY and not kind.lengthy:
-                at_once += 1
+            elif older.beside != LENGTHY and not kind.lengthy and older.number < job.number:
+                at_once += 1  # One that began during this one's upload may wait for the worker that read it.
             older = older.older
         lengthy = self.lengthy
         self.concurrency.saw(at_once, self.waiting, lengthy.present == 0 or lengthy.lets_lie(self.concurrency.servers))
