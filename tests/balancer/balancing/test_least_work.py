@@ -250,11 +250,11 @@ def test_requests_that_wait_for_a_worker_that_reads_an_upload_are_not_worked_on(
     fleet = Fleet("least-work", names="a")
     endpoint = fleet["a"]
     for _ in range(40):
-        upload = fleet.pool.lease_at(endpoint, get("/upload", method="POST"), fleet.now)
+        upload = fleet.lease(request=get("/upload", method="POST"))
         waiting = []
         for _ in range(5):
             fleet.now += 0.5
-            waiting.append(fleet.pool.lease_at(endpoint, get("/short"), fleet.now))
+            waiting.append(fleet.lease(request=get("/short")))
             waiting[-1].sent(fleet.now)
         upload.sent(fleet.now)
         for lease in (upload, *waiting):

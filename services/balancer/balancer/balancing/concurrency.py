@@ -1,8 +1,9 @@
 """How many requests an endpoint works on at once, learned from answers that overtake requests sent before them.
 
 An answer that leaves k older requests behind says that the endpoint works on k + 1 at least. The estimate is the 98th
-percentile of that, so that a few odd answers (a cache in front of one worker) do not count. An endpoint that gets too
-few requests to show it follows the others, unless it answers one by one.
+percentile of that, so that a few odd answers (a cache in front of one worker) do not count. Lengthy requests do not
+count either (lengthy.py). An endpoint that gets too few requests to show it follows the others, unless it answers one
+by one.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ They may be work, and then each takes a worker. Or they wait for something, a lo
 and take none: an endpoint on asyncio goes on answering others beside hundreds of them. What a request is, its time does
 not say; what becomes of the others does. So a lengthy request is laid aside: it does not count among those that wait
 for a worker. An answer beside k of them shows that k leave room. One that comes late, and when a lengthy one has ended,
-shows that it was held up; from then on only fewer are laid aside.
+shows that it was held up; from then on they count as work.
 
 Which requests are lengthy is learned for all endpoints together, what they do to others for each, and for those that
 have not shown it as for the others.

@@ -2,8 +2,8 @@
 
 **How much at once** is its concurrency (concurrency.py). Until the endpoints have shown, together, that they work on no
 more at once, requests count by their number, whatever each costs: the fewest in flight is then the best guess, and one
-that seems fast does not get all there is. Long polls take no worker: when more than a few requests wait fifty times
-longer than usual while others are answered, their kinds are parked, and count as no work.
+that seems fast does not get all there is. Requests that may wait for something, as long polls do, are laid aside
+(lengthy.py).
 
 **Pace** is the time that an endpoint takes over what was expected, as in minutes per kilometre: above 1 is slow. The
 wait in its own queue is taken off, and the likely wait for requests of other replicas: else those that mostly others

@@ -26,6 +26,7 @@ class Figure:
         return f"{value:,.{digits}f} {self.unit}".rstrip()
 
 
+P50: Final = Figure("p50", lambda summary: summary.p50)
 P99: Final = Figure("p99", lambda summary: summary.p99)
 MEAN: Final = Figure("mean time", lambda summary: summary.mean)
 SLOWDOWN: Final = Figure("p99 slowdown", lambda summary: summary.slowdown, 1.0, "")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from balancer.balancing.policy import Policy
-from balancer.lab.claim import BUSIEST, FAILED, FIRST, LAST, MEAN, P99, SECOND, SLOWDOWN, Claim, Finding, try_claim
+from balancer.lab.claim import BUSIEST, FAILED, FIRST, LAST, MEAN, P50, P99, SECOND, SLOWDOWN, Claim, Finding, try_claim
 from balancer.lab.experiment import ALL, HANDED_OVER, NOTHING, Newcomer, Setting
 from balancer.lab.fleet import Script, named
 from balancer.lab.replica import Rules
@@ -43,6 +43,7 @@ _RARE: Final = (
     Kind("/items", 1.0, 0.008),
     *(Kind(f"/once/{first}{second}", 0.0002, 0.8, "fixed") for first in "abcde" for second in "klmnopqrst"),
 )
+_POLLS: Final = (Kind("/items", 0.97, 0.01), Kind("/poll", 0.03, 0.0, "fixed", idle=2.0))
 _STREAMS: Final = (Kind("/events", 1.0, 0.008, stream=2.0),)
 _HOT: Final = (Kind("/hot", 0.5, 0.008), *(Kind(f"/user/{number}", 0.005, 0.008) for number in range(100)))
 _BY_PATH: Final = Rules(Policy(hash_key="path"))
@@ -246,6 +247,15 @@ CLAIMS: Final = (
         Setting(_equal(16, 1), Traffic("kinds", kinds=_BY_HEADER), rules=Rules(Policy(cost_key="header:x-kind"))),
         "least-connections",
         SLOWDOWN,
+        at_most=0.8,
+    ),
+    Claim(
+        "least-work",
+        "some requests wait for something, as long polls do",
+        "4 endpoints on asyncio, which work on one request at a time; 4 polls of 2 s at each",
+        Setting(_equal(4, 1), Traffic("kinds", kinds=_POLLS)),
+        "least-connections",
+        P50,
         at_most=0.8,
     ),
     Claim(
