@@ -572,7 +572,7 @@ class Work:
         """For how long (s) it has been silent, where that is longer than its requests together make likely; else 0."""
         oldest = self.oldest
         if oldest is not None and not oldest.kind.count and self.costs.usual.knows_most:
-            while oldest is not None and not oldest.kind.count:  # It may be a long poll. What came after it tells.
+            while oldest is not None and not oldest.kind.count:  # It may be a long poll. What came after it shows that.
                 oldest = oldest.newer
             begun = 0.0 if oldest is None else oldest.sent_at
         else:
