@@ -106,6 +106,35 @@ def test_the_work_that_other_replicas_tell_is_taken_off() -> None:
     assert fleet["b"].work.pace == pytest.approx(fleet["a"].work.pace, rel=0.1)
 
 
+def test_a_slow_endpoint_does_not_look_less_slow_for_being_used_by_nobody_else() -> None:
+    """At the others ours wait behind those of other replicas: one ten times as slow was taken for 1.5 times as slow."""
+    fleet = Fleet("least-work", names="a b c d")
+    known_to_work_on(fleet, 1)
+    for name in "abc":
+        others_have(fleet[name], 3.0)
+    random = Random(1)
+    for _ in range(600):
+        for name in "abc":
+            ask(fleet, name, CHEAP, sum(random.expovariate(50.0) for _ in range(4)))
+        ask(fleet, "d", CHEAP, random.expovariate(5.0))
+    fast = geometric_mean([fleet[name].work.pace for name in "abc"])
+    assert fleet["d"].work.pace > 3.0 * fast
+
+
+def test_a_time_that_is_for_several_requests_says_more_of_a_pace() -> None:
+    """It varies less: where others' requests wait too, a slow endpoint is known for such after fewer requests."""
+    doubts = []
+    for others in (0.0, 3.0):
+        fleet = Fleet("least-work", names="a b")
+        known_to_work_on(fleet, 1)
+        others_have(fleet["b"], others, 0.02 * others)
+        for _ in range(10):
+            ask(fleet, "a", CHEAP, 0.02)
+            ask(fleet, "b", CHEAP, 0.02 * (1.0 + others))
+        doubts.append(fleet["b"].work.doubt)
+    assert doubts[1] < 0.7 * doubts[0]
+
+
 @pytest.mark.parametrize("workers", [4, 0])
 def test_where_others_are_no_wait_nothing_is_taken_off(workers: int) -> None:
     """Endpoints of four workers, or of nobody knows how many: they begin at once, and one of them is slow."""

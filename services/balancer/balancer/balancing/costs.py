@@ -115,7 +115,7 @@ class Costs:
         self.bias = 0.0
         """Mean of what is missed of the logarithm of a request's work where its kind's mean is expected: below 0, and
         the more so the more costs differ within a kind."""
-        self._misses = 0
+        self._misses = 0.0
         self._total = 0.0
         self.endpoints = 0
         """How many there are."""
@@ -201,10 +201,14 @@ class Costs:
         """Whether there are lengthy requests of which it is not known whether they hold others up."""
         return self.usual.aside > 0 and self.usual.room == ANY and not self.lets_lie
 
-    def missed(self, logarithm: float) -> None:
-        """So much was missed of one, at a typical endpoint's pace."""
-        self._misses += 1
-        self.bias += max(1.0 / self._misses, PACE_MEMORY) * (logarithm - self.bias)
+    def missed(self, logarithm: float, own: float) -> None:
+        """So much was missed of one, at a typical endpoint's pace; `own`: its part of the work that its time was for.
+
+        The time of several requests together is nearer to its mean: only about `own * bias` is missed of it (of n
+        exponential ones psi(n) - log(n), about a tenth less than that), so the bias is the slope.
+        """
+        self._misses += own * own
+        self.bias += own * max(1.0 / max(self._misses, 1.0), PACE_MEMORY) * (logarithm - own * self.bias)
 
     @property
     def knows(self) -> bool:

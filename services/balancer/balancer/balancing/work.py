@@ -8,7 +8,8 @@ that seems fast does not get all there is. Requests that may wait for something,
 **Pace** is the time that an endpoint takes over what was expected, as in minutes per kilometre: above 1 is slow. The
 wait in its own queue is taken off, and the likely wait for requests of other replicas: else those that mostly others
 use would look slow. It is the mean of the logarithm, so that a heavy tail weighs little, and only the comparison of
-endpoints counts. So an expensive request makes no endpoint look slow.
+endpoints counts. So an expensive request makes no endpoint look slow. The time of several requests together has less of
+a tail: as much less is allowed for, or an endpoint that others do not use would look fast.
 
 Above 300 lines because a job and the work of its endpoint are one model: each keeps sums of the other.
 """
@@ -33,6 +34,9 @@ TRIED_AFTER: Final = 20.0
 """Seconds unused after which what is known of an endpoint's pace is old: it counts as the fastest, and is tried."""
 OF_OLD: Final = 0.25
 """Weight of the first sample after that."""
+LEAST_OWN: Final = 0.25
+"""The time of several requests together varies less than that of one, and says more of a pace: 1 / (own part) times as
+much, 1 / LEAST_OWN at the most."""
 MOST_SAMPLES: Final = 200
 """Samples of a pace that count."""
 LEARN_EVERY: Final = 0.001
@@ -272,7 +276,7 @@ class Work:
         self._counts = False
         """Whether its endpoint is there, so that its pace is one of those of which the typical is the mean."""
         self._samples = 0.0
-        """Requests that its pace is learned from, those that say little in part."""
+        """Requests that its pace is learned from; those that say little in part, those that say more several times."""
         self._epoch = costs.epoch
         self._given = False
         """Whether its pace is another replica's, which has acted on it, and no sample of our own has come since."""
@@ -426,23 +430,28 @@ class Work:
             job.kind.sample_alone(service)
             costs.sort(job.kind)
             return
-        if service > job.behind > 0.0:  # What took less did not wait for them.
+        own = 1.0
+        if job.behind > 0.0:
             expected = max(job.expected, SMALLEST)
-            service *= expected / (expected + job.behind)
+            # What took less than their work did not wait for all of it; and the less it took, the less likely for any.
+            likely = min(service / (self.pace * job.behind), 1.0)
+            own = expected / (expected + likely * likely * job.behind)
+            service *= own
         logarithm = log(service)
         costs.usual.learn(job.kind, logarithm - self.pace_log + costs.typical)
         costs.compare(job.kind, logarithm - self.pace_log + costs.typical)
         if job.kind.count >= TRUSTED_KIND:
             self._given = False
-            share = job.kind.certainty
+            known = max(own, LEAST_OWN)
+            share = job.kind.certainty / known
             self._samples += share
             weight = share * max(1.0 / (self._samples + PRIOR_SAMPLES), PACE_MEMORY)
             if self.answered_at - self.learned_at > TRIED_AFTER:
                 weight = max(weight, OF_OLD)
             missed = logarithm - log(max(job.kind.mean, SMALLEST)) - self.pace_log
-            costs.missed(missed + costs.typical)
-            step = missed - costs.bias
-            job.kind.missed(step)
+            costs.missed(missed + costs.typical, own)
+            step = missed - own * costs.bias
+            job.kind.missed(step / sqrt(known))
             self._shift(weight * step)
             self.learned_at = self.answered_at
         job.kind.sample(service / self.pace)
