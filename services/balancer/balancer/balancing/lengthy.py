@@ -41,6 +41,8 @@ HELD: Final = 0.25
 MORE: Final = 2.0
 """Where others were answered beside so many more than an endpoint works on at once, lengthy requests take no worker.
 How many those are is learned from the others, and may be one or two more than they show."""
+MANY: Final = 16
+"""Where an endpoint works on more at once, lengthy requests count as the others do: each takes little of that."""
 ANY: Final = 1 << 30
 """Any number leaves room, as far as is known."""
 
@@ -112,7 +114,20 @@ class Usual:
 class Lengthy:
     """The lengthy requests at one endpoint."""
 
-    __slots__ = ("_beside", "_beyond", "_episode", "_held_up", "_level", "_most", "_usual", "aside", "ended", "present")
+    __slots__ = (
+        "_beside",
+        "_beyond",
+        "_episode",
+        "_held_up",
+        "_level",
+        "_most",
+        "_together",
+        "_usual",
+        "aside",
+        "aside_cost",
+        "ended",
+        "present",
+    )
 
     def __init__(self, usual: Usual) -> None:
         self._usual = usual
@@ -120,10 +135,14 @@ class Lengthy:
         """Those that wait for their response."""
         self.aside = 0
         """Those of them that are laid aside."""
+        self.aside_cost = 0.0
+        """Expected seconds of those."""
         self.ended = 0
         """Those that have had their response, or will have none, so far."""
         self._beside = 0.0
         """The most beside which the endpoint has answered another."""
+        self._together = 0.0
+        """The most requests that it has worked on at once, if each of them takes a worker."""
         self._most = ANY
         """How many leave room for others, where it has held others up."""
         self._beyond = 0
@@ -154,9 +173,9 @@ class Lengthy:
 
     def spare(self, servers: int) -> int:
         """Requests that the endpoint works on at once beside those aside, where others show that it is `servers`."""
-        if self.room == ANY and (self.aside == 0 or self.lets_lie(servers)):
+        if servers <= MANY and self.room == ANY and (self.aside == 0 or self.lets_lie(servers)):
             return servers
-        return max(servers, int(self._beside) + 1) - self.aside
+        return max(servers, int(self._together)) - self.aside
 
     def lets_lie(self, servers: int) -> bool:
         """Whether others were answered beside as many as it works on at once: they take no worker."""
@@ -166,27 +185,32 @@ class Lengthy:
         """One more waits for its response."""
         self.present += 1
 
-    def lay_aside(self) -> None:
-        """One of them is laid aside."""
+    def lay_aside(self, cost: float) -> None:
+        """One of them, which is expected to take so many seconds, is laid aside."""
         self.aside += 1
+        self.aside_cost += cost
         self._usual.aside += 1
 
-    def end(self, aside: bool) -> None:
+    def end(self, aside: bool, cost: float) -> None:
         """One has its response, or will have none; `aside`: it was laid aside."""
         self.present -= 1
         self.ended += 1
         if aside:
             self.aside -= 1
+            self.aside_cost = self.aside_cost - cost if self.aside else 0.0
             self._usual.aside -= 1
 
-    def answered_beside(self, number: int) -> None:
-        """The endpoint has answered a request beside so many that were there before."""
+    def answered_beside(self, number: int, at_once: int) -> None:
+        """The endpoint has answered a request beside so many that were there before, with so many others at once."""
         if number >= self._level:
             self._held_up = 0
             self._level = 0
         if number > self._beside:
             self._beside += max(RISE, (number - self._beside) / 2)
             self._usual.beside = max(self._usual.beside, self._beside)
+        together = number + at_once
+        if together > self._together:
+            self._together += max(RISE, (together - self._together) / 2)
         if number > self.room:
             self._beyond += 1
             if self._beyond >= BEYOND:
@@ -205,6 +229,7 @@ class Lengthy:
         if self._held_up >= HELD_UP or number > self.beside:
             self._most = self._usual.room = self._level - 1
             self._beside = min(self._beside, float(self._most))
+            self._together = min(self._together, float(self._level))
             self._usual.beside = self._beside
             self._held_up = 0
             self._level = 0

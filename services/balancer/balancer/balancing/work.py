@@ -25,7 +25,7 @@ from balancer.balancing.concurrency import Concurrency
 from balancer.balancing.cost import EXPONENTIAL, TRUSTED, RequestKind
 from balancer.balancing.costs import PACE_MEMORY, Costs
 from balancer.balancing.elsewhere import Elsewhere
-from balancer.balancing.lengthy import ANY, HELD, Lengthy
+from balancer.balancing.lengthy import ANY, HELD, MANY, Lengthy
 from balancer.balancing.request import RequestInfo
 
 PRIOR_SAMPLES: Final = 4
@@ -128,7 +128,7 @@ class Job:
             work.lengthy.begin()
             if work.lays_aside:
                 self.aside = True
-                work.lengthy.lay_aside()
+                work.lengthy.lay_aside(self.expected)
                 return
         else:
             self.beside = work.lengthy.present
@@ -174,7 +174,7 @@ class Job:
         if ended > 0 and self.service > max(self.longest * work.pace, HELD * work.costs.usual.lengthy_from):
             lengthy.held_up(self.beside)
         elif self.beside > ended:
-            lengthy.answered_beside(self.beside - ended)
+            lengthy.answered_beside(self.beside - ended, work.at_once)
 
     def running(self, now: float) -> float:
         """For how long (s) the endpoint is believed to have worked on it; 0 where it waits for others there."""
@@ -238,6 +238,7 @@ class Work:
         "_pace_of",
         "_samples",
         "answered_at",
+        "at_once",
         "begun",
         "concurrency",
         "costs",
@@ -259,6 +260,8 @@ class Work:
         self.costs = costs
         self.oldest: Job | None = None
         self.newest: Job | None = None
+        self.at_once = 1
+        """How many others than lengthy ones it worked on at once, as the last answer has shown."""
         self.begun = 0
         """Requests so far."""
         self.waiting = 0
@@ -350,7 +353,8 @@ class Work:
     @property
     def lays_aside(self) -> bool:
         """Whether one lengthy request more is believed to leave room for others."""
-        return self.lengthy.room == ANY and self.concurrency.is_bounded
+        concurrency = self.concurrency
+        return self.lengthy.room == ANY and concurrency.is_bounded and concurrency.servers <= MANY
 
     def lay_aside(self) -> None:
         """Lay aside those that were not known to be lengthy when they were sent, or to leave room."""
@@ -363,12 +367,12 @@ class Work:
                     self.lengthy.begin()
                 self._unlink(job)
                 job.aside = True
-                self.lengthy.lay_aside()
+                self.lengthy.lay_aside(job.expected)
             job = newer
 
     def end_lengthy(self, job: Job, now: float) -> None:
         """A lengthy request has its answer, or will have none."""
-        self.lengthy.end(job.aside)
+        self.lengthy.end(job.aside, job.expected)
         if job.aside:
             self._begin_next(now)
 
@@ -400,6 +404,16 @@ class Work:
     def cost(self) -> float:
         """Expected seconds of those."""
         return self.waiting_cost + self.unsent_cost
+
+    @property
+    def taken(self) -> int:
+        """Requests that take a worker each or wait for one, as far as is known: those laid aside may, too."""
+        return self.waits + self.held
+
+    @property
+    def taken_cost(self) -> float:
+        """Expected seconds of those."""
+        return self.cost + self.lengthy.aside_cost if self.held else self.cost
 
     @property
     def samples(self) -> int:
@@ -470,6 +484,7 @@ class Work:
         if self._epoch != self.costs.epoch:
             self._epoch = self.costs.epoch
             self.concurrency.begin_again()
+        self.at_once = 1
         if not self.concurrency.looks(job.older is not None, self.waiting):
             return False
         at_once = 1
@@ -484,6 +499,7 @@ class Work:
             elif older.beside != LENGTHY and not kind.lengthy and older.number < job.number:
                 at_once += 1  # One that began during this one's upload may wait for the worker that read it.
             older = older.older
+        self.at_once = at_once
         lengthy = self.lengthy
         self.concurrency.saw(at_once, self.waiting, lengthy.present == 0 or lengthy.lets_lie(self.concurrency.servers))
         return found

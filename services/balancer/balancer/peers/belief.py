@@ -285,7 +285,7 @@ class Belief(Subscriber):
             if number > 0:
                 endpoints = self._pool.endpoints
                 waits = self._pool.counts_waiting  # What lasts says nothing of how long a request takes.
-                in_flight = sum([endpoint.work.waits if waits else endpoint.in_flight for endpoint in endpoints])
+                in_flight = sum([endpoint.work.taken if waits else endpoint.in_flight for endpoint in endpoints])
                 duration = in_flight * min(took, TICKED) / number
                 self._duration += SMOOTHING * (duration - self._duration)
         self._choices = begun

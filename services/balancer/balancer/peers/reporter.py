@@ -223,7 +223,7 @@ class Reporter(Subscriber):
             # Another one may have its address now: that one's count is what the others ask for.
             endpoint = each if each.discovered else pool.find(address) or each
             in_flight = endpoint.in_flight
-            last = in_flight - endpoint.work.waits if follows_work else endpoint.lasting
+            last = in_flight - endpoint.work.taken if follows_work else endpoint.lasting
             _note(self._reported, changed, address, in_flight)
             _note(self._lasting, lasting, address, last)
             _note(self._work, works, address, microseconds(pool.work_to_report(endpoint)))
