@@ -180,6 +180,7 @@ def test_a_pi_pod_that_returns_500(cluster: Any, load: Any) -> None:
 )
 def test_the_api_server_stopped_for_a_minute(cluster: Any, load: Any) -> None:
     cluster.helm()
+    cluster.settled()  # Nobody would learn that a pod which still leaves is gone, kube-proxy neither.
     with load.case("the API server stopped for a minute"):
         command("LB_E2E_API_STOP")
         try:
