@@ -279,6 +279,7 @@ def test_writing_goes_on_once_the_pipe_is_read_again(pipe: tuple[int, int]) -> N
     lines = received.decode().splitlines()
     assert len(lines) == 5001 - output.dropped
     assert all(len(line) in (99, 5) for line in lines)
+    output.close()
 
 
 def test_lines_keep_their_order_and_none_is_lost_at_the_end(tmp_path: Path) -> None:
@@ -307,10 +308,14 @@ def test_closing_waits_only_so_long_for_a_reader(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     output = Output(writing)
     output.write("x" * 1_000_000 + "\n")
+    writer = output._writer
+    assert writer is not None
     started = time.perf_counter()
     output.close(timeout=0.1)
     assert time.perf_counter() - started < 2.0
     os.close(reading)
+    writer.join(10.0)  # Else it goes on in the next test, which has a descriptor of the same number.
+    assert not writer.is_alive()
 
 
 def test_the_descriptor_stays_as_it_was(pipe: tuple[int, int]) -> None:
