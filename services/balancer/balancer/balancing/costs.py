@@ -191,15 +191,14 @@ class Costs:
         if self.usual.sort(kind) and self.workers > 1.0:
             self.begin_again()  # Its requests may have been counted among those that take a worker each.
 
-    @property
-    def lets_lie(self) -> bool:
-        """Whether lengthy requests take no worker."""
-        return self.usual.lets_lie(self.workers)
+    def waits(self, kind: RequestKind) -> bool:
+        """Whether requests of `kind` wait for something, as far as is known, and take no worker."""
+        return kind.parked or (kind.lengthy and self.usual.takes_none(self.workers))
 
     @property
     def unproven(self) -> bool:
         """Whether there are lengthy requests of which it is not known whether they hold others up."""
-        return self.usual.aside > 0 and self.usual.room == ANY and not self.lets_lie
+        return self.usual.aside > 0 and self.usual.room == ANY and not self.usual.takes_none(self.workers)
 
     def missed(self, logarithm: float, own: float) -> None:
         """So much was missed of one, at a typical endpoint's pace; `own`: its part of the work that its time was for.

@@ -95,7 +95,7 @@ def kinds(costs: Costs) -> list[KindCost]:
             kind.recent,
             kind.expected,
             sqrt(max(kind.square - kind.mean * kind.mean, 0.0)),
-            kind.parked or (kind.lengthy and costs.lets_lie),
+            costs.waits(kind),
         )
         for name, kind in named
         if kind.count and id(kind) not in wider

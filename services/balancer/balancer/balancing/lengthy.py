@@ -105,9 +105,9 @@ class Usual:
         kind.lengthy = kind.mean > self.lengthy_from and self._answers >= FIRST
         return kind.lengthy
 
-    def lets_lie(self, workers: float) -> bool:
-        """Whether others were answered beside as many as an endpoint works on at once: they take no worker."""
-        return self.beside >= workers + MORE
+    def takes_none(self, workers: float) -> bool:
+        """Whether a lengthy request takes no worker of an endpoint of so many, as all have shown together."""
+        return _takes_none(self.beside, workers)
 
 
 @mypyc_attr(acyclic=True)
@@ -173,13 +173,13 @@ class Lengthy:
 
     def spare(self, servers: int) -> int:
         """Requests that the endpoint works on at once beside those aside, where others show that it is `servers`."""
-        if servers <= MANY and self.room == ANY and (self.aside == 0 or self.lets_lie(servers)):
+        if servers <= MANY and self.room == ANY and (self.aside == 0 or self.takes_none(servers)):
             return servers
         return max(servers, int(self._together)) - self.aside
 
-    def lets_lie(self, servers: int) -> bool:
-        """Whether others were answered beside as many as it works on at once: they take no worker."""
-        return self.beside >= servers + MORE
+    def takes_none(self, servers: int) -> bool:
+        """Whether one of them takes no worker of so many."""
+        return _takes_none(self.beside, servers)
 
     def begin(self) -> None:
         """One more waits for its response."""
@@ -206,11 +206,11 @@ class Lengthy:
             self._held_up = 0
             self._level = 0
         if number > self._beside:
-            self._beside += max(RISE, (number - self._beside) / 2)
+            self._beside = _risen(self._beside, number)
             self._usual.beside = max(self._usual.beside, self._beside)
         together = number + at_once
         if together > self._together:
-            self._together += max(RISE, (together - self._together) / 2)
+            self._together = _risen(self._together, together)
         if number > self.room:
             self._beyond += 1
             if self._beyond >= BEYOND:
@@ -233,3 +233,13 @@ class Lengthy:
             self._usual.beside = self._beside
             self._held_up = 0
             self._level = 0
+
+
+def _takes_none(beside: float, workers: float) -> bool:
+    """Whether a lengthy request takes no worker, where others were answered beside so many of them."""
+    return beside >= workers + MORE
+
+
+def _risen(most: float, seen: int) -> float:
+    """The most that is known, after more was seen."""
+    return most + max(RISE, (seen - most) / 2)

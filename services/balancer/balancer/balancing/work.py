@@ -346,9 +346,12 @@ class Work:
     @property
     def held(self) -> int:
         """Workers that are taken by requests laid aside."""
-        if self.lengthy.aside == 0 or self.lengthy.lets_lie(self.concurrency.servers):
-            return 0
-        return self.lengthy.aside
+        return 0 if self.lengthy.aside == 0 or self.lengthy_take_none else self.lengthy.aside
+
+    @property
+    def lengthy_take_none(self) -> bool:
+        """Whether lengthy requests take no worker here, as far as is known."""
+        return self.lengthy.takes_none(self.concurrency.servers)
 
     @property
     def lays_aside(self) -> bool:
@@ -440,7 +443,7 @@ class Work:
         """One request has been answered well: its kind's cost, and the pace."""
         costs = self.costs
         service = max(service, SMALLEST)
-        if job.aside and (job.kind.parked or self.lengthy.lets_lie(self.concurrency.servers)):
+        if job.aside and (job.kind.parked or self.lengthy_take_none):
             job.kind.sample_alone(service)
             costs.sort(job.kind)
             return
@@ -452,8 +455,9 @@ class Work:
             own = expected / (expected + likely * likely * job.behind)
             service *= own
         logarithm = log(service)
-        costs.usual.learn(job.kind, logarithm - self.pace_log + costs.typical)
-        costs.compare(job.kind, logarithm - self.pace_log + costs.typical)
+        at_typical = logarithm - self.pace_log + costs.typical
+        costs.usual.learn(job.kind, at_typical)
+        costs.compare(job.kind, at_typical)
         if job.kind.count >= TRUSTED_KIND:
             self._given = False
             known = max(own, LEAST_OWN)
@@ -500,8 +504,7 @@ class Work:
                 at_once += 1  # One that began during this one's upload may wait for the worker that read it.
             older = older.older
         self.at_once = at_once
-        lengthy = self.lengthy
-        self.concurrency.saw(at_once, self.waiting, lengthy.present == 0 or lengthy.lets_lie(self.concurrency.servers))
+        self.concurrency.saw(at_once, self.waiting, self.lengthy.present == 0 or self.lengthy_take_none)
         return found
 
     def drop(self, job: Job, now: float) -> None:
@@ -545,7 +548,7 @@ class Work:
 
     def excess(self, elsewhere: Elsewhere, at_once: int) -> float:
         """What it has to do before it can begin with one more, where requests are alike: in mean costs, by count."""
-        over = self.waits + self.held + elsewhere.requests + 1.0 - at_once
+        over = self.taken + elsewhere.requests + 1.0 - at_once
         return over / at_once if over > 0.0 else 0.0
 
     def wait(self, elsewhere: Elsewhere, now: float, pace: float) -> float:
@@ -596,13 +599,14 @@ class Work:
     def silence(self, now: float) -> float:
         """For how long (s) it has been silent, where that is longer than its requests together make likely; else 0."""
         oldest = self.oldest
-        if oldest is not None and not oldest.kind.count and self.costs.usual.knows_most:
-            while oldest is not None and not oldest.kind.count:  # It may be a long poll. What came after it shows that.
-                oldest = oldest.newer
-            begun = 0.0 if oldest is None else oldest.sent_at
-        else:
-            begun = -1.0 if oldest is None else oldest.started_at
-        if oldest is None or begun < 0.0 or self.costs.dearest <= 0.0:
+        usual = self.costs.usual
+        # One of a kind that is not known may be a long poll: what came after it shows whether it holds others up.
+        while oldest is not None and not oldest.kind.count and usual.knows_most:
+            oldest = oldest.newer
+        if oldest is None or self.costs.dearest <= 0.0:
+            return 0.0
+        begun = oldest.started_at if oldest is self.oldest else oldest.sent_at
+        if begun < 0.0:
             return 0.0
         since = self.answered_at
         silent = now - max(begun, since)

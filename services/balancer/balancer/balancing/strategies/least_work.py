@@ -215,7 +215,7 @@ class LeastWork(Strategy):
 
     def _cost(self, kind: RequestKind) -> float:
         """Seconds that one takes a worker: none where it waits for something there, which no pace makes shorter."""
-        return 0.0 if kind.parked or (kind.lengthy and self._costs.lets_lie) else kind.expected
+        return 0.0 if self._costs.waits(kind) else kind.expected
 
     def _each(self, cost: float) -> float:
         """Seconds that a request counts for where requests count by their number, for the choice of one that costs so.
