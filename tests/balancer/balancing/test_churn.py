@@ -39,9 +39,9 @@ def test_requests_that_end_after_their_endpoint_has_left_change_no_others_pace()
             answer(fleet, lease, 0.1)
         for name in "ab" * 20:
             answer(fleet, sent(fleet, name), 0.01)
-    assert [fleet[name].work.pace for name in "ab"] == pytest.approx([1.0, 1.0], rel=0.1)
+    assert [fleet[name].work.pace.factor for name in "ab"] == pytest.approx([1.0, 1.0], rel=0.1)
     fleet.add("new")
-    assert fleet["new"].work.pace == pytest.approx(1.0, rel=0.1)
+    assert fleet["new"].work.pace.factor == pytest.approx(1.0, rel=0.1)
 
 
 def test_endpoints_that_come_and_go_while_nothing_is_chosen_are_not_kept() -> None:

@@ -20,8 +20,8 @@ from balancer.balancing.hand_over import (
     Learned,
 )
 from balancer.balancing.outcome import Outcome
+from balancer.balancing.pace import MOST_SAMPLES
 from balancer.balancing.request import RequestInfo
-from balancer.balancing.work import MOST_SAMPLES
 
 OK = Outcome.answered(200)
 PACES = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 8.0}
@@ -67,7 +67,7 @@ def kind(at: Fleet, path: str) -> RequestKind:
 
 def seconds(at: Fleet, name: str, path: str) -> float:
     """What a request is expected to take at an endpoint."""
-    return kind(at, path).expected * at[name].work.pace
+    return kind(at, path).expected * at[name].work.pace.factor
 
 
 def test_a_newcomer_expects_what_the_other_does_and_leaves_the_slow_endpoint_alone() -> None:
@@ -113,12 +113,12 @@ def test_paces_on_another_scale_are_compared_by_the_endpoints_that_both_know() -
     for name in "abc":
         ask(taker, name, "/other", 0.5, 12)
     for name in "abc":
-        taker[name].work.pace_log += 3.0
+        taker[name].work.pace.logarithm += 3.0
         taker.pool._costs.shift(3.0)
-    own = taker["a"].work.pace_log
+    own = taker["a"].work.pace.logarithm
     hand_over(giver, taker)
-    assert taker["a"].work.pace_log == pytest.approx(own, abs=0.05)
-    assert taker["d"].work.pace_log - own == pytest.approx(log(8.0), abs=0.1)
+    assert taker["a"].work.pace.logarithm == pytest.approx(own, abs=0.05)
+    assert taker["d"].work.pace.logarithm - own == pytest.approx(log(8.0), abs=0.1)
     assert seconds(taker, "d", "/dear") == pytest.approx(8.0, rel=0.1)
 
 
@@ -130,7 +130,7 @@ def test_the_pieces_of_several_on_other_scales_may_come_in_turn() -> None:
         for name, scale in (("one", 0.0), ("other", 1.0)):
             paces = tuple(EndpointLearned(f"{each}:80", scale, MOST_SAMPLES, 0.0, 1.0) for each in piece)
             taker.pool.take_over(Learned("", scale, endpoints=paces), taker.now, name)
-    assert [taker[name].work.pace for name in "abcd"] == pytest.approx([1.0] * 4)
+    assert [taker[name].work.pace.factor for name in "abcd"] == pytest.approx([1.0] * 4)
 
 
 def test_own_knowledge_stays_and_soon_outweighs_what_was_taken_over() -> None:
@@ -141,10 +141,10 @@ def test_own_knowledge_stays_and_soon_outweighs_what_was_taken_over() -> None:
     hand_over(giver, taker)
     assert kind(taker, "/cheap").mean == before
     assert kind(taker, "/dear").count == MOST_REQUESTS
-    assert taker["d"].work.samples <= MOST_SAMPLES
+    assert taker["d"].work.pace.samples <= MOST_SAMPLES
     for name in "abc" * 40:
         ask(taker, name, "/dear", 3.0)
-    assert kind(taker, "/dear").mean * taker["a"].work.pace == pytest.approx(3.0, rel=0.25)
+    assert kind(taker, "/dear").mean * taker["a"].work.pace.factor == pytest.approx(3.0, rel=0.25)
 
 
 def test_twice_is_as_once() -> None:
@@ -162,7 +162,7 @@ def test_endpoints_that_join_later_have_their_pace_and_those_that_come_too_late_
     assert seconds(taker, "d", "/cheap") == pytest.approx(seconds(giver, "d", "/cheap"), rel=0.5)
     taker.now += HELD + 1.0
     taker.add("c")
-    assert taker["c"].work.samples == 0
+    assert taker["c"].work.pace.samples == 0
     assert not taker.pool._taken_over._held
 
 

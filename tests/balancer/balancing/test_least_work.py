@@ -143,7 +143,7 @@ def test_an_expensive_request_keeps_its_endpoint_busy_and_makes_it_not_slow() ->
         cheap = fleet.lease(request=get("/cheap"))
         assert cheap.endpoint is not dear.endpoint
         cheap.sent(fleet.now)
-    assert 0.8 < fleet["a"].work.pace / fleet["b"].work.pace < 1.25
+    assert 0.8 < fleet["a"].work.pace.factor / fleet["b"].work.pace.factor < 1.25
 
 
 @pytest.mark.parametrize(("workers", "bar"), [(1, 0.95), (4, 1.1)])

@@ -40,7 +40,7 @@ def test_one_that_seems_fast_does_not_get_all_before_it_is_known_how_many_it_wor
         for request, seconds in costs.items():
             ask(fleet, "a", request, seconds)
             ask(fleet, "b", request, seconds / 8)
-    assert fleet["b"].work.pace < 0.2 * fleet["a"].work.pace
+    assert fleet["b"].work.pace.factor < 0.2 * fleet["a"].work.pace.factor
     assert not fleet["a"].work.costs.bounded
     for _ in range(40):
         fleet.lease(request=list(costs)[-1]).sent(fleet.now)
@@ -56,7 +56,7 @@ def test_an_expensive_request_does_not_wait_behind_others_for_an_endpoint_a_litt
             ask(fleet, "b", CHEAP, 0.002)
         ask(fleet, "a", DEAR, 0.6)
         ask(fleet, "b", DEAR, 0.4)
-    assert fleet["b"].work.pace < 0.8 * fleet["a"].work.pace
+    assert fleet["b"].work.pace.factor < 0.8 * fleet["a"].work.pace.factor
     assert not fleet["a"].work.costs.bounded
     for _ in range(10):
         fleet.lease(request=DEAR).sent(fleet.now)
@@ -70,9 +70,9 @@ def test_an_endpoint_that_is_used_little_is_believed_to_be_as_fast_as_the_others
     for _ in range(400):
         for name in "ab":
             ask(fleet, name, CHEAP, random.expovariate(50.0))
-    assert fleet["c"].work.samples == 0
+    assert fleet["c"].work.pace.samples == 0
     for name in "ab":
-        assert fleet[name].work.pace / fleet["c"].work.pace == pytest.approx(1.0, abs=0.25)
+        assert fleet[name].work.pace.factor / fleet["c"].work.pace.factor == pytest.approx(1.0, abs=0.25)
 
 
 def known_to_work_on(fleet: Fleet, workers: int) -> None:
@@ -93,7 +93,7 @@ def test_those_that_others_use_do_not_look_slow() -> None:
     for _ in range(60):
         ask(fleet, "a", CHEAP, 0.02)
         ask(fleet, "b", CHEAP, 0.03)
-    assert fleet["b"].work.pace == pytest.approx(fleet["a"].work.pace, rel=0.1)
+    assert fleet["b"].work.pace.factor == pytest.approx(fleet["a"].work.pace.factor, rel=0.1)
 
 
 def test_the_work_that_other_replicas_tell_is_taken_off() -> None:
@@ -103,7 +103,7 @@ def test_the_work_that_other_replicas_tell_is_taken_off() -> None:
     for _ in range(60):
         ask(fleet, "a", CHEAP, 0.02)
         ask(fleet, "b", CHEAP, 0.1)
-    assert fleet["b"].work.pace == pytest.approx(fleet["a"].work.pace, rel=0.1)
+    assert fleet["b"].work.pace.factor == pytest.approx(fleet["a"].work.pace.factor, rel=0.1)
 
 
 def test_a_slow_endpoint_does_not_look_less_slow_for_being_used_by_nobody_else() -> None:
@@ -117,8 +117,8 @@ def test_a_slow_endpoint_does_not_look_less_slow_for_being_used_by_nobody_else()
         for name in "abc":
             ask(fleet, name, CHEAP, sum(random.expovariate(50.0) for _ in range(4)))
         ask(fleet, "d", CHEAP, random.expovariate(5.0))
-    fast = geometric_mean([fleet[name].work.pace for name in "abc"])
-    assert fleet["d"].work.pace > 3.0 * fast
+    fast = geometric_mean([fleet[name].work.pace.factor for name in "abc"])
+    assert fleet["d"].work.pace.factor > 3.0 * fast
 
 
 def test_a_time_that_is_for_several_requests_says_more_of_a_pace() -> None:
@@ -131,7 +131,7 @@ def test_a_time_that_is_for_several_requests_says_more_of_a_pace() -> None:
         for _ in range(10):
             ask(fleet, "a", CHEAP, 0.02)
             ask(fleet, "b", CHEAP, 0.02 * (1.0 + others))
-        doubts.append(fleet["b"].work.doubt)
+        doubts.append(fleet["b"].work.pace.doubt)
     assert doubts[1] < 0.7 * doubts[0]
 
 
@@ -145,7 +145,7 @@ def test_where_others_are_no_wait_nothing_is_taken_off(workers: int) -> None:
     for _ in range(60):
         ask(fleet, "a", CHEAP, 0.02)
         ask(fleet, "b", CHEAP, 0.04)
-    assert fleet["b"].work.pace > 1.7 * fleet["a"].work.pace
+    assert fleet["b"].work.pace.factor > 1.7 * fleet["a"].work.pace.factor
 
 
 def test_what_took_less_than_the_wait_for_others_did_not_wait() -> None:
@@ -162,7 +162,7 @@ def test_what_took_less_than_the_wait_for_others_did_not_wait() -> None:
     costs = fleet["a"].work.costs
     assert costs.kinds.of(CHEAP).expected == pytest.approx(0.001, rel=0.3)
     assert costs.kinds.of(DEAR).expected == pytest.approx(0.2, rel=0.5)
-    assert fleet["b"].work.pace == pytest.approx(fleet["a"].work.pace, rel=0.2)
+    assert fleet["b"].work.pace.factor == pytest.approx(fleet["a"].work.pace.factor, rel=0.2)
 
 
 def test_a_kind_whose_time_is_chance_says_little_of_an_endpoint() -> None:
@@ -173,7 +173,7 @@ def test_a_kind_whose_time_is_chance_says_little_of_an_endpoint() -> None:
         for name, unlucky in (("a", 0.4), ("b", 0.2)):
             ask(fleet, name, CHEAP, 0.001 if random.random() > unlucky else 0.25)
             ask(fleet, name, DEAR, 0.5)
-    assert fleet["a"].work.pace == pytest.approx(fleet["b"].work.pace, rel=0.35)
+    assert fleet["a"].work.pace.factor == pytest.approx(fleet["b"].work.pace.factor, rel=0.35)
 
 
 def test_replicas_that_know_nothing_of_each_other_do_no_worse_than_by_number() -> None:

@@ -111,7 +111,7 @@ def _latency(running: Running) -> Iterator[Reading]:
 
 def _pace(running: Running) -> Iterator[Reading]:
     for endpoint in _followed(running):
-        yield _of(endpoint), endpoint.work.pace
+        yield _of(endpoint), endpoint.work.pace.factor
 
 
 def _work(running: Running) -> Iterator[Reading]:

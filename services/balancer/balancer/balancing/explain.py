@@ -189,7 +189,7 @@ class Explainer:
             latency,
             endpoint.weight,
             wait(work, endpoint.elsewhere, now) if self._follows_work else None,
-            work.pace if self._follows_work else None,
+            work.pace.factor if self._follows_work else None,
         )
 
 

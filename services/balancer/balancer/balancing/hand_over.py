@@ -20,7 +20,7 @@ from typing import Final
 from balancer.balancing.cost import MAX_KINDS, RequestKind
 from balancer.balancing.costs import Costs, CostsLearned
 from balancer.balancing.endpoint import Endpoint
-from balancer.balancing.work import MOST_SAMPLES
+from balancer.balancing.pace import MOST_SAMPLES
 
 PIECE: Final = 64
 """Kinds or endpoints in one piece."""
@@ -98,7 +98,7 @@ def pieces(costs: Costs, endpoints: Iterable[Endpoint], now: float) -> Iterator[
         return
     key = costs.kinds.key
     yield Learned(key, costs.typical, costs.learned())
-    known = [endpoint for endpoint in endpoints if endpoint.work.samples > 0]
+    known = [endpoint for endpoint in endpoints if endpoint.work.pace.samples > 0]
     for start in range(0, len(known), PIECE):
         given = tuple([_of_endpoint(endpoint, now) for endpoint in known[start : start + PIECE]])
         yield Learned(key, costs.typical, endpoints=given)
@@ -113,8 +113,8 @@ def pieces(costs: Costs, endpoints: Iterable[Endpoint], now: float) -> Iterator[
 
 def _of_endpoint(endpoint: Endpoint, now: float) -> EndpointLearned:
     work = endpoint.work
-    age = max(now - work.learned_at, 0.0)
-    return EndpointLearned(endpoint.address, work.pace_log, work.samples, work.concurrency.settled, age)
+    age = max(now - work.pace.learned_at, 0.0)
+    return EndpointLearned(endpoint.address, work.pace.logarithm, work.pace.samples, work.concurrency.settled, age)
 
 
 def _kinds(costs: Costs) -> tuple[KindLearned, ...]:
@@ -195,9 +195,9 @@ class TakenOver:
     ) -> list[Endpoint]:
         found = [(find(each.address), each) for each in given]
         apart = [
-            endpoint.work.pace_log - each.pace
+            endpoint.work.pace.logarithm - each.pace
             for endpoint, each in found
-            if endpoint is not None and endpoint.work.samples >= COMPARED
+            if endpoint is not None and endpoint.work.pace.samples >= COMPARED
         ]
         if apart:
             self._shifts[sender] = sum(apart) / len(apart)

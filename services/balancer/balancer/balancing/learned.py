@@ -61,20 +61,20 @@ def endpoint_work(endpoint: Endpoint, now: float) -> EndpointWork | None:
     if work is NOTHING_KNOWN:
         return None
     at_once = work.concurrency.at_once if work.concurrency.is_bounded else None
-    return EndpointWork(at_once, work.pace, expected_work(work), wait(work, endpoint.elsewhere, now))
+    return EndpointWork(at_once, work.pace.factor, expected_work(work), wait(work, endpoint.elsewhere, now))
 
 
 def expected_work(work: Work) -> float:
     """Seconds that what is in flight at the endpoint was expected to take, at its pace."""
-    return max(work.pace * work.cost, 0.0)
+    return max(work.pace.factor * work.cost, 0.0)
 
 
 def wait(work: Work, elsewhere: Elsewhere, now: float) -> float:
     """Seconds until the endpoint is expected to begin with one request more, as least-work reckons it."""
     costs = work.costs
     if costs.distinct and work.concurrency.is_bounded:
-        return work.pace * work.wait(elsewhere, now, work.pace)
-    return work.pace * costs.mean * work.excess(elsewhere, work.concurrency.at_once)
+        return work.pace.factor * work.wait(elsewhere, now, work.pace.factor)
+    return work.pace.factor * costs.mean * work.excess(elsewhere, work.concurrency.at_once)
 
 
 def expected_cost(endpoint: Endpoint, request: RequestInfo) -> float | None:

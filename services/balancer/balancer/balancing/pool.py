@@ -98,7 +98,7 @@ class Pool(Rotation):
         endpoint.variability = self._variability
         if endpoint.work is NOTHING_KNOWN:
             endpoint.work = Work(self._costs)
-        endpoint.work.joined()
+        endpoint.work.pace.joined()
         has_more = self._taken_over.joined(endpoint, now)
         self._eligibility.recount(endpoint)
         self._subscribers.joined(endpoint)
@@ -118,7 +118,7 @@ class Pool(Rotation):
         if self.loads is not None:
             self.loads.left(endpoint)
             endpoint.weight = endpoint.spec.weight
-        endpoint.work.left()
+        endpoint.work.pace.left()
         self._subscribers.left(endpoint)
 
     def _respecify(self, endpoint: Endpoint, spec: EndpointSpec, now: float) -> None:

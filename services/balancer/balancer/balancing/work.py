@@ -5,52 +5,35 @@ more at once, requests count by their number, whatever each costs: the fewest in
 that seems fast does not get all there is. Requests that may wait for something, as long polls do, are laid aside
 (lengthy.py).
 
-**Pace** is the time that an endpoint takes over what was expected, as in minutes per kilometre: above 1 is slow. The
-wait in its own queue is taken off, and the likely wait for requests of other replicas: else those that mostly others
-use would look slow. It is the mean of the logarithm, so that a heavy tail weighs little, and only the comparison of
-endpoints counts. So an expensive request makes no endpoint look slow. The time of several requests together has less of
-a tail: as much less is allowed for, or an endpoint that others do not use would look fast.
+**How fast** is its pace (pace.py). The wait in its own queue is taken off before, and the likely wait for requests of
+other replicas: else those that mostly others use would look slow.
 
 Above 300 lines because a job and the work of its endpoint are one model: each keeps sums of the other.
 """
 
 from __future__ import annotations
 
-from math import exp, log, sqrt
+from math import log, sqrt
 from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from balancer.balancing.concurrency import Concurrency
-from balancer.balancing.cost import EXPONENTIAL, TRUSTED, RequestKind
-from balancer.balancing.costs import PACE_MEMORY, Costs
+from balancer.balancing.cost import TRUSTED, RequestKind
+from balancer.balancing.costs import Costs
 from balancer.balancing.elsewhere import Elsewhere
 from balancer.balancing.lengthy import ANY, HELD, MANY, Lengthy
+from balancer.balancing.pace import SMALLEST, Pace
 from balancer.balancing.request import RequestInfo
 
-PRIOR_SAMPLES: Final = 4
-"""A pace begins as if so many samples of the typical one had been taken."""
-TRIED_AFTER: Final = 20.0
-"""Seconds unused after which what is known of an endpoint's pace is old: it counts as the fastest, and is tried."""
-OF_OLD: Final = 0.25
-"""Weight of the first sample after that."""
-LEAST_OWN: Final = 0.25
-"""The time of several requests together varies less than that of one, and says more of a pace: 1 / (own part) times as
-much, 1 / LEAST_OWN at the most."""
-MOST_SAMPLES: Final = 200
-"""Samples of a pace that count."""
 LEARN_EVERY: Final = 0.001
 """Seconds between two answers of an endpoint that are learned from, at the least: where there are thousands a second,
 the last two hundred would be a moment, and alike."""
 FOLLOWED: Final = 8
 """Of an endpoint that works on up to so many at once, what is left of each counts; of more, the mean is as good, and
 costs no time."""
-SAME_PACE: Final = 0.005
-"""A pace is worked out again when its logarithm has changed by this."""
 LENGTHY: Final = -1
 """What a lengthy request has in the place of the number of those beside it."""
-SMALLEST: Final = 1e-6
-"""Shortest time (s) that has a logarithm."""
 LATE: Final = 0.05
 """What a failure counts that comes after more time than a request is likely to take: that may have been too expensive,
 and to blame its endpoint in full would drive all others to the few that have not had such a one yet."""
@@ -171,7 +154,7 @@ class Job:
         """Learn from an answer whether the lengthy requests that were there before left room for this one."""
         lengthy = work.lengthy
         ended = lengthy.ended - self._ended_before
-        if ended > 0 and self.service > max(self.longest * work.pace, HELD * work.costs.usual.lengthy_from):
+        if ended > 0 and self.service > max(self.longest * work.pace.factor, HELD * work.costs.usual.lengthy_from):
             lengthy.held_up(self.beside)
         elif self.beside > ended:
             lengthy.answered_beside(self.beside - ended, work.at_once)
@@ -231,12 +214,7 @@ class Work:
     """What one endpoint has to do, and what is learned of it."""
 
     __slots__ = (
-        "_counts",
         "_epoch",
-        "_given",
-        "_pace",
-        "_pace_of",
-        "_samples",
         "answered_at",
         "at_once",
         "begun",
@@ -245,11 +223,10 @@ class Work:
         "failed_at",
         "failures",
         "learn_from",
-        "learned_at",
         "lengthy",
         "newest",
         "oldest",
-        "pace_log",
+        "pace",
         "unsent",
         "unsent_cost",
         "waiting",
@@ -275,57 +252,15 @@ class Work:
         """The lengthy ones among those, and those laid aside, which do not count there."""
         self.concurrency = Concurrency(costs)
         """How much it works on at once."""
-        self.pace_log = costs.typical
-        self._counts = False
-        """Whether its endpoint is there, so that its pace is one of those of which the typical is the mean."""
-        self._samples = 0.0
-        """Requests that its pace is learned from; those that say little in part, those that say more several times."""
+        self.pace = Pace(costs)
+        """How fast it is."""
         self._epoch = costs.epoch
-        self._given = False
-        """Whether its pace is another replica's, which has acted on it, and no sample of our own has come since."""
-        self._pace = 1.0
-        self._pace_of = 0.0
-        """The logarithm of `_pace`."""
         self.answered_at = 0.0
-        self.learned_at = 0.0
-        """When it last gave the response that its pace was learned from."""
         self.learn_from = 0.0
         """When the next answer is learned from, or later."""
         self.failed_at = 0.0
         self.failures = 0.0
         """Failures since the last success; one that came late counts `LATE`."""
-
-    @property
-    def pace(self) -> float:
-        """Time that it takes, as a multiple of a typical endpoint's."""
-        logarithm = self.pace_log - self.costs.typical
-        changed = logarithm - self._pace_of
-        if changed > SAME_PACE or changed < -SAME_PACE:
-            self._pace_of = logarithm
-            self._pace = exp(logarithm)
-        return self._pace
-
-    @property
-    def doubt(self) -> float:
-        """Standard error of the logarithm of its pace; half of that where another replica has acted on it."""
-        error = EXPONENTIAL / sqrt(min(self._samples, MOST_SAMPLES) + PRIOR_SAMPLES)
-        return error / 2 if self._given else error
-
-    def joined(self) -> None:
-        """Its endpoint is there (again)."""
-        self._counts = True
-        self.costs.join(self.pace_log)
-
-    def left(self) -> None:
-        """Its endpoint is gone; its last requests may still be under way."""
-        self._counts = False
-        self.costs.leave(self.pace_log)
-
-    def _shift(self, step: float) -> None:
-        """Change its pace (a logarithm)."""
-        self.pace_log += step
-        if self._counts:
-            self.costs.shift(step)
 
     def begin(self, request: RequestInfo, elsewhere: Elsewhere) -> Job:
         """`request` goes to it."""
@@ -418,23 +353,13 @@ class Work:
         """Expected seconds of those."""
         return self.cost + self.lengthy.aside_cost if self.held else self.cost
 
-    @property
-    def samples(self) -> int:
-        """Requests that its pace is learned from."""
-        return int(self._samples + 0.5)
-
     def take_over(self, pace_log: float, samples: int, workers: float, learned_at: float) -> bool:
         """Count `samples` requests that another replica has seen, where that is more than were seen here.
 
         `workers`: what it works on at once; 0: not known. `learned_at`: when the last of them was answered (s).
         """
-        own = self.samples
-        if own >= samples:
+        if not self.pace.take_over(pace_log, samples, learned_at):
             return False
-        self._samples = float(own + samples)
-        self._shift(samples / self._samples * (pace_log - self.pace_log))
-        self.learned_at = max(self.learned_at, learned_at)
-        self._given = True
         if workers > 0.0:
             self.concurrency.take_over(workers)
         return True
@@ -451,28 +376,16 @@ class Work:
         if job.behind > 0.0:
             expected = max(job.expected, SMALLEST)
             # What took less than their work did not wait for all of it; and the less it took, the less likely for any.
-            likely = min(service / (self.pace * job.behind), 1.0)
+            likely = min(service / (self.pace.factor * job.behind), 1.0)
             own = expected / (expected + likely * likely * job.behind)
             service *= own
         logarithm = log(service)
-        at_typical = logarithm - self.pace_log + costs.typical
+        at_typical = logarithm - self.pace.logarithm + costs.typical
         costs.usual.learn(job.kind, at_typical)
         costs.compare(job.kind, at_typical)
         if job.kind.count >= TRUSTED_KIND:
-            self._given = False
-            known = max(own, LEAST_OWN)
-            share = job.kind.certainty / known
-            self._samples += share
-            weight = share * max(1.0 / (self._samples + PRIOR_SAMPLES), PACE_MEMORY)
-            if self.answered_at - self.learned_at > TRIED_AFTER:
-                weight = max(weight, OF_OLD)
-            missed = logarithm - log(max(job.kind.mean, SMALLEST)) - self.pace_log
-            costs.missed(missed + costs.typical, own)
-            step = missed - own * costs.bias
-            job.kind.missed(step / sqrt(known))
-            self._shift(weight * step)
-            self.learned_at = self.answered_at
-        job.kind.sample(service / self.pace)
+            self.pace.learn(job.kind, logarithm, own, self.answered_at)
+        job.kind.sample(service / self.pace.factor)
         costs.sort(job.kind)
         kind: RequestKind | None = job.kind
         while kind is not None and kind.count < TRUSTED:
@@ -610,7 +523,7 @@ class Work:
             return 0.0
         since = self.answered_at
         silent = now - max(begun, since)
-        most = SUSPICIOUS * self.pace
+        most = SUSPICIOUS * self.pace.factor
         if 8.0 * silent <= most * STALLED * oldest.expected:  # No need to work out more.
             return 0.0
         if 8.0 * silent <= most * oldest.longest:

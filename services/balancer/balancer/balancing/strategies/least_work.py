@@ -8,11 +8,12 @@ from typing import ClassVar, Final
 
 from balancer.balancing.cost import RequestKind
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.pace import TRIED_AFTER
 from balancer.balancing.request import RequestInfo
 from balancer.balancing.rng import Random
 from balancer.balancing.strategies.heap import Entry, Heap, take_least
 from balancer.balancing.strategies.strategy import Strategy, turn
-from balancer.balancing.work import NOTHING_KNOWN, TRIED_AFTER, Work
+from balancer.balancing.work import NOTHING_KNOWN, Work
 
 LOOKS: Final = 16
 """Endpoints of one class that a choice looks at."""
@@ -105,7 +106,7 @@ class LeastWork(Strategy):
     def added(self, endpoint: Endpoint) -> None:
         """`endpoint` has become eligible."""
         self._costs = endpoint.work.costs
-        step = round(_log_pace(endpoint) / _STEP) if endpoint.work.doubt < _STEP / 4 else 0
+        step = round(_log_pace(endpoint) / _STEP) if endpoint.work.pace.doubt < _STEP / 4 else 0
         self._enter(endpoint, step, 0.0)
         self.changed(endpoint)
 
@@ -234,7 +235,7 @@ class LeastWork(Strategy):
         fastest = self._fastest
         if owner.pace <= fastest or work.waiting or work.unsent:
             return owner.pace
-        unused = now - work.learned_at
+        unused = now - work.pace.learned_at
         if unused > TRIED_AFTER:
             return fastest
         return fastest + (owner.pace - fastest) * exp(min(-unused, 0.0) / FORGOTTEN)
@@ -276,7 +277,7 @@ class LeastWork(Strategy):
         # It differs from the typical only when that is beyond doubt, so that equal ones do not look unequal by chance.
         if off > 0.6:
             nearest = round(exact)
-            if abs(nearest) < abs(step) or off > 0.6 + 2.0 * work.doubt / _STEP:
+            if abs(nearest) < abs(step) or off > 0.6 + 2.0 * work.pace.doubt / _STEP:
                 step = nearest
         if (
             step != owner.step
@@ -373,4 +374,4 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
 
 
 def _log_pace(endpoint: Endpoint) -> float:
-    return endpoint.work.pace_log - endpoint.work.costs.typical
+    return endpoint.work.pace.logarithm - endpoint.work.costs.typical
