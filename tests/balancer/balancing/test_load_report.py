@@ -27,6 +27,7 @@ BINARY = base64.b64encode(doubles(f1=0.3, f6=120.0, f7=2.5))
     [
         (FIELD, b"TEXT cpu_utilization=0.3,rps_fractional=120,eps=2.5"),
         (FIELD, b"TEXT cpu_utilization=0.3, mem_utilization=0.9, rps_fractional=120, eps=2.5, named_metrics.a=1"),
+        (FIELD, b"TEXT cpu_utilization:0.3,rps_fractional:120, eps:2.5,utilization.total:0.5"),
         (FIELD, b"text cpu_utilization=0.3,rps_fractional=120,eps=2.5"),
         (FIELD, b'JSON {"cpu_utilization": 0.3, "rps_fractional": 120, "eps": 2.5, "named_metrics": {"a": 1}}'),
         (FIELD, b'JSON {"cpuUtilization": 0.3, "rpsFractional": "120", "eps": 2.5}'),

@@ -107,6 +107,18 @@ async def test_an_http_2_client_gets_no_report_either(start: Start) -> None:
             assert (await client.get("/")).field(NAME) is None
 
 
+@pytest.mark.parametrize(
+    ("announced", "left"),
+    [("Endpoint-Load-Metrics", []), ("X-Sum, endpoint-load-metrics-bin ,X-More", ["X-Sum, X-More"])],
+)
+async def test_a_trailer_that_stays_here_is_not_announced(announced: str, left: list[str], start: Start) -> None:
+    balancer = start(endpoints=1, **ON)
+    head = f"HTTP/1.1 200 OK\r\nTrailer: {announced}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    script = answering(lambda _: f"{head}2\r\nok\r\n0\r\n{NAME}: TEXT cpu_utilization=0.5\r\n\r\n")
+    async with Endpoint(balancer.endpoints[0], script), await Client.connect(balancer.port) as client:
+        assert (await client.ask(GET)).all("trailer") == left
+
+
 @pytest.mark.parametrize("where", ["header", "trailer"])
 async def test_without_the_setting_a_report_is_a_field_like_others(where: str, start: Start) -> None:
     balancer = start(endpoints=1)

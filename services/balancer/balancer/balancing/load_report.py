@@ -1,8 +1,8 @@
 """What an endpoint says of its own load: ORCA reports, in each of the forms in which servers send them.
 
 Source: xds.data.orca.v3.OrcaLoadReport, gRFC A51, and Envoy's parser of the header `endpoint-load-metrics`, whose
-value begins with its form: `TEXT cpu_utilization=0.3,rps_fractional=120`, `JSON {"cpu_utilization": 0.3}` or
-`BIN ` and base64. `endpoint-load-metrics-bin` is base64 alone.
+value begins with its form: `TEXT cpu_utilization=0.3,rps_fractional=120` (with `:` for `=` too), `JSON
+{"cpu_utilization": 0.3}` or `BIN ` and base64. `endpoint-load-metrics-bin` is base64 alone.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def parse(name: bytes, value: bytes) -> LoadReport | None:
 def _of_text(text: bytes) -> dict[str, float]:
     said: dict[str, float] = {}
     for pair in text.decode("ascii").split(","):
-        key, equals, value = pair.partition("=")
+        key, equals, value = pair.partition("=" if "=" in pair else ":")
         if not equals:
             raise ValueError(pair)
         said[key.strip()] = float(value)

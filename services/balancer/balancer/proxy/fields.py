@@ -255,6 +255,9 @@ def fill_response(head: ResponseHead, received: Headers, options: frozenset[byte
             continue
         elif reads_load and lowered in LOAD_FIELDS:
             head.load_field, head.load = lowered, value
+        elif reads_load and lowered == b"trailer":
+            if announced := _without_load(value):
+                kept.append((name, announced))
         else:
             if lowered == b"retry-after":
                 _note_retry_after(head, value)
@@ -263,6 +266,12 @@ def fill_response(head: ResponseHead, received: Headers, options: frozenset[byte
             elif lowered == b"date":
                 head.dated = True
             kept.append((name, value))
+
+
+def _without_load(trailer: bytes) -> bytes:
+    """The fields that a Trailer field announces and that then come: a load report goes no farther."""
+    names = [name.strip(b" \t") for name in trailer.split(b",")]
+    return b", ".join([name for name in names if name.lower() not in LOAD_FIELDS])
 
 
 def _note_retry_after(head: ResponseHead, value: bytes) -> None:
