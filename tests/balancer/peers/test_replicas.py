@@ -282,6 +282,8 @@ def test_a_stranger_is_refused_and_the_log_says_what_to_do(replicas: Replicas) -
         return [(each["state"], each["problem"]) for each in replicas.ask(number, "/api/fleet")["replicas"][1:]]
 
     assert seen(lambda: why(0) == [("unreachable", "refused with status 401: LB_PEERS_TOKEN is another there")])
+    assert seen(lambda: replicas.running[0].metric("lb_peer_events_total", event="unauthorized") > 2)
+    assert replicas.running[0].log().count("peer refused") == 1, "what lasts is logged when it begins"
 
 
 def test_the_fleet_cannot_be_asked_where_there_is_none(replicas: Replicas) -> None:

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from benchmarks.ports import free_port
+from structlog.testing import capture_logs
 from tests.balancer.balancing.world import REQUEST, Fleet
 
 from balancer.balancing.endpoint import EndpointSpec, Snapshot
@@ -345,9 +346,12 @@ async def test_one_that_falls_silent_is_let_go_and_heard_again() -> None:
     async with replicas(2) as (one, two):
         one.peers._reporter.stop()
         now = time.monotonic() + 4.0
-        two.peers.tick(now)
-        assert not two.peers.heard
-        assert await seen(lambda: [replica.reports for replica in two.peers.heard] == [1])
+        with capture_logs() as logs:
+            two.peers.tick(now)
+            assert not two.peers.heard
+            assert await seen(lambda: [replica.reports for replica in two.peers.heard] == [1])
+        told = [(entry["event"], entry["log_level"]) for entry in logs if entry.get("peer") == "lb-0"]
+        assert told == [("peer silent", "warning"), ("peer joined", "info")], "it has not left"
 
 
 async def test_one_that_starts_at_an_address_given_up_for_long_is_told_at_once_what_the_fleet_wants() -> None:

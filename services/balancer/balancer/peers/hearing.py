@@ -108,7 +108,7 @@ class Hearing:
     def end_silent(self, now: float) -> None:
         """Let go of those that have been silent for too long: they may connect again."""
         for connection in self.open:
-            if not self._belief.knows(connection.name) or now - connection.heard_at > LONGEST_GAP + MISSED:
+            if self._is_silent(connection, now):
                 connection.abort()
 
     def ended(self, connection: Incoming) -> None:
@@ -121,7 +121,15 @@ class Hearing:
                 if other.name == name:
                     self.connections[name] = other
                     return
+            now = self._clock()
+            if self._is_silent(connection, now):
+                log.warning("peer silent", peer=name, error="it hangs, or the network between is cut")
+            else:
+                log.info("peer left", peer=name)
             self._belief.forget(name)
             self._lessons.left(name)
-            self._roster.left(name, self._clock())
-            log.info("peer left", peer=name)
+            self._roster.left(name, now)
+
+    def _is_silent(self, connection: Incoming, now: float) -> bool:
+        """It has said nothing for too long, on a connection that stands."""
+        return not self._belief.knows(connection.name) or now - connection.heard_at > LONGEST_GAP + MISSED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import secrets
 import time
 from collections import defaultdict
@@ -31,6 +32,10 @@ from balancer.peers.roster import Member, Roster
 PATH: Final = "/peers"
 SELDOM: Final = 0.45
 """Seconds between two ticks that do anything, while nothing is in flight anywhere."""
+STRANGE: Final = 60.0
+"""Seconds without a wrong token from a client after which the next is logged again."""
+MOST_STRANGERS: Final = 64
+"""Clients with a wrong token that are remembered, the latest."""
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +82,8 @@ class Peers:
         self._clock = clock
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         """By the address of the replica."""
+        self._strangers: dict[str, float] = {}
+        """When each client last came with a wrong token, by its address (s), in that order."""
 
     @property
     def intent(self) -> Intent:
@@ -148,8 +155,7 @@ class Peers:
         """Another replica speaks, on one connection, until it closes."""
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode()):
-            self.events["unauthorized"] += 1
-            log.warning("peer refused", client=request.remote, remedy="give all replicas the same LB_PEERS_TOKEN")
+            self._refused(request.remote or "unknown")
             return web.json_response({"error": "Replicas alone speak here, with LB_PEERS_TOKEN."}, status=401)
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
@@ -167,6 +173,17 @@ class Peers:
             stranger.cancel()
             self._hearing.ended(connection)
         return socket
+
+    def _refused(self, client: str) -> None:
+        """Count that a client came with a wrong token, and log where that begins: it comes again every few seconds."""
+        self.events["unauthorized"] += 1
+        now = self._clock()
+        before = self._strangers.pop(client, -math.inf)
+        self._strangers[client] = now
+        if len(self._strangers) > MOST_STRANGERS:
+            del self._strangers[next(iter(self._strangers))]
+        if now - before > STRANGE:
+            log.warning("peer refused", client=client, remedy="give all replicas the same LB_PEERS_TOKEN")
 
     def _wake(self) -> None:
         """One has begun to speak here: it may have started again at an address that was given up for some seconds."""
