@@ -59,6 +59,8 @@ async def test_it_shows_every_replica_their_sum_and_each_alone(page: Page) -> No
     await page.get_by_label("Figures and plots of").select_option("lb-1")
     _, other, _, figure = await page.evaluate(FIGURES)
     assert figure == other
+    own_alone = "From here on, all is what lb-0 alone sees and sends, whichever replica is picked above."
+    await expect(page.locator("section", has=page.locator("#endpoints")).get_by_text(own_alone)).to_be_visible()
 
 
 async def test_a_switch_and_a_drain_reach_all_replicas_or_one(page: Page, replicas: tuple[Stage, Stage]) -> None:

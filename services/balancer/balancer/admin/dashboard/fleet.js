@@ -28,6 +28,7 @@ export class Fleet {
     this.pick = document.getElementById("fleet-pick");
     this.reach = document.getElementById("fleet-reach");
     this.section = document.getElementById("fleet-section");
+    this.own = document.getElementById("fleet-own");
     this.pick.addEventListener("change", () => {
       this.shown = this.pick.value;
       changed();
@@ -43,7 +44,7 @@ export class Fleet {
   begin(data, history, tcp) {
     this.on = data !== null;
     this.tcp = tcp;
-    this.bar.hidden = this.section.hidden = !this.on;
+    this.bar.hidden = this.section.hidden = this.own.hidden = !this.on;
     this.histories.set("", history ?? []);
     if (data) this.show(data);
   }
@@ -72,6 +73,7 @@ export class Fleet {
       this.keep("", total);
       for (const each of replicas) if (each.second && each.state === "live") this.keep(each.name, { ...NOTHING, ...each.second, at: total.at });
     }
+    setText(this.own, `From here on, all is what ${this.self} alone sees and sends, whichever replica is picked above.`);
     const live = replicas.filter((each) => each.state === "live");
     setText(document.getElementById("fleet-count"), `${live.length} of ${replicas.filter((each) => each.state !== "left").length} live`);
     this.drawPick(replicas);
