@@ -174,8 +174,27 @@ def test_a_large_difference_of_few_runs_is_not_taken_for_none() -> None:
     told = Study(
         {"round-robin": [run_of(0.3), run_of(0.1)], "least-work": [run_of(0.05), run_of(0.08)]}
     ).recommendation()
-    assert told.startswith("Use least-work: its p99 is 0.37 (")
-    assert "may be chance: more --seeds would show it" in told
+    assert told.startswith("Use least-work: its p99 is 0.37 times that of round-robin, the next, which may be chance")
+    assert "more --seeds would show it" in told
+
+
+def test_the_reason_for_a_strategy_is_that_it_is_better() -> None:
+    def run_of(p99: float) -> Summary:
+        return Summary(1000, p99, p99, p99, p99, 1.0, 0, (1.0,))
+
+    p99s = {"random-of-two": [0.100, 0.100], "least-work": [0.103, 0.103], "round-robin": [0.112, 0.100]}
+    told = Study({name: [run_of(p99) for p99 in each] for name, each in p99s.items()}).recommendation()
+    assert told.startswith("Use round-robin (2 seeds")
+    assert "no difference from random-of-two" in told
+
+
+def test_a_load_beyond_what_endpoints_can_do_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["lab", "--requests", "300", "--seeds", "1", "--load"]
+    assert main([*flags, "1.5"]) == 0
+    assert "Load 1.5 is more than the endpoints can do" in capsys.readouterr().out
+    assert main([*flags, "1.5", "--arrivals", "closed"]) == 0
+    assert main([*flags, "1"]) == 0
+    assert "more than the endpoints can do" not in capsys.readouterr().out
 
 
 def test_one_that_lets_short_requests_wait_is_not_called_alike() -> None:

@@ -18,6 +18,7 @@ import pytest
 from balancer.cli import main
 from balancer.lab import replay
 from balancer.lab.experiment import Setting
+from balancer.lab.record import Summary
 from balancer.lab.replay import Recording
 from balancer.lab.study import study
 
@@ -118,6 +119,13 @@ def test_what_a_log_says_is_compared_with_what_the_lab_makes_of_it(
     told = capsys.readouterr().out
     assert "times the recorded one" in told
     assert "rely on the order" not in told
+
+
+@pytest.mark.parametrize(("p99", "waits"), [(0.05, True), (0.005, False)])
+def test_why_a_replay_is_slower_than_its_recording_is_told(p99: float, waits: bool) -> None:
+    told = Recording(strategy="round-robin", p99=0.01).compared(Summary(1000, p99, p99, p99, p99, 1.0, 0, (1.0,)))
+    assert "rely on the order" in told
+    assert ("clients that wait for their answers send less" in told) == waits
 
 
 def test_seeds_play_a_recording_as_it_might_have_come_as_well() -> None:

@@ -60,6 +60,8 @@ def main(arguments: argparse.Namespace) -> int:
     write = _as_json if arguments.json else _as_text
     sys.stdout.write(write(found, recording) + "\n")
     if not arguments.json:
+        if setting.overloads:
+            sys.stdout.write(f"Load {setting.load:g} is more than the endpoints can do: waits grow with --requests.\n")
         sys.stdout.write(f"{requests * len(names) * arguments.seeds:,} requests in {time.monotonic() - began:.1f} s\n")
     if arguments.svg:
         try:
@@ -133,9 +135,7 @@ class Beliefs:
             belief.tick(replica.clock.now)
         delay = late + self._pause
         work = {address: microseconds(seconds) for address, seconds in word.work.items()}
-        report = Report(
-            word.replica, word.in_flight, delay=delay, whole=True, lasting=word.lasting, work=work, bound=word.bound
-        )
+        report = Report(word.replica, word.in_flight, delay=delay, whole=True, work=work, bound=word.bound)
         belief.take(report, replica.clock.now)
 
 

@@ -55,6 +55,11 @@ class Setting:
         return self.load * capacity(list(self.fleet), mean_cost(self.traffic))
 
     @property
+    def overloads(self) -> bool:
+        """More is asked for than the sound endpoints can do, by clients that do not wait for answers."""
+        return not self.replayed and self.traffic.arrivals != "closed" and self.load > 1.0
+
+    @property
     def lasts(self) -> float:
         """Seconds, simulated, in which the requests come; 0 of a closed loop, whose requests come when others end."""
         if self.replayed:

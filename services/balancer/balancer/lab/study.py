@@ -23,6 +23,8 @@ STRETCHED: Final = 1.25
 """A slowdown so many times another's matters, where it is sure."""
 STRETCHED_ANYHOW: Final = 2.0
 """The same, however sure it is."""
+WIDE: Final = 10.0
+"""An interval that reaches so many times its middle is not told: it says only that there are too few seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,12 @@ class Study:
         quickest = min(near, key=lambda name: summaries[name].slowdown)
         alike = [name for name in near if not self._stretches(name, quickest)]
         best = min(alike, key=_plainness)
-        others = [name for name in names if name not in near]
+        worse = [name for name in names if name not in near and self._beats(best, name, summaries)]
         reason = ""
         if len(near) > len(alike):
             reason = self._by_slowdown(best, [name for name in near if name not in alike], summaries)
-        elif others:
-            reason = self._by_time(best, others[0], summaries)
+        elif worse:
+            reason = self._by_time(best, worse[0], summaries)
         among = [name for name in alike if name != best]
         draw = ""
         if among:
@@ -80,6 +82,9 @@ class Study:
                 f" These runs show no difference from {_listed(among)} that would matter; {best} needs to know least."
             )
         return f"Use {best}{reason} ({seeds} seeds, intervals of 95 %).{draw}"
+
+    def _beats(self, one: str, other: str, summaries: dict[str, Summary]) -> bool:
+        return summaries[one].failures < summaries[other].failures or self.ratio(one, other).middle < 1.0
 
     def _by_time(self, best: str, second: str, summaries: dict[str, Summary]) -> str:
         if summaries[best].failures < summaries[second].failures:
@@ -139,7 +144,8 @@ def _plainness(name: str) -> int:
 
 def _told(ratio: Ratio, second: str) -> str:
     chance = "" if ratio.is_sure else ", which may be chance: more --seeds would show it"
-    return f"{ratio.middle:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) times that of {second}, the next{chance}"
+    interval = f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.high <= WIDE * ratio.middle else ""
+    return f"{ratio.middle:.2f}{interval} times that of {second}, the next{chance}"
 
 
 def _listed(names: Sequence[str]) -> str:
