@@ -214,6 +214,13 @@ class Pool(Rotation):
         if self._follows_work:
             self._costs.corroborate(others)
 
+    def lasting(self, endpoint: Endpoint) -> int:
+        """Requests in flight there that do not wait for a worker, as far as the strategy asks what they wait for.
+
+        Where it does not, those whose response has begun.
+        """
+        return endpoint.in_flight - endpoint.work.taken if self._follows_work else endpoint.lasting
+
     def work_to_report(self, endpoint: Endpoint) -> float:
         """Expected seconds, at a typical endpoint, of the requests that wait there.
 

@@ -135,7 +135,9 @@ class Beliefs:
             belief.tick(replica.clock.now)
         delay = late + self._pause
         work = {address: microseconds(seconds) for address, seconds in word.work.items()}
-        report = Report(word.replica, word.in_flight, delay=delay, whole=True, work=work, bound=word.bound)
+        report = Report(
+            word.replica, word.in_flight, delay=delay, whole=True, lasting=word.lasting, work=work, bound=word.bound
+        )
         belief.take(report, replica.clock.now)
 
 

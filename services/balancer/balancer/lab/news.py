@@ -21,9 +21,15 @@ class Word:
     """Its name."""
     in_flight: dict[str, int]
     """Requests by the endpoint's address."""
+    lasting: dict[str, int]
+    """How many of those do not wait for a worker."""
     work: dict[str, float]
-    """Expected seconds of work of those."""
+    """Expected seconds of work of those that do."""
     bound: Bound | None
+
+    def load(self, address: str, waits: bool) -> int:
+        """Requests in flight at an endpoint; of those that wait for a worker, if `waits`."""
+        return self.in_flight[address] - (self.lasting[address] if waits else 0)
 
 
 Hear = Callable[["Replica", str, Word, float], None]
@@ -64,8 +70,9 @@ class _Sender:
         clock = self._replica.clock
         pool = self._replica.pool
         in_flight = {endpoint.address: endpoint.in_flight for endpoint in pool.endpoints}
+        lasting = {endpoint.address: pool.lasting(endpoint) for endpoint in pool.endpoints}
         work = {endpoint.address: pool.work_to_report(endpoint) for endpoint in pool.endpoints}
-        word = Word(self._name, in_flight, work, pool.bound)
+        word = Word(self._name, in_flight, lasting, work, pool.bound)
 
         def arrive() -> None:
             for other, replica in self._others.items():
@@ -79,14 +86,16 @@ class _Believed:
     """Counts what each other replica said last as being there still."""
 
     def __init__(self) -> None:
-        self._said: dict[Replica, dict[str, int]] = {}
+        self._said: dict[Replica, Word] = {}
 
     def hear(self, replica: Replica, _own: str, word: Word, _late: float) -> None:
         """Replace what this one said before."""
-        before = self._said.get(replica, {})
-        self._said[replica] = in_flight = word.in_flight
+        before = self._said.get(replica)
+        self._said[replica] = word
+        waits = replica.pool.counts_waiting
         for endpoint in replica.pool.endpoints:
-            change = in_flight[endpoint.address] - before.get(endpoint.address, 0)
+            address = endpoint.address
+            change = word.load(address, waits) - (0 if before is None else before.load(address, waits))
             if change:
                 requests = endpoint.elsewhere.requests + change
                 endpoint.others_have(requests, requests, 0.0, 0.0)

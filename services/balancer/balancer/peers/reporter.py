@@ -217,15 +217,12 @@ class Reporter(Subscriber):
         lasting: dict[str, int] = {}
         works: dict[str, int] = {}
         pool = self._pool
-        follows_work = pool.follows_work
         for each in self._changes.take():
             address = each.address
             # Another one may have its address now: that one's count is what the others ask for.
             endpoint = each if each.discovered else pool.find(address) or each
-            in_flight = endpoint.in_flight
-            last = in_flight - endpoint.work.taken if follows_work else endpoint.lasting
-            _note(self._reported, changed, address, in_flight)
-            _note(self._lasting, lasting, address, last)
+            _note(self._reported, changed, address, endpoint.in_flight)
+            _note(self._lasting, lasting, address, pool.lasting(endpoint))
             _note(self._work, works, address, microseconds(pool.work_to_report(endpoint)))
         return changed, lasting, works
 
