@@ -51,6 +51,8 @@ async def test_nothing_is_cut_off_or_pushed_aside(opened: Opened, stage: Stage, 
     await page.locator(".decisions summary").first.click()
     await page.get_by_text("The latest requests, side by side").click()
     assert await page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    shares = "[...document.querySelectorAll('#share-bar span')].filter((each) => each.clientWidth > 80)"
+    assert await page.evaluate(f"{shares}.every((each) => each.scrollWidth <= each.clientWidth)"), "a share is cut"
     for name in ("canvas", ".card", ".option", ".figure"):
         for element in await page.locator(name).all():
             box = await element.bounding_box()

@@ -266,6 +266,9 @@ def test_what_a_strategy_of_ones_own_raises_is_reported(
         ["--svg", "no/such/folder.svg"],
         ["--newcomer", "100"],
         ["--replicas", "2", "--hand-over"],
+        ["--news-every", "0.02"],
+        ["--replicas", "2", "--naive"],
+        ["--replicas", "2", "--news-late", "0.1"],
     ],
 )
 def test_what_cannot_be_simulated_is_told(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

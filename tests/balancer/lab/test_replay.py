@@ -121,6 +121,18 @@ def test_what_a_log_says_is_compared_with_what_the_lab_makes_of_it(
     assert "rely on the order" not in told
 
 
+@pytest.mark.parametrize(
+    "flag",
+    [("--load", "0.9"), ("--fleet", "one-slow"), ("--endpoint", "slower=2"), ("--costs", "fixed"), ("--workers", "1")],
+)
+def test_what_a_recording_brings_is_not_described_too(
+    flag: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.log").write_text("\n".join(log(300, 1)))
+    assert main(["lab", str(tmp_path / "a.log"), *flag]) == 2
+    assert capsys.readouterr().err.startswith(f"lab: {flag[0]} describes what a recording brings itself")
+
+
 @pytest.mark.parametrize(("p99", "waits"), [(0.05, True), (0.005, False)])
 def test_why_a_replay_is_slower_than_its_recording_is_told(p99: float, waits: bool) -> None:
     told = Recording(strategy="round-robin", p99=0.01).compared(Summary(1000, p99, p99, p99, p99, 1.0, 0, (1.0,)))

@@ -17,7 +17,7 @@ from typing import Final, Self
 from balancer.balancing.policy import Policy
 from balancer.balancing.strategies import load
 from balancer.cli import recorded
-from balancer.cli.lab_flags import REQUESTS, scripts
+from balancer.cli.lab_flags import REQUESTS, check, scripts
 from balancer.lab import claims, plot, replay
 from balancer.lab.claim import table
 from balancer.lab.claims import CLAIMS
@@ -45,6 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
         return _claims(arguments.json)
     arguments.replay += arguments.logs
     try:
+        check(arguments)
         _check_picture(arguments.svg)
         names = _strategies(arguments.strategies)
         setting, recording = _setting(arguments)
@@ -189,13 +190,9 @@ def _setting(arguments: argparse.Namespace) -> tuple[Setting, Recording | None]:
 
 
 def _newcomer(arguments: argparse.Namespace) -> Newcomer | None:
-    """The replica that starts late, where one does. Raises ValueError."""
+    """The replica that starts late, where one does."""
     if arguments.newcomer is None:
-        if arguments.hand_over:
-            raise ValueError("--hand-over needs --newcomer, a replica to hand over to")
         return None
-    if arguments.replicas < 2:
-        raise ValueError("--newcomer needs --replicas 2 or more")
     return Newcomer(HANDED_OVER if arguments.hand_over else NOTHING, arguments.newcomer)
 
 

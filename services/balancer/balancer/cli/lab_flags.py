@@ -24,6 +24,12 @@ _ABOVE_ZERO: Final = ("workers", "slower", "weight")
 SHORTEST: Final = 0.001
 """Seconds between two pauses, or two reports, at the least: each is an event."""
 
+DESCRIBED: Final = (
+    *("fleet", "endpoints", "workers", "endpoint"),
+    *("costs", "mean", "arrivals", "burst", "users", "load"),
+)
+"""What a recording brings itself."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
@@ -104,6 +110,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--json", action="store_true", help="print JSON")
     output.add_argument("--svg", type=Path, metavar="FILE", help="write the picture there")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for a flag that would say nothing beside the others."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    if arguments.replay:
+        for name in DESCRIBED:
+            if getattr(arguments, name) != parser.get_default(name):
+                raise ValueError(f"--{name} describes what a recording brings itself: leave out the one or the other")
+    if arguments.replicas < 2:
+        if arguments.news_every or arguments.news_late or arguments.naive:
+            raise ValueError("what is reported needs --replicas 2 or more, to report it to each other")
+        if arguments.newcomer is not None:
+            raise ValueError("--newcomer needs --replicas 2 or more")
+    if not arguments.news_every and (arguments.news_late or arguments.naive):
+        raise ValueError("--news-late and --naive need --news-every: without it nothing is reported")
+    if arguments.hand_over and arguments.newcomer is None:
+        raise ValueError("--hand-over needs --newcomer, a replica to hand over to")
 
 
 def scripts(spec: str, workers: int) -> list[Script]:
