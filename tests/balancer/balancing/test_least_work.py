@@ -157,7 +157,7 @@ def test_how_much_an_endpoint_works_on_at_once_is_learned(workers: int, bar: flo
 def test_an_endpoint_that_gets_little_is_believed_to_work_on_as_much_as_the_others() -> None:
     """It is given no more than it is believed to work on, and so could never show that it works on more."""
     setting = Setting(tuple(named("equal", 16, 4)), Traffic("heavy", 0.03), load=0.7, requests=6000)
-    found = study(setting, ["least-work", "least-connections"], (1, 2)).summaries()
+    found = study(setting, ["least-work", "least-connections"], range(1, 7)).summaries()
     assert found["least-work"].slowdown < 1.05 * found["least-connections"].slowdown
 
 
@@ -297,7 +297,7 @@ def test_a_few_long_polls_take_no_worker(workers: int, number: float, spread: st
     middle, tail = short(setting, "least-work")
     others_middle, others_tail = short(setting, "least-connections")
     assert middle <= 1.05 * others_middle
-    assert tail <= 1.1 * others_tail
+    assert tail <= 1.15 * others_tail
 
 
 def test_replicas_that_know_only_themselves_see_long_polls_too() -> None:
@@ -314,6 +314,161 @@ def test_a_rare_report_takes_one_worker_of_several_that_answer_in_order(workers:
     kinds = (Sent("/items", 1.0 - share, 0.01, "fixed"), Sent("/report", share, 1.0, "fixed"))
     setting = Setting((Script(workers),) * 4, Traffic("kinds", kinds=kinds), 0.7, 8000)
     assert short(setting, "least-work")[1] < 1.5 * short(setting, "least-connections")[1]
+
+
+def answer(fleet: Fleet, lease: Lease, after: float = 0.0) -> None:
+    """`lease` has its response so many seconds from now."""
+    fleet.now += after
+    lease.first_byte(fleet.now)
+    lease.close(OK, fleet.now)
+
+
+def send(fleet: Fleet, name: str, path: str) -> Lease:
+    """A request is at the endpoint of that name."""
+    fleet.now += 0.001
+    lease = fleet.lease("ab".replace(name, ""), request=get(path))
+    lease.sent(fleet.now)
+    return lease
+
+
+def teach_lengthy(fleet: Fleet, *paths: str) -> None:
+    """Let requests of those paths take 60 s."""
+    teach(fleet)
+    for path in paths:
+        for name in "ab" * 2:
+            answer(fleet, send(fleet, name, path), 60.0)
+
+
+def leave_room(fleet: Fleet, name: str, path: str) -> None:
+    """A lengthy request, and one that is sent later and answered first."""
+    lengthy = send(fleet, name, path)
+    answer(fleet, send(fleet, name, "/cheap"), 0.01)
+    answer(fleet, lengthy, 60.0)
+
+
+def hold_up(fleet: Fleet, name: str, path: str) -> None:
+    """A lengthy request, and one that is sent later and answered after it."""
+    lengthy, cheap = send(fleet, name, path), send(fleet, name, "/cheap")
+    answer(fleet, lengthy, 60.0)
+    answer(fleet, cheap, 0.01)
+
+
+def counts(fleet: Fleet, name: str, path: str) -> bool:
+    """Whether a request of that path counts as work at the endpoint."""
+    lease = send(fleet, name, path)
+    waits = fleet[name].work.waits
+    answer(fleet, lease, 60.0)
+    return waits == 1
+
+
+def test_of_long_polls_the_short_ones_are_answered_first_and_say_little_of_the_others() -> None:
+    """Three short ones, and those that last were taken for work from then on, and their endpoint for one of many."""
+    fleet = Fleet("least-work", names="a b")
+    teach(fleet)
+    last = send(fleet, "a", "/poll")
+    for seconds in (0.1, 0.2, 0.3):
+        answer(fleet, send(fleet, "a", "/poll"), seconds)
+    fleet.now += 60.0
+    for _ in range(2):
+        answer(fleet, send(fleet, "a", "/cheap"), 0.01)
+    assert last.endpoint.work.waits == 0
+
+
+def test_one_late_answer_makes_no_work_of_lengthy_requests() -> None:
+    """A pause of the endpoint does as well. It was believed at once, and nothing that was sent could show better."""
+    fleet = Fleet("least-work", names="a b")
+    teach_lengthy(fleet, "/poll")
+    hold_up(fleet, "a", "/poll")
+    assert not counts(fleet, "a", "/poll")
+    hold_up(fleet, "a", "/poll")
+    assert counts(fleet, "a", "/poll")
+
+
+@pytest.mark.parametrize("strategy", ["least-work", "least-response-time"])
+def test_an_endpoint_is_not_slow_where_a_request_waited_for_a_lengthy_one(strategy: str) -> None:
+    """Until it was known that it holds others up, they were believed to be worked on beside it for all that time."""
+    fleet = Fleet(strategy, names="a b")
+    teach_lengthy(fleet, "/report")
+    pace, latency = fleet["a"].work.pace, fleet["a"].latency
+    before = pace.logarithm
+    hold_up(fleet, "a", "/report")
+    assert pace.logarithm == pytest.approx(before, abs=0.2)
+    assert latency.value < 1.1 * fleet.pool.costs.mean
+
+
+def test_an_endpoint_is_slow_where_a_request_is_late_though_lengthy_ones_leave_room() -> None:
+    """Its time counted from when the last of these had ended: an endpoint that turned slow looked fast."""
+    fleet = Fleet("least-work", names="a b")
+    teach_lengthy(fleet, "/poll")
+    for _ in range(3):
+        leave_room(fleet, "a", "/poll")
+    before = fleet["a"].work.pace.logarithm
+    hold_up(fleet, "a", "/poll")
+    assert fleet["a"].work.pace.logarithm > before + 0.2
+
+
+def test_long_polls_and_reports_are_judged_apart() -> None:
+    """Each was taken for what the other had shown last."""
+    fleet = Fleet("least-work", names="a b")
+    teach_lengthy(fleet, "/poll", "/report")
+    for name in "ab" * 3:
+        hold_up(fleet, name, "/report")
+        leave_room(fleet, name, "/poll")
+    for name in "ab":
+        assert counts(fleet, name, "/report")
+        assert not counts(fleet, name, "/poll")
+
+
+def test_endpoints_that_wait_with_a_long_poll_and_those_that_do_not_are_judged_apart() -> None:
+    fleet = Fleet("least-work", names="a b")
+    teach_lengthy(fleet, "/poll")
+    for _ in range(4):
+        hold_up(fleet, "a", "/poll")
+        leave_room(fleet, "b", "/poll")
+    assert counts(fleet, "a", "/poll")
+    assert not counts(fleet, "b", "/poll")
+
+
+def test_what_was_sent_before_its_kind_was_known_to_be_lengthy_is_laid_aside_everywhere() -> None:
+    """An endpoint that had got nothing else since then counted as silent until that was answered."""
+    fleet = Fleet("least-work", names="a b")
+    teach(fleet)
+    first = send(fleet, "a", "/poll")
+    answer(fleet, send(fleet, "b", "/poll"), 60.0)
+    assert first.endpoint.work.silence(fleet.now) == 0.0
+    fleet.lease(request=get("/cheap"))
+    assert first.endpoint.work.waiting == 0
+
+
+def test_a_lengthy_request_is_no_work_to_other_replicas_until_it_is_known_to_hold_others_up() -> None:
+    """They would send nothing there until it is answered: p99 of four replicas was up to 7 times least-connections'."""
+    fleet = Fleet("least-work", names="a b")
+    for path, seconds in [("/cheap", 0.01)] * 40 + [("/poll", 60.0)] * 4:
+        answer(fleet, send(fleet, "a", path), seconds)
+    costs = fleet.pool.costs
+    poll = send(fleet, "a", "/poll")
+    assert costs.distinct
+    assert not costs.bounded
+    assert fleet.pool.work_to_report(poll.endpoint) == 0.0
+    teach_lengthy(fleet, "/poll")
+    before = fleet.pool.work_to_report(poll.endpoint)
+    send(fleet, "a", "/poll")
+    assert fleet.pool.work_to_report(poll.endpoint) - before <= costs.mean
+
+
+@pytest.mark.parametrize(
+    ("workers", "share", "extra"),
+    [
+        (1, 0.6, (Sent("/poll", 1.0 / 241.0, 0.0, "fixed", idle=2.0), Sent("/report", 0.4 / 241.0, 1.0))),
+        (2, 0.6, (Sent("/report", 0.8 / 480.8, 1.0, method="POST", upload=0.5),)),
+    ],
+    ids=["a few long polls and reports", "reports that are uploaded"],
+)
+def test_reports_drive_the_others_to_no_few_endpoints(workers: int, share: float, extra: tuple[Sent, ...]) -> None:
+    """Endpoints that were believed to be busy for long got nothing: p99 was 5 and 4 times least-connections'."""
+    kinds = (Sent("/items", 1.0 - sum(each.share for each in extra), 0.01, "exponential"), *extra)
+    setting = Setting((Script(workers),) * 4, Traffic("kinds", kinds=kinds), share + 0.1, 9000)
+    assert short(setting, "least-work")[1] <= 1.1 * short(setting, "least-connections")[1]
 
 
 def test_twenty_long_polls_at_each_endpoint_are_no_work() -> None:

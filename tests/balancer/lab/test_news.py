@@ -62,5 +62,5 @@ def chosen_beside(lasting: Ask, strategy: str, believed: bool) -> list[int]:
 @pytest.mark.parametrize("believed", [True, False])
 @pytest.mark.parametrize("lasting", [Ask(0.0, POLL, 0.0, idle=3.0), Ask(0.0, EVENTS, 0.001, stream=3.0)])
 def test_what_lasts_at_one_replica_is_no_work_that_waits_for_another(lasting: Ask, believed: bool) -> None:
-    assert min(chosen_beside(lasting, "least-work", believed)) >= 3
+    assert min(chosen_beside(lasting, "least-work", believed)) >= 2
     assert chosen_beside(lasting, "least-connections", believed) == [0, 10]

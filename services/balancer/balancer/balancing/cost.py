@@ -15,6 +15,7 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
+from balancer.balancing.holding import Holding
 from balancer.balancing.request import RequestInfo
 
 MAX_KINDS: Final = 512
@@ -43,7 +44,7 @@ _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 class RequestKind:
     """Requests that are expected to cost the same."""
 
-    __slots__ = ("_noise", "count", "lengthy", "mean", "parked", "recent", "square", "wider")
+    __slots__ = ("_noise", "count", "holding", "lengthy", "mean", "parked", "recent", "square", "wider")
 
     def __init__(self, wider: RequestKind | None) -> None:
         self.wider = wider
@@ -57,6 +58,8 @@ class RequestKind:
         """Whether what the time of such requests says is of no use: they are connections."""
         self.lengthy = False
         """Whether they take so many times the usual that they may wait for something, and take no worker."""
+        self.holding = Holding()
+        """Whether those that are lengthy hold others up."""
         self.recent = 0
         """Requests of this kind lately."""
         self._noise = EXPONENTIAL * EXPONENTIAL

@@ -13,7 +13,7 @@ from math import ceil, log
 from typing import Final
 
 from balancer.balancing.cost import RequestKind, RequestKinds
-from balancer.balancing.lengthy import ANY, Usual
+from balancer.balancing.lengthy import Usual
 
 PACE_MEMORY: Final = 0.01
 """Least weight of a sample in the pace: about the last two hundred count."""
@@ -142,7 +142,13 @@ class Costs:
             self._answers = 0
         elif waiting > self.workers:
             self._answers += 1
-            self.bounded = self._answers >= _enough(self.workers)
+            if self._answers >= _enough(self.workers):
+                self._know_bound()
+
+    def _know_bound(self) -> None:
+        if not self.bounded:
+            self.bounded = True
+            self.usual.changes += 1
 
     @property
     def shown(self) -> Bound:
@@ -161,14 +167,15 @@ class Costs:
         for bound in others:
             if bound.is_certain:
                 self.workers = bound.workers
-                self.bounded = True
+                self._know_bound()
                 return
             if bound.workers > self.workers + SAME_BOUND:
                 self.workers = bound.workers
                 self._answers = answers = 0
             if bound.workers > self.workers - SAME_BOUND:
                 answers += bound.answers
-        self.bounded = self._answers + answers >= _enough(self.workers)
+        if self._answers + answers >= _enough(self.workers):
+            self._know_bound()
 
     def compare(self, kind: RequestKind, logarithm: float) -> None:
         """One request was this much work (a logarithm): did its kind predict that better than the mean of all?"""
@@ -193,12 +200,14 @@ class Costs:
 
     def waits(self, kind: RequestKind) -> bool:
         """Whether requests of `kind` wait for something, as far as is known, and take no worker."""
-        return kind.parked or (kind.lengthy and self.usual.takes_none(self.workers))
+        if kind.parked or not kind.lengthy:
+            return kind.parked
+        return self.usual.takes_none(self.workers) and not self.usual.holds_up(kind)
 
     @property
     def unproven(self) -> bool:
         """Whether there are lengthy requests of which it is not known whether they hold others up."""
-        return self.usual.aside > 0 and self.usual.room == ANY and not self.usual.takes_none(self.workers)
+        return self.usual.aside > 0 and not self.usual.takes_none(self.workers)
 
     def missed(self, logarithm: float, own: float) -> None:
         """So much was missed of one, at a typical endpoint's pace; `own`: its part of the work that its time was for.
@@ -223,7 +232,7 @@ class Costs:
         """Take what another replica has learned, as of `most` requests at the most, where that is more than here."""
         if given.workers > 0.0 and not self.bounded:
             self.workers = given.workers
-            self.bounded = True
+            self._know_bound()
         compared = min(given.compared, most)
         if compared > self._compared:
             self.usual.take_over(given.usual)

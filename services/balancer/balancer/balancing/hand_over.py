@@ -20,6 +20,7 @@ from typing import Final
 from balancer.balancing.cost import MAX_KINDS, RequestKind
 from balancer.balancing.costs import Costs, CostsLearned
 from balancer.balancing.endpoint import Endpoint
+from balancer.balancing.lengthy import Usual
 from balancer.balancing.pace import MOST_SAMPLES
 
 PIECE: Final = 64
@@ -174,10 +175,10 @@ class TakenOver:
             shift = self._shifts.get(sender, 0.0)
             scale = exp(costs.typical - learned.typical - shift) if costs.endpoints else 1.0
             if learned.all is not None:
-                _take_kind(costs.kinds.all, learned.all, scale)
+                _take_kind(costs.kinds.all, learned.all, scale, costs.usual)
             for each in learned.kinds:
                 kind = costs.kinds.adopt(each.name, each.wider)
-                if kind is not None and _take_kind(kind, each, scale):
+                if kind is not None and _take_kind(kind, each, scale, costs.usual):
                     kinds += 1
                     costs.dearest = max(costs.dearest, kind.mean)
         return changed, kinds
@@ -217,8 +218,9 @@ class TakenOver:
         return endpoint.work.take_over(pace, samples, given.workers, now - given.age)
 
 
-def _take_kind(kind: RequestKind, given: KindLearned, scale: float) -> bool:
+def _take_kind(kind: RequestKind, given: KindLearned, scale: float, usual: Usual) -> bool:
     if not kind.take_over(given.mean * scale, given.square * scale * scale, min(given.count, MOST_REQUESTS)):
         return False
-    kind.lengthy = kind.lengthy or given.lengthy
+    if given.lengthy and not kind.lengthy:
+        usual.find(kind)
     return True

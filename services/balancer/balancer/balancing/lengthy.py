@@ -2,12 +2,13 @@
 
 They may be work, and then each takes a worker. Or they wait for something, a long poll or a call to another service,
 and take none: an endpoint on asyncio goes on answering others beside hundreds of them. What a request is, its time does
-not say; what becomes of the others does. So a lengthy request is laid aside: it does not count among those that wait
-for a worker. An answer beside k of them shows that k leave room. One that comes late, and when a lengthy one has ended,
-shows that it was held up; from then on they count as work.
+not say; what becomes of the others does. Until it has shown, a lengthy request counts as one more: it is laid aside
+from those that wait for a worker, and takes one worker of several.
 
-Which requests are lengthy is learned for all endpoints together, what they do to others for each, and for those that
-have not shown it as for the others.
+It **holds others up** where one of them comes late, and after it has ended; it does not where one that was sent later
+has its answer first. Kinds differ in that (long polls, reports), and so do endpoints (on asyncio or not). Those that
+are likely to hold others up count as work. And where others were answered beside two more than an endpoint works on at
+once, those laid aside **take no worker**.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 from mypy_extensions import mypyc_attr
 
 from balancer.balancing.cost import MIN_WEIGHT, RequestKind
+from balancer.balancing.holding import TESTED, Holding
 
 LENGTHY: Final = 50.0
 """A request of a kind that takes so many times the usual is lengthy."""
@@ -29,10 +31,6 @@ SAME_USUAL: Final = 0.05
 """From when on a request is lengthy is worked out again when the usual has changed by this (a logarithm)."""
 FEW: Final = 0.1
 """Share of the answers that may be the first to a request of their kind where most kinds are known."""
-HELD_UP: Final = 3
-"""So many times others are held up beside no more lengthy requests than once left room, until it is believed."""
-BEYOND: Final = 4
-"""So many answers beside more lengthy requests than left room, and it is not so."""
 RISE: Final = 0.5
 """What is known to leave room rises by half of the difference, and by this at least: one odd answer, as of a cache,
 must not do."""
@@ -41,16 +39,12 @@ HELD: Final = 0.25
 MORE: Final = 2.0
 """Where others were answered beside so many more than an endpoint works on at once, lengthy requests take no worker.
 How many those are is learned from the others, and may be one or two more than they show."""
-MANY: Final = 16
-"""Where an endpoint works on more at once, lengthy requests count as the others do: each takes little of that."""
-ANY: Final = 1 << 30
-"""Any number leaves room, as far as is known."""
 
 
 class Usual:
     """What a request usually takes, and what all endpoints together have shown of lengthy ones."""
 
-    __slots__ = ("_answers", "_of", "_strange", "aside", "beside", "lengthy_from", "logarithm", "room")
+    __slots__ = ("_answers", "_holding", "_of", "_strange", "aside", "beside", "changes", "lengthy_from", "logarithm")
 
     def __init__(self) -> None:
         self.logarithm = 0.0
@@ -65,10 +59,11 @@ class Usual:
         """The logarithm that this was worked out for."""
         self.beside = 0.0
         """The most lengthy requests beside which an endpoint has answered another."""
-        self.room = ANY
-        """How many leave room for others, as the last endpoint that held others up has shown."""
+        self._holding = Holding()
         self.aside = 0
         """Lengthy requests laid aside, at all endpoints."""
+        self.changes = 0
+        """Times that more turned out to be lengthy, or to leave room: some under way may be laid aside."""
 
     def learn(self, kind: RequestKind, logarithm: float) -> None:
         """A request of `kind` was this much work (a logarithm, of seconds)."""
@@ -102,8 +97,36 @@ class Usual:
         if kind.lengthy:
             kind.lengthy = NO_LONGER * kind.mean > self.lengthy_from
             return False
-        kind.lengthy = kind.mean > self.lengthy_from and self._answers >= FIRST
+        if kind.mean > self.lengthy_from and self._answers >= FIRST:
+            self.find(kind)
         return kind.lengthy
+
+    def find(self, kind: RequestKind) -> None:
+        """`kind` turns out to be lengthy."""
+        kind.lengthy = True
+        self.changes += 1
+
+    def tell(self, kind: RequestKind, there: Holding, held_up: bool) -> None:
+        """One of `kind` has shown whether it holds others up; `there`: what its endpoint has shown."""
+        before = self.holds_up(kind, there)
+        self._holding.add(held_up)
+        kind.holding.add(held_up)
+        there.add(held_up)
+        if before and not self.holds_up(kind, there):
+            self.changes += 1
+
+    @property
+    def is_untested(self) -> bool:
+        """Whether too few have shown whether they hold others up."""
+        return self._holding.number < TESTED
+
+    def holds_up(self, kind: RequestKind, there: Holding | None = None) -> bool:
+        """Whether one of `kind` is likely to hold others up, anywhere or at the endpoint that has shown `there`."""
+        holding = self._holding
+        if self.is_untested:
+            return False
+        share = holding.share + kind.holding.beyond(holding)
+        return (share if there is None else share + there.beyond(holding)) > 0.5
 
     def takes_none(self, workers: float) -> bool:
         """Whether a lengthy request takes no worker of an endpoint of so many, as all have shown together."""
@@ -116,16 +139,16 @@ class Lengthy:
 
     __slots__ = (
         "_beside",
-        "_beyond",
+        "_ended_kind",
+        "_ended_sent_at",
         "_episode",
-        "_held_up",
-        "_level",
-        "_most",
+        "_holding",
+        "_newest",
         "_together",
         "_usual",
         "aside",
-        "aside_cost",
         "ended",
+        "ended_at",
         "present",
     )
 
@@ -135,45 +158,34 @@ class Lengthy:
         """Those that wait for their response."""
         self.aside = 0
         """Those of them that are laid aside."""
-        self.aside_cost = 0.0
-        """Expected seconds of those."""
         self.ended = 0
         """Those that have had their response, or will have none, so far."""
+        self._newest = -1.0
+        """When the newest request was sent (s) that was answered though these might have taken all workers."""
+        self.ended_at = 0.0
+        """When (s) the last of those had its response."""
+        self._ended_kind: RequestKind | None = None
+        self._ended_sent_at = 0.0
+        self._episode = -1
+        """The last time that others were held up ended with the end of this one."""
+        self._holding = Holding()
         self._beside = 0.0
         """The most beside which the endpoint has answered another."""
         self._together = 0.0
         """The most requests that it has worked on at once, if each of them takes a worker."""
-        self._most = ANY
-        """How many leave room for others, where it has held others up."""
-        self._beyond = 0
-        """Answers beside more than leave room, since others were held up."""
-        self._held_up = 0
-        """Times that others were held up since one was answered beside as many."""
-        self._level = 0
-        """The fewest that did, in those."""
-        self._episode = -1
-        """The last of those ended with the end of this one."""
 
     @property
     def beside(self) -> float:
         """The most beside which the endpoint, or another, has answered others."""
         return max(self._beside, self._usual.beside)
 
-    @property
-    def room(self) -> int:
-        """How many leave room for others."""
-        if self._most == ANY and self._beside < self._usual.room + 1.0:
-            return self._usual.room
-        return self._most
-
-    @property
-    def unproven(self) -> float:
-        """Those aside beyond the most beside which others were answered: they may hold others up."""
-        return 0.0 if self.aside == 0 else max(self.aside - self.beside, 0.0)
+    def unproven(self, servers: int) -> float:
+        """Those aside that may hold others up: beyond the workers, and the most beside which others were answered."""
+        return 0.0 if self.aside == 0 else max(self.aside - max(self.beside, servers - 1.0), 0.0)
 
     def spare(self, servers: int) -> int:
         """Requests that the endpoint works on at once beside those aside, where others show that it is `servers`."""
-        if servers <= MANY and self.room == ANY and (self.aside == 0 or self.takes_none(servers)):
+        if self.aside == 0 or self.takes_none(servers):
             return servers
         return max(servers, int(self._together)) - self.aside
 
@@ -181,58 +193,62 @@ class Lengthy:
         """Whether one of them takes no worker of so many."""
         return _takes_none(self.beside, servers)
 
+    def holds_up(self, kind: RequestKind) -> bool:
+        """Whether one of `kind` is likely to hold others up here."""
+        return self._usual.holds_up(kind, self._holding)
+
+    def takes_some(self, servers: int) -> bool:
+        """Whether any takes a worker of so many, as far as is known."""
+        return self.present > (self.aside if self.takes_none(servers) else 0)
+
     def begin(self) -> None:
         """One more waits for its response."""
         self.present += 1
 
-    def lay_aside(self, cost: float) -> None:
-        """One of them, which is expected to take so many seconds, is laid aside."""
+    def lay_aside(self) -> None:
+        """One of them is laid aside."""
         self.aside += 1
-        self.aside_cost += cost
         self._usual.aside += 1
 
-    def end(self, aside: bool, cost: float) -> None:
+    def end(self, aside: bool) -> None:
         """One has its response, or will have none; `aside`: it was laid aside."""
         self.present -= 1
         self.ended += 1
         if aside:
             self.aside -= 1
-            self.aside_cost = self.aside_cost - cost if self.aside else 0.0
             self._usual.aside -= 1
 
-    def answered_beside(self, number: int, at_once: int) -> None:
-        """The endpoint has answered a request beside so many that were there before, with so many others at once."""
-        if number >= self._level:
-            self._held_up = 0
-            self._level = 0
+    def answered(self, kind: RequestKind, sent_at: float, now: float) -> None:
+        """One of `kind`, sent then, has its response: it held nobody up where one that was sent later had its own."""
+        self.ended_at = now
+        self._ended_kind = kind
+        self._ended_sent_at = sent_at
+        if self._newest > sent_at:
+            self._usual.tell(kind, self._holding, False)
+
+    def answered_beside(self, number: int, sent_at: float, servers: int, at_once: int) -> None:
+        """A request sent then was answered beside so many that were there before, and so many others at once.
+
+        `servers`: how many requests the endpoint is believed to work on at once.
+        """
+        if number >= servers:
+            self._newest = max(self._newest, sent_at)
         if number > self._beside:
             self._beside = _risen(self._beside, number)
             self._usual.beside = max(self._usual.beside, self._beside)
         together = number + at_once
         if together > self._together:
             self._together = _risen(self._together, together)
-        if number > self.room:
-            self._beyond += 1
-            if self._beyond >= BEYOND:
-                self._beyond = 0
-                self._beside = max(self._beside, float(number))
-                self._most = self._usual.room = ANY
 
-    def held_up(self, number: int) -> None:
-        """A request waited beside so many until one ended."""
-        self._beyond = 0
-        if number > self.room or self.ended == self._episode:
-            return
-        self._episode = self.ended
-        self._held_up += 1
-        self._level = min(self._level, number) if self._level else number
-        if self._held_up >= HELD_UP or number > self.beside:
-            self._most = self._usual.room = self._level - 1
-            self._beside = min(self._beside, float(self._most))
-            self._together = min(self._together, float(self._level))
-            self._usual.beside = self._beside
-            self._held_up = 0
-            self._level = 0
+    def held_up(self, sent_at: float) -> bool:
+        """A request that was sent then is late; True: it probably waited until the last of these ended."""
+        kind = self._ended_kind
+        if kind is None or self._ended_sent_at > sent_at:
+            return False
+        if self._episode != self.ended:
+            self._episode = self.ended
+            self._usual.tell(kind, self._holding, True)
+        return self._usual.is_untested or self.holds_up(kind)
 
 
 def _takes_none(beside: float, workers: float) -> bool:

@@ -226,7 +226,9 @@ class Pool(Rotation):
 
         0 where the strategy goes by their number: it does not ask, or all are alike as far as it knows.
         """
-        return endpoint.work.taken_cost if self._follows_work and self._costs.distinct else 0.0
+        work = endpoint.work
+        knows = self._follows_work and self._costs.distinct and work.concurrency.is_bounded
+        return work.taken_cost if knows else 0.0
 
     def learned(self, now: float) -> Iterator[Learned]:
         """What this pool has learned of requests and endpoints, in pieces; nothing where its strategy learns none."""

@@ -22,7 +22,7 @@ from balancer.balancing.concurrency import Concurrency
 from balancer.balancing.cost import TRUSTED, RequestKind
 from balancer.balancing.costs import Costs
 from balancer.balancing.elsewhere import Elsewhere
-from balancer.balancing.lengthy import ANY, HELD, MANY, Lengthy
+from balancer.balancing.lengthy import HELD, Lengthy
 from balancer.balancing.pace import SMALLEST, Pace
 from balancer.balancing.request import RequestInfo
 
@@ -58,6 +58,7 @@ class Job:
         "sent_at",
         "service",
         "started_at",
+        "unsent",
         "work",
     )
 
@@ -71,6 +72,8 @@ class Job:
         self.behind = 0.0
         """And of work of other replicas' requests that it probably waited for."""
         self.growth = kind.growth
+        self.unsent = min(expected, work.costs.mean)
+        """Seconds that it counts for until it is sent whole: others may be done during its upload."""
         self._gone = False
         """Whether it no longer counts as unsent."""
         self.aside = False
@@ -98,6 +101,12 @@ class Job:
         mean = max(self.expected, kind.mean, SMALLEST) * (1.0 + TRUSTED / kind.count)
         return mean * max(1.0 + (STALLED - 1.0) * deviation, STALLED)
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether it may wait for something and take no worker, as far as is known of its kind."""
+        kind = self.kind
+        return kind.lengthy or (kind.count < TRUSTED and self.work.costs.usual.knows_most)
+
     def sent(self, now: float) -> None:
         """It is sent whole: the endpoint can begin."""
         work = self.work
@@ -109,9 +118,9 @@ class Job:
         if self.kind.lengthy:
             self.beside = LENGTHY
             work.lengthy.begin()
-            if work.lays_aside:
+            if work.lays_aside(self.kind):
                 self.aside = True
-                work.lengthy.lay_aside(self.expected)
+                work.lengthy.lay_aside()
                 return
         else:
             self.beside = work.lengthy.present
@@ -136,28 +145,33 @@ class Job:
             return
         if self.beside == LENGTHY:
             work.end_lengthy(self, now)
+            work.lengthy.answered(self.kind, self.sent_at, now)
         if self.aside:
             self.service = now - self.sent_at
             return
-        found = work.count_overtaken(self, now)
+        work.count_overtaken(self, now)
         # One that was believed to wait began when the last was answered, if not before.
         started_at = self.started_at if self.started_at >= 0.0 else max(self.sent_at, work.answered_at)
         self.service = now - started_at
         if self.beside > 0:
-            self._tell_held_up(work)
+            self._tell_lengthy(work, now)
         work.answered_at = now
         work.drop(self, now)
-        if found or work.lengthy.present > work.lengthy.aside:
-            work.lay_aside()
+        work.lay_aside(now)
 
-    def _tell_held_up(self, work: Work) -> None:
-        """Learn from an answer whether the lengthy requests that were there before left room for this one."""
+    def _tell_lengthy(self, work: Work, now: float) -> None:
+        """Let an answer say whether the lengthy requests that were there before left room for it."""
         lengthy = work.lengthy
         ended = lengthy.ended - self._ended_before
-        if ended > 0 and self.service > max(self.longest * work.pace.factor, HELD * work.costs.usual.lengthy_from):
-            lengthy.held_up(self.beside)
+        if ended > 0 and self._is_late(work):
+            # While there may be any number of workers it may have been slow for whatever reason.
+            if work.concurrency.is_bounded and lengthy.held_up(self.sent_at):
+                self.service = now - lengthy.ended_at
         elif self.beside > ended:
-            lengthy.answered_beside(self.beside - ended, work.at_once)
+            lengthy.answered_beside(self.beside - ended, self.sent_at, work.concurrency.servers, work.at_once)
+
+    def _is_late(self, work: Work) -> bool:
+        return self.service > max(self.longest * work.pace.factor, HELD * work.costs.usual.lengthy_from)
 
     def running(self, now: float) -> float:
         """For how long (s) the endpoint is believed to have worked on it; 0 where it waits for others there."""
@@ -183,7 +197,7 @@ class Job:
         if not self._gone:
             self._gone = True
             self.work.unsent -= 1
-            self.work.unsent_cost -= self.expected
+            self.work.unsent_cost -= self.unsent
 
     def ended(self, succeeded: bool, failed: bool, now: float) -> None:
         """The lease is closed."""
@@ -214,6 +228,7 @@ class Work:
     """What one endpoint has to do, and what is learned of it."""
 
     __slots__ = (
+        "_changes",
         "_epoch",
         "answered_at",
         "at_once",
@@ -255,6 +270,7 @@ class Work:
         self.pace = Pace(costs)
         """How fast it is."""
         self._epoch = costs.epoch
+        self._changes = costs.usual.changes
         self.answered_at = 0.0
         self.learn_from = 0.0
         """When the next answer is learned from, or later."""
@@ -270,7 +286,7 @@ class Work:
         if elsewhere.requests > 0.0:
             job.behind = self._ahead(elsewhere)
         self.unsent += 1
-        self.unsent_cost += job.expected
+        self.unsent_cost += job.unsent
         return job
 
     @property
@@ -288,29 +304,32 @@ class Work:
         """Whether lengthy requests take no worker here, as far as is known."""
         return self.lengthy.takes_none(self.concurrency.servers)
 
-    @property
-    def lays_aside(self) -> bool:
-        """Whether one lengthy request more is believed to leave room for others."""
-        concurrency = self.concurrency
-        return self.lengthy.room == ANY and concurrency.is_bounded and concurrency.servers <= MANY
+    def lays_aside(self, kind: RequestKind) -> bool:
+        """Whether a lengthy request of `kind` is believed to leave room for others."""
+        return self.concurrency.is_bounded and not self.lengthy.holds_up(kind)
 
-    def lay_aside(self) -> None:
+    def lay_aside(self, now: float) -> None:
         """Lay aside those that were not known to be lengthy when they were sent, or to leave room."""
+        changes = self.costs.usual.changes
+        if self._changes == changes:
+            return
+        self._changes = changes
         job = self.oldest
-        while job is not None and self.lays_aside:
+        while job is not None:
             newer = job.newer
-            if job.kind.lengthy:
+            if job.kind.lengthy and self.lays_aside(job.kind):
                 if job.beside != LENGTHY:
                     job.beside = LENGTHY
                     self.lengthy.begin()
                 self._unlink(job)
                 job.aside = True
-                self.lengthy.lay_aside(job.expected)
+                self.lengthy.lay_aside()
             job = newer
+        self._begin_next(now)
 
     def end_lengthy(self, job: Job, now: float) -> None:
         """A lengthy request has its answer, or will have none."""
-        self.lengthy.end(job.aside, job.expected)
+        self.lengthy.end(job.aside)
         if job.aside:
             self._begin_next(now)
 
@@ -350,8 +369,9 @@ class Work:
 
     @property
     def taken_cost(self) -> float:
-        """Expected seconds of those."""
-        return self.cost + self.lengthy.aside_cost if self.held else self.cost
+        """Expected seconds of those; of one laid aside the mean, once others were answered beside one."""
+        costs = self.costs
+        return self.cost + self.held * (costs.mean if self.lengthy.beside > 0.0 else costs.usual.lengthy_from)
 
     def take_over(self, pace_log: float, samples: int, workers: float, learned_at: float) -> bool:
         """Count `samples` requests that another replica has seen, where that is more than were seen here.
@@ -393,32 +413,27 @@ class Work:
         if kind is not None and kind.mean > costs.dearest:
             costs.dearest = kind.mean
 
-    def count_overtaken(self, job: Job, now: float) -> bool:
-        """Learn from an answer: the endpoint works at once on it and on the older requests that it overtook.
-
-        True: some of those turn out to be lengthy.
-        """
+    def count_overtaken(self, job: Job, now: float) -> None:
+        """Learn from an answer: the endpoint works at once on it and on the older requests that it overtook."""
         if self._epoch != self.costs.epoch:
             self._epoch = self.costs.epoch
             self.concurrency.begin_again()
         self.at_once = 1
         if not self.concurrency.looks(job.older is not None, self.waiting):
-            return False
+            return
         at_once = 1
-        found = False
         begun = now - self.costs.usual.lengthy_from
         older = job.older
         while older is not None:
             kind = older.kind
             if older.sent_at <= begun:
-                if not kind.count and not kind.lengthy:
-                    kind.lengthy = found = True
+                if kind.count < TRUSTED and not kind.lengthy:
+                    self.costs.usual.find(kind)
             elif older.beside != LENGTHY and not kind.lengthy and older.number < job.number:
                 at_once += 1  # One that began during this one's upload may wait for the worker that read it.
             older = older.older
         self.at_once = at_once
-        self.concurrency.saw(at_once, self.waiting, self.lengthy.present == 0 or self.lengthy_take_none)
-        return found
+        self.concurrency.saw(at_once, self.waiting, not self.lengthy.takes_some(self.concurrency.servers))
 
     def drop(self, job: Job, now: float) -> None:
         """Remove a request that has its answer; the endpoint goes on with the next."""
@@ -512,9 +527,8 @@ class Work:
     def silence(self, now: float) -> float:
         """For how long (s) it has been silent, where that is longer than its requests together make likely; else 0."""
         oldest = self.oldest
-        usual = self.costs.usual
-        # One of a kind that is not known may be a long poll: what came after it shows whether it holds others up.
-        while oldest is not None and not oldest.kind.count and usual.knows_most:
+        # A long poll is silent for long: what came after it shows whether it holds others up.
+        while oldest is not None and oldest.may_wait:
             oldest = oldest.newer
         if oldest is None or self.costs.dearest <= 0.0:
             return 0.0
@@ -549,7 +563,7 @@ SUSPICIOUS: Final = 2.0
 
 def _left(job: Job, pace: float, now: float) -> float:
     """Seconds, at a typical pace, that one still needs."""
-    if job.started_at < 0.0:
+    if job.started_at < 0.0 or (job.kind.count < TRUSTED and job.may_wait):
         return job.expected
     run = (now - job.started_at) / pace
     # One that should have ended long ago is not about to end: it has a tail that its kind does not show.

@@ -98,6 +98,8 @@ class LeastWork(Strategy):
         self._distinct = False
         """Whether requests differed as expected when the endpoints were arranged."""
         self._costs = NOTHING_KNOWN.costs
+        self._changes = 0
+        """Those of the costs that the endpoints have followed."""
         self._fastest = 1.0
         """The pace of the fastest class."""
         self._lowest = 0.0
@@ -260,6 +262,11 @@ class LeastWork(Strategy):
             for place in places:
                 self._enter(place.endpoint, place.owner.step, now)
                 self.changed(place.endpoint)  # Its pace may have changed as well.
+        if self._changes != self._costs.usual.changes:
+            self._changes = self._costs.usual.changes
+            for place in self._places.values():
+                place.endpoint.work.lay_aside(now)
+                self.changed(place.endpoint)
         if self._moved:
             for place in self._moved:
                 place.moved = False
@@ -362,10 +369,9 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
         return CROWD * (endpoint.in_flight + endpoint.load_elsewhere) / endpoint.weight
     waiting = work.waits
     elsewhere = endpoint.elsewhere
-    crowd = (
-        CROWD * (waiting + endpoint.load_elsewhere + (endpoint.in_flight - waiting) / owner.pace)
-        + work.lengthy.unproven
-    )
+    crowd = CROWD * (
+        waiting + endpoint.load_elsewhere + (endpoint.in_flight - waiting) / owner.pace
+    ) + work.lengthy.unproven(work.concurrency.servers)
     if owner.at_once:
         crowd += work.excess(elsewhere, owner.at_once) + elsewhere.bias
     elif not work.concurrency.is_bounded:
