@@ -106,7 +106,7 @@ class Usual:
         kind.lengthy = True
         self.changes += 1
 
-    def tell(self, kind: RequestKind, there: Holding, held_up: bool) -> None:
+    def note(self, kind: RequestKind, there: Holding, held_up: bool) -> None:
         """One of `kind` has shown whether it holds others up; `there`: what its endpoint has shown."""
         before = self.holds_up(kind, there)
         self._holding.add(held_up)
@@ -224,7 +224,7 @@ class Lengthy:
         self._ended_kind = kind
         self._ended_sent_at = sent_at
         if self._newest > sent_at:
-            self._usual.tell(kind, self._holding, False)
+            self._usual.note(kind, self._holding, False)
 
     def answered_beside(self, number: int, sent_at: float, servers: int, at_once: int) -> None:
         """A request sent then was answered beside so many that were there before, and so many others at once.
@@ -247,7 +247,7 @@ class Lengthy:
             return False
         if self._episode != self.ended:
             self._episode = self.ended
-            self._usual.tell(kind, self._holding, True)
+            self._usual.note(kind, self._holding, True)
         return self._usual.is_untested or self.holds_up(kind)
 
 

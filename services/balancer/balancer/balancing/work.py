@@ -154,12 +154,12 @@ class Job:
         started_at = self.started_at if self.started_at >= 0.0 else max(self.sent_at, work.answered_at)
         self.service = now - started_at
         if self.beside > 0:
-            self._tell_lengthy(work, now)
+            self._show_lengthy(work, now)
         work.answered_at = now
         work.drop(self, now)
         work.lay_aside(now)
 
-    def _tell_lengthy(self, work: Work, now: float) -> None:
+    def _show_lengthy(self, work: Work, now: float) -> None:
         """Let an answer say whether the lengthy requests that were there before left room for it."""
         lengthy = work.lengthy
         ended = lengthy.ended - self._ended_before
