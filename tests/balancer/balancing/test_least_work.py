@@ -11,7 +11,7 @@ from tests.balancer.balancing.world import Fleet, others_have
 
 from balancer.balancing.cost import MAX_KINDS, RequestKind, RequestKinds, shape
 from balancer.balancing.lease import Lease
-from balancer.balancing.outcome import Outcome
+from balancer.balancing.outcome import CLIENT_LEFT, Outcome
 from balancer.balancing.request import RequestInfo
 from balancer.lab.experiment import Setting, _Run, run
 from balancer.lab.fleet import Script, named
@@ -382,6 +382,21 @@ def test_one_late_answer_makes_no_work_of_lengthy_requests() -> None:
     assert not counts(fleet, "a", "/poll")
     hold_up(fleet, "a", "/poll")
     assert counts(fleet, "a", "/poll")
+
+
+def test_a_lengthy_request_that_its_client_gave_up_says_nothing() -> None:
+    """The one answered before it was blamed, again for each, and the late answer for all the time since then."""
+    fleet = Fleet("least-work", names="a b")
+    teach_lengthy(fleet, "/poll")
+    fleet.now += 1000.0
+    for _ in range(3):
+        poll, cheap = send(fleet, "a", "/poll"), send(fleet, "a", "/cheap")
+        fleet.now += 5.0
+        poll.close(CLIENT_LEFT, fleet.now)
+        answer(fleet, cheap, 5.0)
+        assert cheap.job is not None
+        assert cheap.job.service <= 10.0
+    assert not counts(fleet, "a", "/poll")
 
 
 @pytest.mark.parametrize("strategy", ["least-work", "least-response-time"])

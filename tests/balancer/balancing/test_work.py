@@ -89,7 +89,10 @@ class WorkMachine(RuleBasedStateMachine):
         """The head of the response has come; the rest lasts."""
         self.fleet.now += after
         if self.leases:
-            self.leases[which % len(self.leases)].first_byte(self.fleet.now)
+            lease = self.leases[which % len(self.leases)]
+            lease.first_byte(self.fleet.now)
+            if lease.job is not None and lease.job.sent_at >= 0.0:
+                assert lease.job.service <= self.fleet.now - lease.job.sent_at + 1e-6
 
     @rule(which=NUMBERS, after=draw.sampled_from([0.002, 0.02, 0.2, 2.0]), end=ENDS)
     def answer_and_close(self, which: int, after: float, end: Outcome) -> None:
@@ -106,6 +109,15 @@ class WorkMachine(RuleBasedStateMachine):
         """One is answered late, so that its kind may become lengthy while others of it are in flight."""
         self.begin(path, True)
         self.answer_and_close(-1, 2.0, OK)
+
+    @rule(path=draw.sampled_from(LONG))
+    def give_up(self, path: str) -> None:
+        """A client does not wait for one; what was sent after it is late."""
+        self.begin(path, True)
+        self.send_some("/items", 4)
+        self.close(-5, outcome.CLIENT_LEFT)
+        for _ in range(4):
+            self.answer_and_close(-1, 2.0, OK)
 
     @rule(path=draw.sampled_from(LONG), times=draw.integers(1, 40))
     def become_short(self, path: str, times: int) -> None:
@@ -169,7 +181,13 @@ class WorkMachine(RuleBasedStateMachine):
             assert {*waiting} == {job for job in awaited if not job.aside}
             assert work.waiting == len(waiting) == len({*waiting})
             assert work.waiting_cost == pytest.approx(sum(job.expected for job in waiting), abs=1e-6)
-            assert work.unsent >= 0
+            unsent = [
+                job
+                for job, lease in self.jobs.items()
+                if job.work is work and job.sent_at < 0.0 and lease.first_byte_at is None
+            ]
+            assert work.unsent == len(unsent)
+            assert work.unsent_cost == pytest.approx(sum(job.unsent for job in unsent), abs=1e-6)
             assert work.servers >= 1
             assert work.held >= 0
 

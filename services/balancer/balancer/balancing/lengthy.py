@@ -141,7 +141,7 @@ class Lengthy:
         "_beside",
         "_ended_kind",
         "_ended_sent_at",
-        "_episode",
+        "_held_until",
         "_holding",
         "_newest",
         "_together",
@@ -166,8 +166,8 @@ class Lengthy:
         """When (s) the last of those had its response."""
         self._ended_kind: RequestKind | None = None
         self._ended_sent_at = 0.0
-        self._episode = -1
-        """The last time that others were held up ended with the end of this one."""
+        self._held_until = -1.0
+        """When (s) the last that held others up had its response."""
         self._holding = Holding()
         self._beside = 0.0
         """The most beside which the endpoint has answered another."""
@@ -243,10 +243,10 @@ class Lengthy:
     def held_up(self, sent_at: float) -> bool:
         """A request that was sent then is late; True: it probably waited until the last of these ended."""
         kind = self._ended_kind
-        if kind is None or self._ended_sent_at > sent_at:
+        if kind is None or self._ended_sent_at > sent_at or self.ended_at < sent_at:
             return False
-        if self._episode != self.ended:
-            self._episode = self.ended
+        if self._held_until != self.ended_at:
+            self._held_until = self.ended_at
             self._usual.note(kind, self._holding, True)
         return self._usual.is_untested or self.holds_up(kind)
 
