@@ -111,8 +111,6 @@ class Concurrency:
             self._in_order = 0
         elif waiting > 1:
             self._in_order += 1
-            if self._in_order == ONE_BY_ONE and not costs.bounded:
-                costs.usual.changes += 1
         if not costs.bounded:
             costs.bound(at_once, waiting)
             self.workers = max(self.workers, float(at_once))

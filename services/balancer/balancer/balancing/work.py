@@ -433,7 +433,11 @@ class Work:
                 at_once += 1  # One that began during this one's upload may wait for the worker that read it.
             older = older.older
         self.at_once = at_once
-        self.concurrency.saw(at_once, self.waiting, not self.lengthy.takes_some(self.concurrency.servers))
+        concurrency = self.concurrency
+        was_bounded = concurrency.is_bounded
+        concurrency.saw(at_once, self.waiting, not self.lengthy.takes_some(concurrency.servers))
+        if concurrency.is_bounded and not was_bounded:
+            self._changes = -1  # Some may be laid aside, though nothing has changed at the others.
 
     def drop(self, job: Job, now: float) -> None:
         """Remove a request that has its answer; the endpoint goes on with the next."""

@@ -30,6 +30,8 @@ FORGOTTEN: Final = 10.0
 KEPT: Final = 64
 """Changes noted beyond two of each endpoint before those of endpoints that have left are dropped: while nothing is
 chosen, only more of these come."""
+LOOKED_AT: Final = 0.1
+"""Seconds between two times that all endpoints are looked at for requests to lay aside, at the least."""
 _STEP: Final = log(STEP)
 
 
@@ -100,6 +102,8 @@ class LeastWork(Strategy):
         self._costs = NOTHING_KNOWN.costs
         self._changes = 0
         """Those of the costs that the endpoints have followed."""
+        self._look_from = 0.0
+        """When (s) they may follow the next."""
         self._fastest = 1.0
         """The pace of the fastest class."""
         self._lowest = 0.0
@@ -262,11 +266,13 @@ class LeastWork(Strategy):
             for place in places:
                 self._enter(place.endpoint, place.owner.step, now)
                 self.changed(place.endpoint)  # Its pace may have changed as well.
-        if self._changes != self._costs.usual.changes:
+        if self._changes != self._costs.usual.changes and now >= self._look_from:
             self._changes = self._costs.usual.changes
+            self._look_from = now + LOOKED_AT
             for place in self._places.values():
-                place.endpoint.work.lay_aside(now)
-                self.changed(place.endpoint)
+                if place.endpoint.work.waiting:
+                    place.endpoint.work.lay_aside(now)
+                    self.changed(place.endpoint)
         if self._moved:
             for place in self._moved:
                 place.moved = False
