@@ -163,6 +163,13 @@ def test_check_loads_a_strategy_of_ones_own(
             assert "Traceback" not in done.stderr
 
 
+def test_a_wrong_cost_key_is_named_once(command: Callable[..., Said]) -> None:
+    done = command("--check", LB_BACKENDS="a:1", LB_COST_KEY="path:([")
+    assert done.returncode == 2
+    assert done.stderr.startswith("LB_COST_KEY=path:([: not a regular expression: ")
+    assert done.stderr.count("path:([") == 1
+
+
 def test_check_reads_the_backends_file(tmp_path: Path, command: Callable[..., Said]) -> None:
     file = tmp_path / "backends"
     assert "No such file" in command("--check", LB_BACKENDS_FILE=str(file)).stderr

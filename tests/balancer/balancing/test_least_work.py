@@ -75,7 +75,7 @@ def test_a_key_says_what_tells_kinds_apart(key: str) -> None:
 
 @pytest.mark.parametrize("key", ["cookie:a", "header:", "path:(", "x"])
 def test_a_wrong_key_is_refused(key: str) -> None:
-    with pytest.raises(ValueError, match="cost key"):
+    with pytest.raises(ValueError, match=r"allowed are|not a regular expression"):
         RequestKinds(key)
 
 

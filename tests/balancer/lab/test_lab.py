@@ -269,6 +269,8 @@ def test_what_a_strategy_of_ones_own_raises_is_reported(
         ["--news-every", "0.02"],
         ["--replicas", "2", "--naive"],
         ["--replicas", "2", "--news-late", "0.1"],
+        ["--users", "8"],
+        ["--burst", "5", "--arrivals", "closed"],
     ],
 )
 def test_what_cannot_be_simulated_is_told(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

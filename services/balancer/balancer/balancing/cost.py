@@ -277,5 +277,5 @@ def _parse(key: str) -> tuple[str, re.Pattern[str] | None]:
         try:
             return "", re.compile(rest)
         except re.error as error:
-            raise ValueError(f"cost key {key!r}: not a regular expression: {error}") from error
-    raise ValueError(f"cost key {key!r}: allowed are header:NAME and path:PATTERN")
+            raise ValueError(f"not a regular expression: {error}") from error
+    raise ValueError("allowed are header:NAME and path:PATTERN")

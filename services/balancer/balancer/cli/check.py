@@ -24,18 +24,21 @@ def faults_of(settings: Settings) -> list[str]:
 
 def faults_at_start(settings: Settings) -> list[str]:
     """The faults that stop the start. A backends file may come, or be mended, while the balancer runs."""
-    return [*_strategy(settings), *_tls(settings)]
+    return [*_strategy(settings), *_cost_key(settings), *_tls(settings)]
 
 
-def _strategy(settings: Settings) -> list[str]:
+def _strategy(settings: Settings) -> Iterator[str]:
     try:
         strategies.load(settings.strategy, Random(), settings.hash_key)
+    except ValueError as error:
+        yield f"LB_STRATEGY={settings.strategy}: {error}"
+
+
+def _cost_key(settings: Settings) -> Iterator[str]:
+    try:
         RequestKinds(settings.cost_key or "")
     except ValueError as error:
-        if str(error).startswith("cost key"):
-            return [f"LB_COST_KEY={settings.cost_key}: {error}"]
-        return [f"LB_STRATEGY={settings.strategy}: {error}"]
-    return []
+        yield f"LB_COST_KEY={settings.cost_key}: {error}"
 
 
 def _backends(path: Path | None) -> Iterator[str]:

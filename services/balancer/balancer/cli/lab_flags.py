@@ -120,6 +120,9 @@ def check(arguments: argparse.Namespace) -> None:
         for name in DESCRIBED:
             if getattr(arguments, name) != parser.get_default(name):
                 raise ValueError(f"--{name} describes what a recording brings itself: leave out the one or the other")
+    for name, arrivals in (("users", "closed"), ("burst", "bursts")):
+        if arguments.arrivals != arrivals and getattr(arguments, name) != parser.get_default(name):
+            raise ValueError(f"--{name} needs --arrivals {arrivals}")
     if arguments.replicas < 2:
         if arguments.news_every or arguments.news_late or arguments.naive:
             raise ValueError("what is reported needs --replicas 2 or more, to report it to each other")
