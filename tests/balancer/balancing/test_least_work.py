@@ -411,6 +411,37 @@ def test_an_endpoint_is_not_slow_where_a_request_waited_for_a_lengthy_one(strate
     assert latency.value < 1.1 * fleet.pool.costs.mean
 
 
+def test_a_silent_endpoint_is_tried_while_the_others_are_busy() -> None:
+    """Where a kind that was short comes to wait for something all fell silent in turn, and the last got everything."""
+    fleet = Fleet("least-work", names="a b")
+    teach(fleet)
+    send(fleet, "a", "/cheap")
+    answer(fleet, send(fleet, "b", "/cheap"), 0.01)
+    fleet.now += 60.0
+    assert fleet["a"].work.silence(fleet.now) > 50.0
+    for _ in range(4):
+        send(fleet, "b", "/dear")
+    chosen = []
+    for _ in range(4):
+        lease = fleet.lease(request=get("/cheap"))
+        lease.sent(fleet.now)
+        chosen.append(lease.endpoint.address[0])
+    assert chosen == ["a", "b", "b", "b"], "one request tries it"
+
+
+def test_a_request_that_others_overtake_for_long_is_laid_aside_whatever_its_kind() -> None:
+    """It counted as work, and its endpoint as busy for long, since its kind is known to be short."""
+    fleet = Fleet("least-work", names="a b")
+    teach(fleet)
+    long = send(fleet, "a", "/cheap")
+    fleet.now += 60.0
+    answer(fleet, send(fleet, "a", "/cheap"), 0.01)
+    work = long.endpoint.work
+    assert (work.waits, work.lengthy.aside) == (0, 1)
+    answer(fleet, long)
+    assert (work.lengthy.present, work.lengthy.aside) == (0, 0)
+
+
 def test_an_endpoint_is_slow_where_a_request_is_late_though_lengthy_ones_leave_room() -> None:
     """Its time counted from when the last of these had ended: an endpoint that turned slow looked fast."""
     fleet = Fleet("least-work", names="a b")

@@ -317,7 +317,7 @@ class Work:
         job = self.oldest
         while job is not None:
             newer = job.newer
-            if job.kind.lengthy and self.lays_aside(job.kind):
+            if (job.kind.lengthy or job.beside == LENGTHY) and self.lays_aside(job.kind):
                 if job.beside != LENGTHY:
                     job.beside = LENGTHY
                     self.lengthy.begin()
@@ -427,8 +427,14 @@ class Work:
         while older is not None:
             kind = older.kind
             if older.sent_at <= begun:
-                if kind.count < TRUSTED and not kind.lengthy:
+                if kind.lengthy or older.beside == LENGTHY:
+                    pass
+                elif kind.count < TRUSTED:
                     self.costs.usual.find(kind)
+                else:  # This one is lengthy, whatever its kind usually takes.
+                    older.beside = LENGTHY
+                    self.lengthy.begin()
+                    self._changes = -1
             elif older.beside != LENGTHY and not kind.lengthy and older.number < job.number:
                 at_once += 1  # One that began during this one's upload may wait for the worker that read it.
             older = older.older

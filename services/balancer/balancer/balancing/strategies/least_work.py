@@ -25,6 +25,8 @@ PENALTY: Final = 20.0
 """Mean costs that the latest failure counts for, times failures in a row."""
 FORGIVEN: Final = 5.0
 """Seconds in which a penalty falls to 1/e."""
+TRIED: Final = 2.0
+"""A silent endpoint is tried each time that it has been silent for so many times as long."""
 FORGOTTEN: Final = 10.0
 """Seconds unused in which what is known of a slow endpoint's pace falls to 1/e."""
 KEPT: Final = 64
@@ -159,6 +161,8 @@ class LeastWork(Strategy):
             if not excluded or endpoint not in excluded:
                 work = endpoint.work
                 silence = 0.0 if work.oldest is None else work.silence(now)
+                if silence > 0.0 and _is_tried(work, silence, cost, now):
+                    silence = 0.0
                 pace = owner.pace if owner.pace <= fastest else self._pace(endpoint, owner, now)
                 score = pace * (cost + each * entry.key)
                 if silence == 0.0 and work.failures == 0.0:
@@ -218,6 +222,9 @@ class LeastWork(Strategy):
             ahead = work.wait(endpoint.elsewhere, now, owner.pace) / endpoint.weight + place.crowd
         pace = self._pace(endpoint, owner, now)
         silence = 0.0 if work.oldest is None else work.silence(now)
+        if silence > 0.0 and _is_tried(work, silence, cost, now):
+            silence = 0.0
+            ahead = min(ahead, work.costs.mean * work.excess(endpoint.elsewhere, work.concurrency.at_once))
         return _against(work, pace * (cost + ahead), pace * cost, silence, now)
 
     def _cost(self, kind: RequestKind) -> float:
@@ -352,6 +359,18 @@ def _far(at_once: int, usual: int) -> bool:
     """Whether an endpoint works on another number at once than the others of its class."""
     more = at_once - usual if at_once > usual else usual - at_once
     return 4 * more > usual
+
+
+def _is_tried(work: Work, silence: float, cost: float, now: float) -> bool:
+    """Whether it is time to try an endpoint that has been silent for so long (s) with a request that costs so much.
+
+    What it works on may be of a kind that was short so far and waits for something now. Then all endpoints fall silent,
+    one after the other, and the last would get everything.
+    """
+    newest = work.newest
+    if newest is None or work.unsent or silence <= work.costs.usual.lengthy_from or cost > work.costs.mean:
+        return False
+    return TRIED * (now - newest.sent_at) > silence
 
 
 def _against(work: Work, score: float, least: float, silence: float, now: float) -> float:
