@@ -429,6 +429,18 @@ def test_a_silent_endpoint_is_tried_while_the_others_are_busy() -> None:
     assert chosen == ["a", "b", "b", "b"], "one request tries it"
 
 
+def test_what_has_waited_for_long_and_is_overtaken_at_work_is_not_lengthy() -> None:
+    """Where much waits all that is answered has waited for long, and of two workers one ends before the other."""
+    fleet = Fleet("least-work", names="a b")
+    teach(fleet)
+    queue = [send(fleet, "a", "/cheap") for _ in range(8)]
+    fleet.now += 60.0
+    answer(fleet, queue.pop(0))
+    for _ in range(3):
+        answer(fleet, queue.pop(1), 0.01)
+    assert fleet["a"].work.lengthy.aside == 0
+
+
 def test_a_request_that_others_overtake_for_long_is_laid_aside_whatever_its_kind() -> None:
     """It counted as work, and its endpoint as busy for long, since its kind is known to be short."""
     fleet = Fleet("least-work", names="a b")

@@ -431,7 +431,7 @@ class Work:
                     pass
                 elif kind.count < TRUSTED:
                     self.costs.usual.find(kind)
-                else:  # This one is lengthy, whatever its kind usually takes.
+                elif 0.0 <= older.started_at <= begun:  # This one is lengthy, whatever its kind usually takes.
                     older.beside = LENGTHY
                     self.lengthy.begin()
                     self._changes = -1
