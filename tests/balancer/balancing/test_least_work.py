@@ -384,6 +384,19 @@ def test_one_late_answer_makes_no_work_of_lengthy_requests() -> None:
     assert counts(fleet, "a", "/poll")
 
 
+def test_one_late_answer_at_an_endpoint_makes_no_work_of_those_that_leave_room_at_the_others() -> None:
+    """It did once two others had shown something, whatever that was; and then the endpoint was left for as long."""
+    fleet = Fleet("least-work", names="a b")
+    teach_lengthy(fleet, "/poll")
+    for _ in range(3):
+        leave_room(fleet, "b", "/poll")
+    hold_up(fleet, "a", "/poll")
+    assert not counts(fleet, "a", "/poll")
+    hold_up(fleet, "a", "/poll")
+    assert counts(fleet, "a", "/poll")
+    assert not counts(fleet, "b", "/poll")
+
+
 def test_a_lengthy_request_that_its_client_gave_up_says_nothing() -> None:
     """The one answered before it was blamed, again for each, and the late answer for all the time since then."""
     fleet = Fleet("least-work", names="a b")

@@ -30,4 +30,4 @@ class Holding:
 
     def beyond(self, all_of_them: Holding) -> float:
         """By how much the part is above that of all, as far as is known."""
-        return (self.share - all_of_them.share) * self.number / (self.number + 1)
+        return (self.share - all_of_them.share) * self.number / (self.number + TESTED)
