@@ -271,6 +271,7 @@ async def test_what_least_work_has_learned_is_shown(make_world: MakeWorld) -> No
     for _ in range(6):
         world.request(seconds=0.02, path="/pi/1500")
     lease = world.pool.lease(RequestInfo("192.0.2.1", "GET", "/report"), world.now, explain=True)
+    lease.sent(world.now)
     async with ClientSession(base_url=world.url) as client:
         busy = await get(client, f"/api/endpoints/{lease.endpoint.address}")
         told = await get(client, "/api/costs")

@@ -304,14 +304,17 @@ async def test_the_expected_work_of_what_waits_is_told_once_requests_are_known_t
     async with replicas(2, "least-work") as (one, two):
         cheap, dear = RequestInfo(method="GET", path="/cheap"), RequestInfo(method="GET", path="/dear")
         for _ in range(60):
-            for request, seconds in ((cheap, 0.01), (dear, 1.0)):
-                lease = one.fleet.lease(request=request)
+            leases = [one.fleet.lease(*"bcd", request=request) for request in (cheap, dear)]
+            for lease in leases:
                 lease.sent(one.fleet.now)
+            for lease, seconds in zip(leases, (0.01, 1.0), strict=True):
                 one.fleet.now += seconds
                 lease.first_byte(one.fleet.now)
                 lease.close(Outcome.answered(200), one.fleet.now)
         assert one.fleet.pool.costs.distinct
-        lease = one.fleet.lease(request=dear)
+        assert one.fleet.pool.costs.bounded
+        lease = one.fleet.lease(*"bcd", request=dear)
+        lease.sent(one.fleet.now)
         endpoint = two.fleet[lease.endpoint.spec.host]
         assert await seen(lambda: endpoint.elsewhere.seconds > 0.5)
         assert endpoint.elsewhere.unknown_cost == 0.0
