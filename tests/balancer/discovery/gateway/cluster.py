@@ -124,13 +124,19 @@ def world(
 def planned(there: World) -> Plan:
     """The plan after the leader's Services have been written, and have got their addresses."""
     first = plan(there, context("lb" if there.ingresses else ""))
-    written = {}
-    for write in first.services:
+    return plan(written(there, first), context("lb" if there.ingresses else ""))
+
+
+def written(there: World, found: Plan, kept: bool = False) -> World:
+    """The world once the Services that a plan wants have been written; `kept`: those that are there are not changed."""
+    services = dict(there.services)
+    for write in found.services:
         body = {**write.body, "spec": {**write.body["spec"], "clusterIP": "10.96.0.10"}}
         body["metadata"] = {**write.body["metadata"], "namespace": there.home}
         made = objects.service(body)
-        written[made.meta.key] = made
-    return plan(replace(there, services={**there.services, **written}), context("lb" if there.ingresses else ""))
+        if not (kept and made.meta.key in services):
+            services[made.meta.key] = made
+    return replace(there, services=services)
 
 
 def usable(found: Secret) -> str:

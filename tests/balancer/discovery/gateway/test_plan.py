@@ -9,6 +9,7 @@ from tests.balancer.discovery.gateway.cluster import (
     CONTROLLER,
     NOW,
     backend,
+    context,
     gateway,
     grant,
     listener,
@@ -20,11 +21,13 @@ from tests.balancer.discovery.gateway.cluster import (
     status,
     usable,
     world,
+    written,
 )
 
+from balancer.discovery.gateway.memory import Memory
 from balancer.discovery.gateway.objects import Json
 from balancer.discovery.gateway.plan import plan
-from balancer.discovery.gateway.result import Context
+from balancer.discovery.gateway.result import Context, Plan
 from balancer.routing.match import RouteRequest
 
 GATEWAY_API = "gateway.networking.k8s.io"
@@ -59,6 +62,33 @@ def test_a_gateway_with_a_route_is_served() -> None:
 def test_two_gateways_may_both_have_port_80() -> None:
     found = planned(world(gateways=[gateway(), gateway(name="other")]))
     assert sorted((port.gateway, port.port) for port in found.ports.values()) == [("shop/door", 80), ("shop/other", 80)]
+
+
+def by_port(found: Plan) -> dict[int, str]:
+    return {ours: port.gateway for ours, port in found.ports.items()}
+
+
+def test_a_port_stays_a_gateways_while_its_service_is_on_its_way_to_us() -> None:
+    memory = Memory()
+    alone, both = world(gateways=[gateway()]), world(gateways=[gateway(), gateway(name="an-older-one")])
+    first = plan(alone, context(), memory)
+    second = plan(both, context(), memory)  # nothing has been heard of the Service that the first has written
+    there = written(written(both, first), second, kept=True)
+    assert by_port(plan(there, context(), memory)) == {20_000: "shop/door", 20_001: "shop/an-older-one"}
+
+
+def test_two_gateways_that_were_given_one_port_get_two() -> None:
+    # By two leaders, of which the second did not know yet what the first had written.
+    alone, both = world(gateways=[gateway()]), world(gateways=[gateway(), gateway(name="an-older-one")])
+    there = written(written(both, plan(alone, context())), plan(both, context()), kept=True)
+    memory = Memory()
+    found = plan(there, context(), memory)
+    assert by_port(found) == {20_000: "shop/an-older-one"}
+    assert said(listener_status(found)["conditions"], "Programmed") == ("False", "Pending")
+    assert by_port(plan(written(there, found), context(), memory)) == {
+        20_000: "shop/an-older-one",
+        20_001: "shop/door",
+    }
 
 
 def test_a_gateway_of_another_class_is_left_alone() -> None:

@@ -22,6 +22,9 @@ OWNER_LABEL: Final = "gateway.networking.k8s.io/gateway-class-name"
 GATEWAY_ANNOTATION: Final = "lb/gateway"
 """Namespace and name, which may be too long for a label."""
 
+PortMap = dict[int, int]
+"""By a Gateway's port, ours that stands for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceWrite:
@@ -38,25 +41,44 @@ def service_name(gateway: Gateway) -> str:
     return f"lb-gateway-{digest[:12]}"
 
 
-def known_ports(service: Service | None) -> dict[int, int]:
-    """By the Gateway's port, ours that stands for it."""
+def known_ports(service: Service | None) -> PortMap:
+    """What a Service has on record."""
     if service is None:
         return {}
     return {each.port: int(each.target) for each in service.ports if each.target.isdecimal()}
 
 
-def choose_ports(world: World, gateways: Mapping[str, tuple[Gateway, Iterable[int]]]) -> dict[str, dict[int, int]]:
-    """By Service name and Gateway's port, ours: those recorded stay, the others get the lowest that is free."""
-    recorded = {name: known_ports(world.services.get((world.home, name))) for name in gateways}
-    taken = {ours for ports in recorded.values() for ours in ports.values()}
+def recorded_ports(world: World, names: Iterable[str]) -> dict[str, PortMap]:
+    """By Service name, the ports on record. What two Services have is the first's alone: the other gets a new one."""
+    taken: set[int] = set()
+    recorded: dict[str, PortMap] = {}
+    for name in names:
+        known = known_ports(world.services.get((world.home, name)))
+        recorded[name] = {port: ours for port, ours in known.items() if ours not in taken}
+        taken.update(recorded[name].values())
+    return recorded
+
+
+def choose_ports(
+    wanted: Mapping[str, Iterable[int]], recorded: Mapping[str, PortMap], chosen_last: Mapping[str, PortMap]
+) -> dict[str, PortMap]:
+    """By Service name, ours for each port that a Gateway wants.
+
+    What is on record stays. So does what the last plan chose, which may be written already without our having seen it:
+    chosen a second time, it could go to another Gateway. The others get the lowest that is free.
+    """
+    on_record = {ours for ports in recorded.values() for ours in ports.values()}
+    kept = {name: dict(recorded[name]) for name in wanted}
+    for name in wanted:
+        for port, ours in chosen_last.get(name, {}).items():
+            if ours not in on_record:
+                kept[name].setdefault(port, ours)
+    taken = {ours for ports in kept.values() for ours in ports.values()}
     free = (port for port in range(FIRST_PORT, LAST_PORT + 1) if port not in taken)
-    chosen: dict[str, dict[int, int]] = {}
-    for name, (_, wanted) in gateways.items():
-        chosen[name] = {}
-        for port in sorted(set(wanted)):
-            ours = recorded[name].get(port) or next(free, 0)
-            if ours:
-                chosen[name][port] = ours
+    chosen: dict[str, PortMap] = {}
+    for name, ports in wanted.items():
+        found = {port: kept[name].get(port) or next(free, 0) for port in sorted(set(ports))}
+        chosen[name] = {port: ours for port, ours in found.items() if ours}
     return chosen
 
 

@@ -71,10 +71,9 @@ class IngressTaking:
         """Those that its Service has."""
         return [PLAIN, SECURE] if self._certificates else [PLAIN]
 
-    def finish(self) -> Generator[None, None, None]:
-        """In steps: what is listened to, and every status."""
+    def finish(self, recorded: addresses.PortMap) -> Generator[None, None, None]:
+        """In steps: what is listened to, at the ports on record, and every status."""
         service = self._world.services.get((self._world.home, addresses.service_name(self.front)))
-        recorded = addresses.known_ports(service)
         name = str(self.front.meta)
         for port, parts in ((PLAIN, self._plain), (SECURE, self._secure)):
             if port in recorded and port in self.ports:

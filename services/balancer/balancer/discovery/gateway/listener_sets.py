@@ -75,7 +75,7 @@ def finish(
     for made in sets.values():
         found, gateway = made.found, made.draft.gateway
         service = world.services.get((world.home, addresses.service_name(gateway)))
-        ports = addresses.known_ports(service) if addresses.status_addresses(service) else {}
+        ports = made.draft.ports if addresses.status_addresses(service) else {}
         conditions = _conditions(made, problems[gateway.meta.key], ports)
         generation = found.meta.generation
         status = {

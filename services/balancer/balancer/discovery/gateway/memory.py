@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from balancer.discovery.gateway.addresses import PortMap
 from balancer.discovery.gateway.backends import ClusterSpec, Outcome, Reference
 from balancer.discovery.gateway.objects import Key, Stated
 from balancer.routing.candidates import Entry
@@ -61,6 +62,8 @@ class KnownIngress:
 class Memory:
     """Empty at first; each plan forgets what the world has no more."""
 
+    ports: Mapping[str, PortMap] = field(default_factory=dict)
+    """By Service name, the ports that were chosen."""
     routes: dict[RouteId, Known] = field(default_factory=dict)
     ingresses: dict[Key, KnownIngress] = field(default_factory=dict)
     tables: dict[tuple[str, int, str], tuple[Parts, Table]] = field(default_factory=dict)

@@ -65,14 +65,16 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     }
     if ingresses is not None:
         wanted[addresses.service_name(ingresses.front)] = (ingresses.front, ingresses.ports)
-    chosen = addresses.choose_ports(world, wanted)
-    _take_services(world, context, chosen, wanted, result)
+    recorded = addresses.recorded_ports(world, wanted)
+    memory.ports = addresses.choose_ports({name: ports for name, (_, ports) in wanted.items()}, recorded, memory.ports)
+    _take_services(world, context, memory.ports, wanted, result)
     for key, draft in drafts.items():
+        draft.ports = recorded.get(addresses.service_name(draft.gateway), {})
         attached = listener_sets.attached(sets, draft.gateway)
         yield from _take_gateway(world, context, memory, draft, problems[key], attached, result)
     listener_sets.finish(world, context, sets, problems, result)
     if ingresses is not None:
-        yield from ingresses.finish()
+        yield from ingresses.finish(recorded[addresses.service_name(ingresses.front)])
     memory.settle()
     for found in world.classes.values():
         if found.controller == world.controller:
@@ -152,12 +154,12 @@ def _take_gateway(
     found = addresses.status_addresses(service)
     own = [each for each in draft.listeners if not each.owner]
     if problem is None:
-        recorded = addresses.known_ports(service)
         for port in sorted({each.listener.port for each in draft.listeners if each.serves}):
-            if port in recorded:
-                result.ports[recorded[port]] = yield from _port_plan(memory, draft, port, recorded[port])
+            ours = draft.ports.get(port)
+            if ours is not None:
+                result.ports[ours] = yield from _port_plan(memory, draft, port, ours)
     present = {str(each.get("name")): each for each in gateway.status.get("listeners") or ()}
-    ports = addresses.known_ports(service) if found else {}
+    ports = draft.ports if found else {}
     generation = gateway.meta.generation
     listeners = statuses(own, draft.attached, present, ports, generation, context.now)
     conditions = _gateway_conditions(draft, own, problem, bool(found))

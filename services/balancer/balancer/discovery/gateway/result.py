@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from balancer.discovery.gateway.addresses import ServiceWrite
+from balancer.discovery.gateway.addresses import PortMap, ServiceWrite
 from balancer.discovery.gateway.backends import ClusterSpec
 from balancer.discovery.gateway.listeners import Checked, Usable
 from balancer.discovery.gateway.objects import Gateway, Json, Key, Secret, Stated
@@ -98,6 +98,8 @@ class Draft:
     """By listener and route."""
     attached: dict[str, set[str]] = field(default_factory=dict)
     """By listener, the routes that it has."""
+    ports: PortMap = field(default_factory=dict)
+    """Those on record in its Service."""
 
 
 def note(result: Plan, found: Stated, status: Json) -> None:
