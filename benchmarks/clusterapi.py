@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ class ClusterApiServer:
         self.kinds: dict[str, dict[Key, Json]] = {}
         self.writes: list[tuple[str, str]] = []
         """Method and path of all that clients have written."""
+        self.before: Callable[[web.Request], Awaitable[web.Response | None]] | None = None
+        """Called with each request, and may wait, or answer in our place."""
+        self._held: dict[str, list[Json]] = {}
         self._events: dict[str, list[tuple[int, Json]]] = {}
         self._watchers: dict[str, set[asyncio.Queue[Json | None]]] = {}
         self._runner: web.AppRunner | None = None
@@ -79,6 +82,15 @@ class ClusterApiServer:
         for watcher in self._watchers.get(path, ()):
             watcher.put_nowait(None)
 
+    def hold(self, path: str) -> None:
+        """From now on, watches of a kind are late: what happens there reaches them when it is `let_go`."""
+        self._held[path] = []
+
+    def let_go(self, path: str) -> None:
+        """Send what was held."""
+        for event in self._held.pop(path):
+            self._send(path, event)
+
     def watching(self, path: str) -> bool:
         """Whether a client watches a kind."""
         return bool(self._watchers.get(path))
@@ -86,6 +98,12 @@ class ClusterApiServer:
     def _tell(self, path: str, event: Json) -> None:
         event = json.loads(json.dumps(event))
         self._events.setdefault(path, []).append((self.version, event))
+        if path in self._held:
+            self._held[path].append(event)
+        else:
+            self._send(path, event)
+
+    def _send(self, path: str, event: Json) -> None:
         for watcher in self._watchers.get(path, ()):
             watcher.put_nowait(event)
 
@@ -112,9 +130,12 @@ class ClusterApiServer:
         return kubeconfig_for(self.port, namespace)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        answer = await self.before(request) if self.before is not None else None
+        if answer is not None:
+            return answer
         found = self._parsed(request.path)
         if found is None:
-            return _refusal(404, "the server could not find the requested resource")
+            return refusal(404, "the server could not find the requested resource")
         path, namespace, name, status = found
         if name:
             return await self._one(request, path, (namespace, name), status)
@@ -122,7 +143,7 @@ class ClusterApiServer:
             item = await request.json()
             item["metadata"].setdefault("namespace", namespace)
             if (namespace, item["metadata"]["name"]) in self.kinds[path]:
-                return _refusal(409, "it exists")
+                return refusal(409, "it exists")
             self.writes.append(("POST", request.path))
             return web.json_response(self.put(path, item), status=201)
         if request.query.get("watch"):
@@ -146,17 +167,20 @@ class ClusterApiServer:
     async def _one(self, request: web.Request, path: str, key: Key, status: bool) -> web.Response:
         item = self.kinds[path].get(key)
         if item is None:
-            return _refusal(404, f"{key[1]} not found")
+            return refusal(404, f"{key[1]} not found")
         if request.method == "GET":
             return web.json_response(item)
         if request.method == "DELETE":
+            wanted = (await request.json()).get("preconditions", {}) if request.can_read_body else {}
+            if any(item["metadata"][name] != value for name, value in wanted.items()):
+                return refusal(409, "the object has been modified")
             self.writes.append((request.method, request.path))
             self.delete(path, key)
             return web.json_response({"kind": "Status", "status": "Success"})
         body = await request.json()
         version = (body.get("metadata") or {}).get("resourceVersion")
         if version not in (None, item["metadata"]["resourceVersion"]):
-            return _refusal(409, "the object has been modified")
+            return refusal(409, "the object has been modified")
         self.writes.append((request.method, request.path))
         if request.method == "PATCH":
             body = _merged(json.loads(json.dumps(item)), {"status": body["status"]} if status else body)
@@ -179,7 +203,7 @@ class ClusterApiServer:
     async def _watch(self, request: web.Request, path: str) -> web.StreamResponse:
         since = int(request.query["resourceVersion"])
         if since < self.oldest:
-            return _refusal(410, "too old resource version")
+            return refusal(410, "too old resource version")
         wanted = request.query.get("fieldSelector", "").partition("metadata.name=")[2]
         response = web.StreamResponse()
         await response.prepare(request)
@@ -216,7 +240,7 @@ def _merged(item: Json, patch: Json) -> Json:
     return item
 
 
-def _refusal(status: int, message: str) -> web.Response:
+def refusal(status: int, message: str) -> web.Response:
     return web.json_response({"kind": "Status", "code": status, "message": message}, status=status)
 
 

@@ -14,8 +14,8 @@ AGREED = ("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 """Version and cipher of TLS that OpenSSL's clients ask for first: what all programs must use to be compared."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """How a client of HTTP/2 begins: the magic, and SETTINGS without any."""
-RANGE = (15_000, 32_000)
-"""Below the ports from which outgoing connections take theirs."""
+RANGE = (20_000, 30_000)
+"""Those that the balancer has for Gateways: below the ports from which outgoing connections take theirs."""
 CLAIMS = Path(tempfile.gettempdir()) / f"lb-ports-{os.getuid()}"
 """A file for each port that a process has been given, with its number: several run benchmarks and tests at once."""
 

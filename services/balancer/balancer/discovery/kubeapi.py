@@ -63,6 +63,7 @@ class SliceApi:
         """Read the configuration again: of KUBECONFIG, else of the pod, else of ~/.kube/config. Raises ApiError."""
         configuration = Configuration()
         configuration.retries = None  # ours are counted in the status
+        configuration.connection_pool_maxsize = 0  # no limit: each watch has one, and so has each Secret of a Gateway
         try:
             if not environ.get("KUBECONFIG") and environ.get("KUBERNETES_SERVICE_HOST"):
                 files = str(secrets / "token"), str(secrets / "ca.crt")

@@ -12,7 +12,7 @@ from balancer.discovery.gateway.ingress import ingress
 from balancer.discovery.gateway.objects import Json, Secret
 from balancer.discovery.gateway.plan import plan
 from balancer.discovery.gateway.policies import load_balancing_policy
-from balancer.discovery.gateway.result import Context, Plan
+from balancer.discovery.gateway.result import Context, Plan, PortPlan
 from balancer.discovery.gateway.world import World
 
 CONTROLLER = "lb/lb"
@@ -137,6 +137,12 @@ def written(there: World, found: Plan, kept: bool = False) -> World:
         if not (kept and made.meta.key in services):
             services[made.meta.key] = made
     return replace(there, services=services)
+
+
+def only_port(found: Plan) -> PortPlan:
+    """What is served, where that is one port."""
+    (port,) = found.ports.values()
+    return port
 
 
 def usable(found: Secret) -> str:

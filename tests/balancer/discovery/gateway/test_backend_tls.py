@@ -12,7 +12,7 @@ import pytest
 import trustme
 from aiohttp import web
 from tests.balancer.discovery.gateway.cluster import backend, metadata, planned, route, said, service, status, world
-from tests.balancer.discovery.gateway.test_control import ROUTES, SERVICES, SLICES, until
+from tests.balancer.discovery.gateway.replicas import ROUTES, SERVICES, SLICES, until
 from tests.balancer.discovery.gateway.test_traffic import Here, running
 
 from balancer.discovery.gateway.backends import BackendTls

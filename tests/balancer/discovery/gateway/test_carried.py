@@ -17,7 +17,7 @@ import pytest
 import trustme
 from tests.balancer.discovery.gateway import cluster
 from tests.balancer.discovery.gateway.pods import slice_of
-from tests.balancer.discovery.gateway.test_control import GATEWAYS, SECRETS, SERVICES, SLICES, until
+from tests.balancer.discovery.gateway.replicas import GATEWAYS, SECRETS, SERVICES, SLICES, until
 from tests.balancer.discovery.gateway.test_traffic import INGRESSES, POLICIES, Here, running
 from tests.balancer.proxy.test_client_hello import hello, in_records
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from tests.balancer.discovery.gateway.cluster import backend, route, service
 from tests.balancer.discovery.gateway.pods import Pod
-from tests.balancer.discovery.gateway.test_control import ROUTES, SERVICES, SLICES, until
+from tests.balancer.discovery.gateway.replicas import ROUTES, SERVICES, SLICES, until
 from tests.balancer.discovery.gateway.test_traffic import Here, running
 
 from balancer.balancing.endpoint import Endpoint

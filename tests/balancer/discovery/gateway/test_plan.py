@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from tests.balancer.discovery.gateway.cluster import (
     backend,
     context,
     gateway,
+    gateway_class,
     grant,
     listener,
+    only_port,
     planned,
     route,
     said,
@@ -24,10 +27,12 @@ from tests.balancer.discovery.gateway.cluster import (
     written,
 )
 
+from balancer.discovery.gateway import addresses, objects
 from balancer.discovery.gateway.memory import Memory
-from balancer.discovery.gateway.objects import Json
+from balancer.discovery.gateway.objects import Json, ServicePort
 from balancer.discovery.gateway.plan import plan
 from balancer.discovery.gateway.result import Context, Plan
+from balancer.discovery.gateway.world import World
 from balancer.routing.match import RouteRequest
 
 GATEWAY_API = "gateway.networking.k8s.io"
@@ -43,7 +48,7 @@ def route_says(found: Any, kind: str) -> tuple[str, str]:
 
 def test_a_gateway_with_a_route_is_served() -> None:
     found = planned(world(routes=[route()]))
-    port = found.ports[20_000]
+    port = only_port(found)
     assert (port.gateway, port.port, port.tls) == ("shop/door", 80, False)
     rule = port.site.route(RouteRequest(b"any.example.com", b"/"))
     assert rule is not None
@@ -64,31 +69,141 @@ def test_two_gateways_may_both_have_port_80() -> None:
     assert sorted((port.gateway, port.port) for port in found.ports.values()) == [("shop/door", 80), ("shop/other", 80)]
 
 
-def by_port(found: Plan) -> dict[int, str]:
-    return {ours: port.gateway for ours, port in found.ports.items()}
+def by_gateway(found: Plan) -> dict[str, int]:
+    """Ours for the port 80 of each."""
+    return {port.gateway: ours for ours, port in found.ports.items() if port.port == 80}
 
 
-def test_a_port_stays_a_gateways_while_its_service_is_on_its_way_to_us() -> None:
+def ours_for(*gateways: Json) -> dict[str, int]:
+    return by_gateway(planned(world(gateways=list(gateways))))
+
+
+@pytest.fixture
+def rival(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a Gateway that, alone, is given the same port as `door`, and is the older by its name."""
+    monkeypatch.setattr(addresses, "LAST_PORT", addresses.FIRST_PORT + 9)
+    (door,) = ours_for(gateway()).values()
+    names = (f"an-older-{number}" for number in range(1000))
+    return next(name for name in names if list(ours_for(gateway(name=name)).values()) == [door])
+
+
+def test_a_port_stays_a_gateways_while_its_service_is_on_its_way_to_us(rival: str) -> None:
     memory = Memory()
-    alone, both = world(gateways=[gateway()]), world(gateways=[gateway(), gateway(name="an-older-one")])
+    alone, both = world(gateways=[gateway()]), world(gateways=[gateway(), gateway(name=rival)])
     first = plan(alone, context(), memory)
     second = plan(both, context(), memory)  # nothing has been heard of the Service that the first has written
     there = written(written(both, first), second, kept=True)
-    assert by_port(plan(there, context(), memory)) == {20_000: "shop/door", 20_001: "shop/an-older-one"}
+    found = by_gateway(plan(there, context(), memory))
+    assert found.keys() == {"shop/door", f"shop/{rival}"}
+    assert found["shop/door"] == ours_for(gateway())["shop/door"]
 
 
-def test_two_gateways_that_were_given_one_port_get_two() -> None:
+def test_two_gateways_that_were_given_one_port_get_two(rival: str) -> None:
     # By two leaders, of which the second did not know yet what the first had written.
-    alone, both = world(gateways=[gateway()]), world(gateways=[gateway(), gateway(name="an-older-one")])
+    alone, both = world(gateways=[gateway()]), world(gateways=[gateway(), gateway(name=rival)])
     there = written(written(both, plan(alone, context())), plan(both, context()), kept=True)
     memory = Memory()
     found = plan(there, context(), memory)
-    assert by_port(found) == {20_000: "shop/an-older-one"}
+    assert by_gateway(found).keys() == {f"shop/{rival}"}
     assert said(listener_status(found)["conditions"], "Programmed") == ("False", "Pending")
-    assert by_port(plan(written(there, found), context(), memory)) == {
-        20_000: "shop/an-older-one",
-        20_001: "shop/door",
+    settled = by_gateway(plan(written(there, found), context(), memory))
+    assert settled.keys() == {"shop/door", f"shop/{rival}"}
+    assert by_gateway(found).items() <= settled.items()
+
+
+def test_of_two_gateways_with_one_port_the_one_whose_service_was_made_first_keeps_it(rival: str) -> None:
+    both = world(gateways=[gateway(), gateway(name=rival)])
+    there = written(written(both, plan(world(gateways=[gateway()]), context())), plan(both, context()), kept=True)
+    when = {"door": "2026-11-29T17:00:00Z", rival: "2026-11-29T17:00:01Z"}
+    services = {
+        key: replace(each, meta=replace(each.meta, created=when[each.annotations["lb/gateway"].removeprefix("shop/")]))
+        if "lb/gateway" in each.annotations
+        else each
+        for key, each in there.services.items()
     }
+    assert by_gateway(plan(replace(there, services=services), context())).keys() == {"shop/door"}
+
+
+def test_every_leader_chooses_the_same_port_for_a_gateway_whatever_others_there_are() -> None:
+    both = ours_for(gateway(), gateway(name="an-older-one"))
+    assert both == ours_for(gateway()) | ours_for(gateway(name="an-older-one"))
+
+
+def gateway_service(there: World, **spec: Any) -> World:
+    """With a Service of `door` that somebody has changed by hand, and the port that it had."""
+    found = written(there, plan(there, context()))
+    (key,) = [key for key, each in found.services.items() if "lb/gateway" in each.annotations]
+    return replace(found, services={**found.services, key: replace(found.services[key], **spec)})
+
+
+def leads_to(port: int, target: int | str, protocol: str = "TCP") -> ServicePort:
+    return ServicePort("", port, str(target), protocol, "")
+
+
+@pytest.mark.parametrize(
+    "ports",
+    [
+        [leads_to(80, 8080)],  # our own, of the release's Service
+        [leads_to(80, 30_000)],
+        [leads_to(80, 20_005, "UDP")],
+        [leads_to(81, 20_005), leads_to(80, 20_005)],
+        [leads_to(80, 20_005), leads_to(443, 20_006)],
+    ],
+)
+def test_what_somebody_writes_into_a_gateways_service_is_put_right(ports: list[ServicePort]) -> None:
+    memory = Memory()
+    there = gateway_service(world(), ports=tuple(ports))
+    found = plan(there, context(), memory)
+    assert all(20_000 <= ours < 30_000 for ours in found.ports)
+    again = plan(written(there, found), context(), memory)
+    assert not again.services
+    ((ours, served),) = again.ports.items()
+    assert served.port == 80
+    (listed,) = (each.ports for each in written(there, found).services.values() if "lb/gateway" in each.annotations)
+    assert [(each.port, each.target, each.protocol) for each in listed] == [(80, str(ours), "TCP")]
+
+
+def test_a_selector_that_is_too_narrow_is_widened() -> None:
+    # A merge patch keeps what it does not name.
+    found = plan(gateway_service(world(), selector={"app": "lb", "track": "canary"}), context())
+    assert found.services[0].body["spec"]["selector"] == {"app": "lb", "track": None}
+
+
+def test_a_gateways_labels_cannot_make_its_service_anothers() -> None:
+    mine = {"gateway.networking.k8s.io/gateway-class-name": "x"}
+    there = world(gateways=[gateway(infrastructure={"labels": mine, "annotations": {"lb/gateway": "y"}})])
+    assert not plan(written(there, plan(there, context())), context()).services
+
+
+def test_the_port_of_a_gateway_that_is_gone_is_not_anothers_while_its_service_is_there(rival: str) -> None:
+    before = world(gateways=[gateway()])
+    old = written(before, plan(before, context()))
+    there = replace(world(gateways=[gateway(name=rival)]), services=old.services)
+    found = plan(there, context())
+    assert [meta.name for meta in found.obsolete] == [addresses.service_name(before.gateways["shop", "door"])]
+    (ours,) = by_gateway(plan(written(there, found), context())).values()
+    assert ours != by_gateway(plan(old, context()))["shop/door"]
+
+
+def test_two_controllers_that_share_a_route_come_to_an_end() -> None:
+    # Both have put their own last: each wrote the list again, for ever, whenever the other had.
+    shared = route(parents=[{"name": "door"}, {"name": "theirs"}])
+    theirs = gateway(name="theirs", gatewayClassName="other")
+    there = world(gateways=[gateway(), theirs], routes=[shared])
+    classes = {
+        each.meta.key: each
+        for each in map(objects.gateway_class, [gateway_class(), gateway_class("other", "lb/other")])
+    }
+    key = ("shop", "route")
+    for turn in range(6):
+        there = replace(there, controller=CONTROLLER if turn % 2 else "lb/other", classes=classes)
+        writes = [each for each in plan(there, context()).statuses if each.kind == "HTTPRoute"]
+        if not writes:
+            break
+        there = replace(there, routes={key: replace(there.routes[key], status=writes[0].status)})
+    assert turn < 5
+    said_by = [each["controllerName"] for each in there.routes[key].status["parents"]]
+    assert sorted(said_by) == [CONTROLLER, "lb/other"]
 
 
 def test_a_gateway_of_another_class_is_left_alone() -> None:
@@ -124,7 +239,7 @@ def https(namespace: str = "shop", name: str = "cert", **more: Any) -> dict[str,
 
 def test_an_https_listener_shows_its_certificate() -> None:
     found = planned(world(gateways=[gateway(https(hostname="a.com"))], secrets=[secret()]))
-    port = found.ports[20_000]
+    port = only_port(found)
     assert port.tls
     assert [(host, [each.meta.name for each in secrets]) for host, secrets in port.certificates] == [
         ("a.com", ["cert"])
@@ -168,7 +283,7 @@ def test_a_backend_that_cannot_be_had_keeps_its_share(ref: dict[str, Any], reaso
     found = planned(world(routes=[route(*rules)], services=[service(), strange]))
     assert route_says(found, "Accepted") == ("True", "Accepted")
     assert route_says(found, "ResolvedRefs") == ("False", reason)
-    rule = found.ports[20_000].site.route(RouteRequest(b"", b"/"))
+    rule = only_port(found).site.route(RouteRequest(b"", b"/"))
     assert rule is not None
     assert sorted(each.cluster for each in rule.backends) == ["", "shop/web:8080"]
 
@@ -232,7 +347,7 @@ def test_a_route_is_ranked_by_its_own_host_and_the_listener_keeps_what_is_its_ow
             route(name="wide-only", parents=[{"name": "door", "sectionName": "wide"}], hostnames=["*.a.com"]),
         ],
     )
-    site = planned(there).ports[20_000].site
+    site = only_port(planned(there)).site
     names = {
         host: rule.name for host in (b"b.a.com", b"c.a.com", b"d.org") if (rule := site.route(RouteRequest(host, b"/")))
     }
@@ -268,7 +383,7 @@ def test_a_rule_that_asks_for_what_we_cannot_do_is_dropped_and_told() -> None:
     assert route_says(partly, "PartiallyInvalid") == ("True", "UnsupportedValue")
     wholly = planned(world(routes=[route(odd)]))
     assert route_says(wholly, "Accepted") == ("False", "UnsupportedValue")
-    assert wholly.ports[20_000].site.route(RouteRequest(b"", b"/")) is None
+    assert only_port(wholly).site.route(RouteRequest(b"", b"/")) is None
 
 
 def test_mirrors_have_clusters_and_shares_and_a_bad_one_is_told_and_left_out() -> None:
@@ -281,7 +396,7 @@ def test_mirrors_have_clusters_and_shares_and_a_bad_one_is_told_and_left_out() -
         routes=[route({"filters": filters, "backendRefs": [backend()]})], services=[service(), service("copy")]
     )
     found = planned(there)
-    rule = found.ports[20_000].site.route(RouteRequest(b"", b"/"))
+    rule = only_port(found).site.route(RouteRequest(b"", b"/"))
     assert rule is not None
     assert [(each.cluster, each.share) for each in rule.mirrors] == [
         ("shop/copy:8080", 1.0),
@@ -299,7 +414,7 @@ def test_a_grpc_route_is_by_service_and_method_and_speaks_http2_to_pods() -> Non
 
     rules = [match(service="a.B", method="Do"), match(service="a.B"), match(method="Any")]
     found = planned(world(grpc_routes=[route(*rules)]))
-    site = found.ports[20_000].site
+    site = only_port(found).site
     chosen = {path: site.route(RouteRequest(b"", path, b"POST")) for path in (b"/a.B/Do", b"/a.B/Other", b"/x.Y/Any")}
     assert all(rule is not None and rule.backends[0].cluster == "shop/web:8080@grpc" for rule in chosen.values())
     assert len({id(rule) for rule in chosen.values()}) == 3
@@ -327,11 +442,8 @@ def test_filters_and_timeouts_are_taken_over() -> None:
         "backendRefs": [backend()],
         "timeouts": {"request": "1m30s", "backendRequest": "500ms"},
     }
-    found = (
-        planned(world(routes=[route(rule)]))
-        .ports[20_000]
-        .site.route(RouteRequest(b"", b"/v1/x", headers=[(b"x-a", b"1")]))
-    )
+    there = planned(world(routes=[route(rule)]))
+    found = only_port(there).site.route(RouteRequest(b"", b"/v1/x", headers=[(b"x-a", b"1")]))
     assert found is not None
     assert found.request is not None
     assert found.request.set == ((b"x-b", b"2"),)

@@ -37,6 +37,8 @@ def test_a_policy_is_for_its_services_clusters() -> None:
         (policy(strategy="nonsense"), "Invalid"),
         (policy(adminToken="x"), "Invalid"),
         (policy(ejectAfter="often"), "Invalid"),
+        (policy(strategy={"name": "least-work"}), "Invalid"),
+        (policy(strategy=["least-work"]), "Invalid"),
     ],
 )
 def test_what_cannot_be_so_is_told_and_changes_nothing(written: Json, reason: str) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.balancer.discovery.gateway.cluster import backend, planned, route, service, world
+from tests.balancer.discovery.gateway.cluster import backend, only_port, planned, route, service, world
 from tests.balancer.discovery.gateway.pods import Pod
-from tests.balancer.discovery.gateway.test_control import ROUTES, SERVICES, SLICES, until
+from tests.balancer.discovery.gateway.replicas import ROUTES, SERVICES, SLICES, until
 from tests.balancer.discovery.gateway.test_traffic import Here, running
 
 from balancer.routing.match import RouteRequest
@@ -121,7 +121,7 @@ async def test_the_budget_bounds_a_routes_retries_too(here: Here, flaky: Flaky) 
 
 def test_what_a_route_does_not_say_stays_as_set_for_all() -> None:
     found = planned(world(routes=[route({"retry": {"backoff": "1s"}, "backendRefs": [backend()]})]))
-    taken = found.ports[20_000].site.route(RouteRequest(b"", b"/"))
+    taken = only_port(found).site.route(RouteRequest(b"", b"/"))
     assert taken is not None
     assert taken.retry is not None
     assert (taken.retry.statuses, taken.retry.attempts, taken.retry.backoff) == (None, -1, 1.0)

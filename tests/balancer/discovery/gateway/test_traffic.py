@@ -15,7 +15,7 @@ import yaml
 from aiohttp import web
 from benchmarks.clusterapi import ClusterApiServer
 from benchmarks.ports import free_port
-from tests.balancer.discovery.gateway.test_control import KINDS, ROUTES, SERVICES, SLICES, until
+from tests.balancer.discovery.gateway.replicas import KINDS, ROUTES, SERVICES, SLICES, until
 
 from balancer.app import Balancer
 from balancer.discovery.gateway import addresses

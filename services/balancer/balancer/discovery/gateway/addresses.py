@@ -7,11 +7,11 @@ port 80. The leader chooses a port and writes it there; every replica listens at
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from balancer.discovery.gateway.objects import Gateway, Json, Service
+from balancer.discovery.gateway.objects import Gateway, Json, Meta, Service
 from balancer.discovery.gateway.world import World
 
 FIRST_PORT: Final = 20_000
@@ -33,6 +33,7 @@ class ServiceWrite:
     name: str
     body: Json
     exists: bool
+    """Then the body names the version that it was made for: a write that comes too late is refused, and made again."""
 
 
 def service_name(gateway: Gateway) -> str:
@@ -42,30 +43,43 @@ def service_name(gateway: Gateway) -> str:
 
 
 def known_ports(service: Service | None) -> PortMap:
-    """What a Service has on record."""
-    if service is None:
-        return {}
-    return {each.port: int(each.target) for each in service.ports if each.target.isdecimal()}
+    """What a Service has on record: ports of ours, none twice. Anything else there is somebody else's writing."""
+    found: PortMap = {}
+    for each in service.ports if service is not None else ():
+        ours = int(each.target) if each.target.isdecimal() and each.protocol == "TCP" else 0
+        if FIRST_PORT <= ours <= LAST_PORT and ours not in found.values():
+            found[each.port] = ours
+    return found
 
 
-def recorded_ports(world: World, names: Iterable[str]) -> dict[str, PortMap]:
-    """By Service name, the ports on record. What two Services have is the first's alone: the other gets a new one."""
+def recorded_ports(world: World, wanted: Mapping[str, Iterable[int]]) -> dict[str, PortMap]:
+    """By Service name, what stands on record for the ports that a Gateway wants.
+
+    What two Services have is that of the one that was made first: the other gets a new one.
+    """
+    known = {name: known_ports(world.services.get((world.home, name))) for name in wanted}
+    made = {name: world.services[world.home, name].meta.created for name in wanted if known[name]}
     taken: set[int] = set()
-    recorded: dict[str, PortMap] = {}
-    for name in names:
-        known = known_ports(world.services.get((world.home, name)))
-        recorded[name] = {port: ours for port, ours in known.items() if ours not in taken}
+    recorded: dict[str, PortMap] = {name: {} for name in wanted}
+    for name in sorted(made, key=made.__getitem__):
+        asked = set(wanted[name])
+        recorded[name] = {port: ours for port, ours in known[name].items() if port in asked and ours not in taken}
         taken.update(recorded[name].values())
     return recorded
 
 
 def choose_ports(
-    wanted: Mapping[str, Iterable[int]], recorded: Mapping[str, PortMap], chosen_last: Mapping[str, PortMap]
+    wanted: Mapping[str, Iterable[int]],
+    recorded: Mapping[str, PortMap],
+    chosen_last: Mapping[str, PortMap],
+    busy: Collection[int] = (),
 ) -> dict[str, PortMap]:
     """By Service name, ours for each port that a Gateway wants.
 
     What is on record stays. So does what the last plan chose, which may be written already without our having seen it:
-    chosen a second time, it could go to another Gateway. The others get the lowest that is free.
+    chosen a second time, it could go to another Gateway. The others get the next that is free from where a hash of
+    theirs points: two leaders, of which neither knows what the other has written, choose the same, and for two Gateways
+    hardly ever one. None that is `busy`: clients may still come there by a Service's port that goes.
     """
     on_record = {ours for ports in recorded.values() for ours in ports.values()}
     kept = {name: dict(recorded[name]) for name in wanted}
@@ -73,13 +87,23 @@ def choose_ports(
         for port, ours in chosen_last.get(name, {}).items():
             if ours not in on_record:
                 kept[name].setdefault(port, ours)
-    taken = {ours for ports in kept.values() for ours in ports.values()}
-    free = (port for port in range(FIRST_PORT, LAST_PORT + 1) if port not in taken)
-    chosen: dict[str, PortMap] = {}
+    taken = {ours for ports in kept.values() for ours in ports.values()}.union(busy)
+    chosen: dict[str, PortMap] = {name: {} for name in wanted}
     for name, ports in wanted.items():
-        found = {port: kept[name].get(port) or next(free, 0) for port in sorted(set(ports))}
-        chosen[name] = {port: ours for port, ours in found.items() if ours}
+        for port in sorted(set(ports)):
+            ours = kept[name].get(port) or _free_port(f"{name}:{port}", taken)
+            if ours:
+                chosen[name][port] = ours
+                taken.add(ours)
     return chosen
+
+
+def _free_port(key: str, taken: Collection[int]) -> int:
+    """The next that is free from where the hash of `key` points; 0 for none."""
+    span = LAST_PORT - FIRST_PORT + 1
+    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4])
+    ports = (FIRST_PORT + (start + step) % span for step in range(span))
+    return next((port for port in ports if port not in taken), 0)
 
 
 def service_write(world: World, gateway: Gateway, ports: Mapping[int, int], front: Service) -> ServiceWrite | None:
@@ -87,42 +111,58 @@ def service_write(world: World, gateway: Gateway, ports: Mapping[int, int], fron
     name = service_name(gateway)
     present = world.services.get((world.home, name))
     wanted_type = front.type if front.type in {"LoadBalancer", "NodePort"} else "ClusterIP"
+    labels = {**gateway.labels, OWNER_LABEL: gateway.gateway_class}
+    annotations = {**gateway.annotations, GATEWAY_ANNOTATION: str(gateway.meta)}
     same = (
         present is not None
-        and known_ports(present) == dict(ports)
+        and _listed(present) == {(port, "TCP", str(ours)) for port, ours in ports.items()}
         and dict(present.selector) == dict(front.selector)
         and present.type == wanted_type
-        and all(present.labels.get(key) == value for key, value in gateway.labels.items())
-        and all(present.annotations.get(key) == value for key, value in gateway.annotations.items())
+        and labels.items() <= present.labels.items()
+        and annotations.items() <= present.annotations.items()
     )
     if same:
         return None
     metadata: dict[str, Any] = {
         "name": name,
-        "labels": {**gateway.labels, OWNER_LABEL: gateway.gateway_class},
-        "annotations": {**gateway.annotations, GATEWAY_ANNOTATION: str(gateway.meta)},
+        "labels": labels,
+        "annotations": annotations,
         # With the release's Service goes what was made for its Gateways.
         "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": front.meta.name, "uid": front.meta.uid}],
     }
+    selector: dict[str, Any] = dict(front.selector)
+    if present is not None:
+        metadata["resourceVersion"] = present.meta.version
+        # A merge takes out only what is named.
+        selector.update((label, None) for label in present.selector if label not in selector)
     listed = [
         {"name": f"port-{port}", "port": port, "targetPort": ours, "protocol": "TCP"} for port, ours in ports.items()
     ]
-    spec = {"type": wanted_type, "selector": dict(front.selector), "ports": listed}
+    spec = {"type": wanted_type, "selector": selector, "ports": listed}
     body = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
     return ServiceWrite(name, body, present is not None)
 
 
-def obsolete(world: World, classes: Iterable[str], wanted: Iterable[str]) -> list[str]:
-    """Names of Services that we have made for Gateways that are gone."""
-    kept, ours = set(wanted), set(classes)
+def _listed(service: Service) -> set[tuple[int, str, str]]:
+    """Its ports that lead to a number: those that lead to a name are somebody else's, and do no harm."""
+    return {(each.port, each.protocol, each.target) for each in service.ports if each.target.isdecimal()}
+
+
+def made_by_us(world: World, classes: Iterable[str]) -> list[Service]:
+    """The Services that we have made for Gateways of these classes."""
+    ours = set(classes)
     return [
-        each.meta.name
+        each
         for each in world.services.values()
         if each.meta.namespace == world.home
         and each.labels.get(OWNER_LABEL) in ours
         and GATEWAY_ANNOTATION in each.annotations
-        and each.meta.name not in kept
     ]
+
+
+def obsolete(made: Iterable[Service], wanted: Collection[str]) -> list[Meta]:
+    """Those of the Services that we have made whose Gateways are gone."""
+    return [each.meta for each in made if each.meta.name not in wanted]
 
 
 def status_addresses(service: Service | None) -> list[dict[str, str]]:

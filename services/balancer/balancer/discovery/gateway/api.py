@@ -26,6 +26,7 @@ PAGE: Final = 100
 """Objects in one answer: reading a thousand at once would hold up the requests."""
 
 MERGE: Final = "application/merge-patch+json"
+FORBIDDEN: Final = 403
 MISSING: Final = 404
 CONFLICT: Final = 409
 

@@ -57,11 +57,26 @@ def ancestors(
     generation: int,
     now: str,
 ) -> list[Json]:
-    """The ancestors to write in the status of a policy: other controllers' as they are, then ours with what we say."""
+    """The ancestors to write in the status of a policy: other controllers' as they are, and what we say of ours."""
     before = [each for each in present if each.get("controllerName") == controller]
-    written = [each for each in present if each.get("controllerName") != controller]
-    for ancestor, conditions in islice(wanted, max(MOST_ANCESTORS - len(written), 0)):
+    written: list[Json] = []
+    for ancestor, conditions in islice(wanted, max(MOST_ANCESTORS - (len(present) - len(before)), 0)):
         known: Json = next((each for each in before if each.get("ancestorRef") == ancestor), {})
         stated = merged(known.get("conditions") or (), conditions, generation, now)
         written.append({"ancestorRef": ancestor, "controllerName": controller, "conditions": stated})
-    return written
+    return in_place(present, controller, "ancestorRef", written)
+
+
+def in_place(present: Sequence[Json], controller: str, ref: str, wanted: Sequence[Json]) -> list[Json]:
+    """A list that several controllers share: others' entries as they are, ours as `wanted`, by what `ref` refers to.
+
+    Each keeps its place. Two controllers that both put theirs last would write in turn, for ever.
+    """
+    left = list(wanted)
+    written: list[Json] = []
+    for each in present:
+        if each.get("controllerName") != controller:
+            written.append(each)
+        elif (place := next((at for at, one in enumerate(left) if one[ref] == each.get(ref)), None)) is not None:
+            written.append(left.pop(place))
+    return written + left

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 from time import perf_counter
@@ -113,6 +113,12 @@ class GatewayControl:
         self._service_of: dict[Key, Key] = {}
         self._secrets = Followed[objects.Secret]("secrets", objects.secret, self._watcher)
         self._config_maps = Followed[objects.ConfigMap]("configmaps", objects.config_map, self._watcher)
+        self._watchers: list[Watcher[Any]] = [self._services, self._namespaces, self._policies, self._slices]
+        if config.gateway_class:
+            self._watchers += [self._classes, self._gateways, self._routes, self._grpc_routes, self._grants]
+            self._watchers += [self._tls_policies, self._listener_sets, self._tls_routes, self._tcp_routes]
+        if config.ingress_class:
+            self._watchers.append(self._ingresses)
         self._clusters: dict[str, ClusterSpec] = {}
         self._clusters_of: dict[Key, set[str]] = {}
         self._memory = Memory()
@@ -131,17 +137,11 @@ class GatewayControl:
 
     async def run(self) -> None:
         """Watch, plan, apply, write, until cancelled."""
-        watchers: list[Watcher[Any]] = [self._services, self._namespaces, self._policies, self._slices]
-        if self._config.gateway_class:
-            watchers += [self._classes, self._gateways, self._routes, self._grpc_routes, self._grants]
-            watchers += [self._tls_policies, self._listener_sets, self._tls_routes, self._tcp_routes]
-        if self._config.ingress_class:
-            watchers.append(self._ingresses)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for watcher in watchers:
+                for watcher in self._watchers:
                     tasks.create_task(watcher.run())
-                for watcher in watchers:
+                for watcher in self._watchers:
                     await watcher.known.wait()
                 tasks.create_task(self._leadership.run())
                 tasks.create_task(self._writer.run())
@@ -160,21 +160,38 @@ class GatewayControl:
     async def _plan_for_ever(self) -> None:
         while True:
             self._dirty.clear()
-            begun = perf_counter()
-            world = self._world()
-            followed = await self._secrets.follow(wanted_secrets(world, self._config.ingress_class))
-            if await self._config_maps.follow(wanted_config_maps(world)) or followed:
-                world = self._world()
-            plan = await self._planned(world)
-            await self._apply(plan)
-            self._writer.write(plan)
-            self.plan = plan
-            self.ready.set()
-            log.debug("planned", ports=len(plan.ports), routes=plan.routes, seconds=round(perf_counter() - begun, 4))
+            try:
+                await self._plan()
+            except Exception:
+                # What nobody foresaw in one object must not end every replica, and again at each start.
+                log.exception("no plan could be made: the last one stands")
+                self._memory = Memory(ports=self._memory.ports)
             await asyncio.sleep(MERGE)
             await self._dirty.wait()
 
+    async def _plan(self) -> None:
+        begun = perf_counter()
+        world = self._world()
+        await self._secrets.follow(wanted_secrets(world, self._config.ingress_class))
+        await self._config_maps.follow(wanted_config_maps(world))
+        # The same world: what has changed while we waited may refer to others, which nobody follows yet.
+        world = replace(world, secrets=self._secrets.objects(), config_maps=self._config_maps.objects())
+        plan = await self._planned(world)
+        await self._apply(plan)
+        self._write(plan)
+        self.plan = plan
+        self.ready.set()
+        log.debug("planned", ports=len(plan.ports), routes=plan.routes, seconds=round(perf_counter() - begun, 4))
+
+    def _write(self, plan: Plan) -> None:
+        """Have a plan written."""
+        if not (self._gateways.listed and self._classes.listed):
+            # That we know of no Gateway does not say that there is none: a Service that goes takes its address along.
+            plan.obsolete.clear()
+        self._writer.write(plan)
+
     def _world(self) -> World:
+        """All that is known, without what objects refer to."""
         return World(
             controller=f"{CONTROLLER_DOMAIN}/{self._config.gateway_class}",
             home=self._api.namespace,
@@ -187,12 +204,10 @@ class GatewayControl:
             tcp_routes=dict(self._tcp_routes.objects),
             grants=dict(self._grants.objects),
             services=dict(self._services.objects),
-            secrets=self._secrets.objects(),
             namespaces=dict(self._namespaces.objects),
             policies=dict(self._policies.objects),
             ingresses=dict(self._ingresses.objects),
             tls_policies=dict(self._tls_policies.objects),
-            config_maps=self._config_maps.objects(),
         )
 
     async def _planned(self, world: World) -> Plan:

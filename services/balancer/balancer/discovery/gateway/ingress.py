@@ -147,7 +147,8 @@ class _Translation:
         if kind == "Exact":
             match_of = _Matching(value.encode(), EXACT)
         elif options.regex or "$" in options.rewrite:
-            problem = check_pattern(f"{value}.*")
+            # As it stands, too: a backslash at its end would be for what follows here.
+            problem = check_pattern(value) or check_pattern(f"{value}.*")
             if problem:
                 raise ValueError(problem)
             # nginx looks for the pattern at the path's beginning, in any case, and cares for no rest.

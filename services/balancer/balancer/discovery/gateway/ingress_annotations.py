@@ -181,7 +181,10 @@ def read(annotations: Mapping[str, object]) -> Options:
     if given.get("enable-cors", "").lower() == "true":
         options.cors = _cors(given)
     if options.affinity:
-        options.cookie_attributes = _cookie_attributes(given)
+        try:
+            options.cookie_attributes = _cookie_attributes(given)
+        except ValueError as error:
+            options.refused.append(f"session-cookie-path: {error}")
     return options
 
 
@@ -315,14 +318,14 @@ def _cors(given: Mapping[str, str]) -> Cors:
         headers=listed("allow-headers", CORS_HEADERS),
         exposed=listed("expose-headers"),
         credentials=given.get("cors-allow-credentials", "true").lower() == "true",
-        max_age=int(age) if age.isdecimal() else 1_728_000,
+        max_age=int(age) if WHOLE.fullmatch(age) else 1_728_000,
     )
 
 
 def _cookie_attributes(given: Mapping[str, str]) -> str:
     parts = [f"; Path={_printable(given.get('session-cookie-path') or '/')}"]
     age = given.get("session-cookie-max-age") or given.get("session-cookie-expires")
-    if age and age.isdecimal():
+    if age and WHOLE.fullmatch(age):
         parts.append(f"; Max-Age={age}")
     if given.get("session-cookie-samesite") in {"Lax", "Strict", "None"}:
         parts.append(f"; SameSite={given['session-cookie-samesite']}")

@@ -11,7 +11,7 @@ from balancer.discovery.gateway import addresses
 from balancer.discovery.gateway.backends import Resolver
 from balancer.discovery.gateway.ingress import Canary, Ingress, PathKey, Taken, canaries, paths_of, translate
 from balancer.discovery.gateway.memory import KnownIngress, Memory
-from balancer.discovery.gateway.objects import Gateway, Key, Meta, Secret
+from balancer.discovery.gateway.objects import SENSELESS, Gateway, Key, Meta, Secret
 from balancer.discovery.gateway.result import Context, Plan, PortPlan, note
 from balancer.discovery.gateway.world import World
 from balancer.routing.candidates import Entry
@@ -96,7 +96,10 @@ class IngressTaking:
         mine = [shares.get((host, path.get("path") or "/"), []) for host, path in paths_of(found)]
         known = self._memory.ingresses.get(found.meta.key)
         if known is None or (known.spec, known.shares) != (spec, mine) or not self._resolver.still(known.outcomes):
-            taken: Taken = translate(self._resolver, found, shares)
+            try:
+                taken = translate(self._resolver, found, shares)
+            except SENSELESS as error:
+                taken = Taken(problems=[f"it makes no sense: {error!r}"])
             for problem in taken.problems:
                 log.warning("ingress not served as asked", ingress=str(found.meta), problem=problem)
             known = KnownIngress(

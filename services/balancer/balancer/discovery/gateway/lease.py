@@ -69,13 +69,13 @@ class Leadership:
                     await self._write(lease, "")
 
     async def _step(self) -> None:
-        now = self._clock()
         try:
             lease = await self._api.call("GET", self._path(self._name))
         except Refused as refused:
             if refused.status != MISSING:
                 raise
             lease = {"metadata": {"name": self._name}}
+        now = self._clock()  # By now, however long the answer took: it may have been renewed while we waited.
         spec = lease.get("spec") or {}
         holder, renewed = spec.get("holderIdentity") or "", spec.get("renewTime")
         if (holder, renewed) != self._seen:
@@ -91,9 +91,9 @@ class Leadership:
                 raise
             self._leads = False
             return
-        self._renewed_at = now
-        if not self._leads:
-            self._leads = True
+        led = self.leads
+        self._leads, self._renewed_at = True, now
+        if not led and self.leads:
             log.info("leading", lease=self._name)
             self._gained()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -18,6 +19,9 @@ Key = tuple[str, str]
 """Namespace and name."""
 
 GROUP: Final = "gateway.networking.k8s.io"
+
+SENSELESS: Final = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError, re.error)
+"""What comes of reading an object that makes no sense: it must not hide all others."""
 
 
 @dataclass(frozen=True, slots=True)

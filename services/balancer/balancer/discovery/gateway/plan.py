@@ -65,8 +65,12 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     }
     if ingresses is not None:
         wanted[addresses.service_name(ingresses.front)] = (ingresses.front, ingresses.ports)
-    recorded = addresses.recorded_ports(world, wanted)
-    memory.ports = addresses.choose_ports({name: ports for name, (_, ports) in wanted.items()}, recorded, memory.ports)
+    asked = {name: ports for name, (_, ports) in wanted.items()}
+    recorded = addresses.recorded_ports(world, asked)
+    made = addresses.made_by_us(world, _classes(world, context))
+    busy = {ours for each in made for ours in addresses.known_ports(each).values()}
+    memory.ports = addresses.choose_ports(asked, recorded, memory.ports, busy)
+    result.obsolete = addresses.obsolete(made, wanted)
     _take_services(world, context, memory.ports, wanted, result)
     for key, draft in drafts.items():
         draft.ports = recorded.get(addresses.service_name(draft.gateway), {})
@@ -134,10 +138,11 @@ def _take_services(
         write = addresses.service_write(world, gateway, chosen[name], front)
         if write is not None:
             result.services.append(write)
+
+
+def _classes(world: World, context: Context) -> list[str]:
     classes = [each.meta.name for each in world.classes.values() if each.controller == world.controller]
-    if context.ingress_class:
-        classes.append(context.ingress_class)
-    result.obsolete = addresses.obsolete(world, classes, wanted)
+    return [*classes, context.ingress_class] if context.ingress_class else classes
 
 
 def _take_gateway(

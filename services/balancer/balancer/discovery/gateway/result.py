@@ -9,7 +9,7 @@ from typing import Final
 from balancer.discovery.gateway.addresses import PortMap, ServiceWrite
 from balancer.discovery.gateway.backends import ClusterSpec
 from balancer.discovery.gateway.listeners import Checked, Usable
-from balancer.discovery.gateway.objects import Gateway, Json, Key, Secret, Stated
+from balancer.discovery.gateway.objects import Gateway, Json, Key, Meta, Secret, Stated
 from balancer.routing.candidates import Entry
 from balancer.routing.site import Site
 
@@ -83,7 +83,8 @@ class Plan:
     clusters: dict[str, ClusterSpec] = field(default_factory=dict)
     statuses: list[StatusWrite] = field(default_factory=list)
     services: list[ServiceWrite] = field(default_factory=list)
-    obsolete: list[str] = field(default_factory=list)
+    obsolete: list[Meta] = field(default_factory=list)
+    """Services that go."""
     routes: int = 0
     """How many are attached to one of our Gateways."""
 

@@ -6,19 +6,23 @@ change of one costs what that one costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import structlog
 
 from balancer.discovery.gateway.attachment import attach, parents
 from balancer.discovery.gateway.backends import Resolver
-from balancer.discovery.gateway.conditions import Condition, merged
+from balancer.discovery.gateway.conditions import Condition, in_place, merged
 from balancer.discovery.gateway.listener_sets import SetDraft
 from balancer.discovery.gateway.memory import Known, Memory, RouteId
-from balancer.discovery.gateway.objects import Json, Key, Route
+from balancer.discovery.gateway.objects import SENSELESS, Json, Key, Route
 from balancer.discovery.gateway.policies import Overrides, Target
 from balancer.discovery.gateway.result import Context, Draft, Plan, status_write
 from balancer.discovery.gateway.rules import Translated, translate
 from balancer.discovery.gateway.world import World
 from balancer.routing.candidates import Entry
+
+log = structlog.get_logger()
 
 
 class Taking:
@@ -80,23 +84,23 @@ class Taking:
         """Which listeners take a route, and what its status says of it."""
         controller, translated = self._world.controller, known.translated
         named = list(parents(route, self._drafts, self._sets))
-        others = [each for each in route.status.get("parents") or () if each.get("controllerName") != controller]
-        before = [each for each in route.status.get("parents") or () if each.get("controllerName") == controller]
+        present: Sequence[Json] = route.status.get("parents") or ()
+        before = [each for each in present if each.get("controllerName") == controller]
         known.named, known.write = bool(named), None
         attached: dict[tuple[Key, str], None] = {}
-        entries = list(others)
+        entries: list[Json] = []
         for parent in named:
             listeners, accepts = attach(self._world, route, parent)
             if translated.rules or not translated.dropped:
                 attached.update(((parent.gateway, each.id), None) for each in listeners)
             json = route.parent_json[parent.place]
-            present: Json = next((each for each in before if each.get("parentRef") == json), {})
+            known_as: Json = next((each for each in before if each.get("parentRef") == json), {})
             conditions = _conditions(accepts, translated)
-            written = merged(_kept(present), conditions, route.meta.generation, self._context.now)
+            written = merged(_kept(known_as), conditions, route.meta.generation, self._context.now)
             entries.append({"parentRef": json, "controllerName": controller, "conditions": written})
         known.attached = tuple(attached)
         if named or before:
-            known.write = status_write(route, {"parents": entries})
+            known.write = status_write(route, {"parents": in_place(present, controller, "parentRef", entries)})
 
     def _known(self, route: Route) -> Known:
         meta = route.meta
@@ -111,7 +115,11 @@ class Taking:
             and self._resolver.still(known.outcomes)
         ):
             return known
-        translated = translate(self._resolver, route, own)
+        try:
+            translated = translate(self._resolver, route, own)
+        except SENSELESS as error:
+            log.warning("route not understood", kind=meta.kind, route=str(meta), error=repr(error))
+            translated = Translated(own, dropped=[f"it makes no sense: {error!r}"])
         known = Known(meta.generation, own, translated.outcomes, translated, _entries(route, translated))
         self._memory.routes[key] = known
         return known

@@ -1,7 +1,8 @@
 """One watcher for any kind: what there is of it is kept up to date in a mapping, and every change is reported.
 
 List in pages, then watch from there, taking each event's version as the next point to resume from; when the server has
-forgotten that point (410) list again. Whatever goes wrong, the last known objects stand.
+forgotten that point (410) list again. Whatever goes wrong, the last known objects stand; and where none are known yet,
+that is not the same as that there are none.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
-from balancer.discovery.gateway.api import MISSING, ClusterApi, Refused
-from balancer.discovery.gateway.objects import Json, Key
+from balancer.discovery.gateway.api import FORBIDDEN, MISSING, ClusterApi, Refused
+from balancer.discovery.gateway.objects import SENSELESS, Json, Key
 from balancer.discovery.kubeapi import ApiError
 
 WATCH_SECONDS: Final = 45.0
 BACKOFF_FIRST: Final = 0.25
 BACKOFF_MOST: Final = 8.0
+SHORT: Final = 1.0
+"""Seconds: a watch that ends sooner, and without an event, has failed."""
+ENOUGH: Final = 2
+"""Failures in a row, after which one object, or a kind that we may not read, holds up nothing else."""
 
 log = structlog.get_logger()
 
@@ -39,7 +44,10 @@ class Watcher(Generic[T]):
         random: Random,
         query: Mapping[str, str] | None = None,
     ) -> None:
-        """`changed` is called with the keys that were added, changed or removed, once for all that came together."""
+        """`changed` is called with the keys that were added, changed or removed, once for all that came together.
+
+        `query` narrows what is watched to one object.
+        """
         self._api = api
         self.path = path
         self._parse = parse
@@ -51,7 +59,9 @@ class Watcher(Generic[T]):
         self._fault = ""
         self.objects: dict[Key, T] = {}
         self.known = asyncio.Event()
-        """Set once all there is has been listed, or cannot be: nobody waits for ever."""
+        """Set once all there is has been listed, or cannot be."""
+        self.listed = False
+        """Whether `objects` are all that there were at some time."""
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -62,22 +72,30 @@ class Watcher(Generic[T]):
                 await self._watch()
             except ApiError as error:
                 await self._recover(error)
+            except (KeyError, TypeError, AttributeError) as error:
+                await self._recover(ApiError("garbled", f"What comes of {self.path} makes no sense: {error!r}"))
 
     async def _list(self) -> None:
         listed: dict[Key, T] = {}
+        version = ""
         async with aclosing(self._api.pages(self.path, self._query)) as pages:
             async for page in pages:
                 for item in page.get("items") or ():
                     self._take(listed, item)
-                self._version = page["metadata"]["resourceVersion"]
+                version = page["metadata"]["resourceVersion"]
                 await asyncio.sleep(0)
+        # Only now: to watch from a list that broke off would be to know nothing of what it had, for ever.
+        self._version = version
         before, self.objects = self.objects, listed
+        self.listed = True
         self._works()
         self.known.set()
         self._changed(list(before.keys() | listed.keys()))
 
     async def _watch(self) -> None:
         seconds = WATCH_SECONDS * self._random.uniform(5 / 6, 7 / 6)
+        clock = asyncio.get_running_loop().time
+        begun, came = clock(), False
         async with aclosing(self._api.watch(self.path, self._query, self._version, seconds)) as batches:
             async for events in batches:
                 changed: list[Key] = []
@@ -92,16 +110,19 @@ class Watcher(Generic[T]):
                     else:
                         self._take(self.objects, item)
                     changed.append(key)
+                came = True
                 self._works()
                 if changed:
                     self._changed(changed)
+        if not came and clock() - begun < SHORT:
+            raise ApiError("unreachable", f"The Kubernetes API ends each watch of {self.path} at once.")
+        self._works()
 
     def _take(self, objects: dict[Key, T], item: Json) -> None:
         key = key_of(item)
         try:
             objects[key] = self._parse(item)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            # One object that makes no sense must not hide all others.
+        except SENSELESS as error:
             objects.pop(key, None)
             log.warning("object not understood", path=self.path, namespace=key[0], name=key[1], error=repr(error))
 
@@ -113,7 +134,8 @@ class Watcher(Generic[T]):
 
     async def _recover(self, error: ApiError) -> None:
         self._failures += 1
-        absent = isinstance(error, Refused) and error.status == MISSING
+        status = error.status if isinstance(error, Refused) else 0
+        absent = status == MISSING
         if error.kind in {"gone", "garbled"} or absent:
             self._version = ""
         if error.kind == "gone" and self._failures == 1:
@@ -123,7 +145,8 @@ class Watcher(Generic[T]):
             # A kind that is not installed is none of our troubles: nothing of it can be there.
             (log.info if absent else log.warning)("watch failing", path=self.path, kind=kind, error=str(error))
             self._fault = kind
-        if absent or self._failures > 2:
+        # Anything else is waited for: with no Gateway known, we would look ready, and serve nothing.
+        if absent or (self._failures > ENOUGH and (self._query or status == FORBIDDEN)):
             self.known.set()
         wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures - 1, 10))
         await asyncio.sleep(wait * self._random.uniform(0.5, 1.0))

@@ -1,6 +1,6 @@
 """Writes what a plan wants written: Services for Gateways, and statuses. Only the leader does.
 
-A status names the version of the object that it was made for: a change made meanwhile wins, and the event of that
+A write names the version of the object that it was made for: a change made meanwhile wins, and the event of that
 change makes the next plan.
 """
 
@@ -14,7 +14,7 @@ import structlog
 
 from balancer.discovery.gateway.addresses import ServiceWrite
 from balancer.discovery.gateway.api import CONFLICT, MISSING, ClusterApi, Refused
-from balancer.discovery.gateway.objects import GROUP, Json
+from balancer.discovery.gateway.objects import GROUP, Json, Meta
 from balancer.discovery.gateway.policies import GROUP as POLICY_GROUP
 from balancer.discovery.gateway.policies import PLURAL
 from balancer.discovery.gateway.result import Plan, StatusWrite
@@ -52,7 +52,10 @@ class Writer:
         self._latest: Plan | None = None
         self._wanted = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._fault = ""
+        """What the last plan's first failure was."""
         self._failed = False
+        self._retry: asyncio.TimerHandle | None = None
 
     def write(self, plan: Plan) -> None:
         """Write what this plan wants, and nothing of those before."""
@@ -61,20 +64,32 @@ class Writer:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            plan, self._latest = self._latest, None
-            if plan is None or not self._leads():
-                continue
-            self._failed = False
-            # Services first: a Gateway's address comes from there.
-            await self._all([self._service(each) for each in plan.services])
-            await self._all([self._delete(name) for name in plan.obsolete])
-            await self._all([self._status(each) for each in plan.statuses])
-            if self._failed:
-                await asyncio.sleep(RETRY)
-                self._again()
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                plan, self._latest = self._latest, None
+                if plan is not None and self._leads():
+                    await self._written(plan)
+        finally:
+            if self._retry is not None:
+                self._retry.cancel()
+
+    async def _written(self, plan: Plan) -> None:
+        self._failed = False
+        # Services first: a Gateway's address comes from there.
+        await self._all([self._service(each) for each in plan.services])
+        await self._all([self._delete(each) for each in plan.obsolete])
+        await self._all([self._status(each) for each in plan.statuses])
+        if not self._failed:
+            self._fault = ""
+        elif self._retry is None:
+            # Not waited for: what others want written need not wait for what is refused time and again.
+            self._retry = asyncio.get_running_loop().call_later(RETRY, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._again()
 
     async def _all(self, writes: list[Coroutine[None, None, None]]) -> None:
         if writes:
@@ -82,6 +97,9 @@ class Writer:
 
     async def _attempt(self, write: Coroutine[None, None, None]) -> None:
         async with self._slots:
+            if not self._leads():  # Lost meanwhile: another may write by now.
+                write.close()
+                return
             try:
                 await write
             except Refused as refused:
@@ -92,8 +110,9 @@ class Writer:
                 self._tell(error)
 
     def _tell(self, error: ApiError) -> None:
-        if not self._failed:
-            log.warning("gateway write failed", error=str(error))
+        if not self._failed and self._fault != str(error):
+            self._fault = str(error)
+            log.warning("gateway write failed", error=self._fault)
         self._failed = True
 
     async def _service(self, write: ServiceWrite) -> None:
@@ -103,8 +122,11 @@ class Writer:
         else:
             await self._api.call("POST", path, body=write.body)
 
-    async def _delete(self, name: str) -> None:
-        await self._api.call("DELETE", f"/api/v1/namespaces/{self._api.namespace}/services/{name}")
+    async def _delete(self, meta: Meta) -> None:
+        path = f"/api/v1/namespaces/{self._api.namespace}/services/{meta.name}"
+        # Neither one that was made again, nor one that is another's by now.
+        unchanged = {"uid": meta.uid, "resourceVersion": meta.version}
+        await self._api.call("DELETE", path, body={"preconditions": unchanged})
 
     async def _status(self, write: StatusWrite) -> None:
         namespace, name = write.key
