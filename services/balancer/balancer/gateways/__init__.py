@@ -52,6 +52,9 @@ class NewPool(Protocol):
     def __call__(self, cluster: str, settings: Settings, own_strategy: bool) -> Pool: ...
 
 
+RETRY: Final = 1.0
+"""Seconds until a port that could not be had is tried again."""
+
 ListenerCounts = tuple[str, int, int, list[int]]
 """A Gateway, its port, the requests begun there, and the responses by the first digit of their status."""
 
@@ -82,7 +85,9 @@ class Gateways:
         self.fleets: dict[str, Fleet] = {}
         self._replaced: list[Fleet] = []
         """Their settings have changed: rules lead to them until the ports get theirs."""
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[OpenPort, asyncio.Task[None]] = {}
+        """Closed, and each on the way to its last connection's end."""
+        self._retry: asyncio.TimerHandle | None = None
         self._draining = False
         self._clusters: dict[str, Cluster] | None = None
         """By name, for the ports; None: they have changed since the ports got theirs."""
@@ -118,8 +123,10 @@ class Gateways:
     def remove_clusters(self, names: Sequence[str]) -> None:
         """No route leads to these any more."""
         for name in names:
-            self._retire(self.fleets.pop(name))
-            log.info("cluster removed", cluster=name)
+            fleet = self.fleets.pop(name, None)
+            if fleet is not None:
+                self._retire(fleet)
+                log.info("cluster removed", cluster=name)
 
     def endpoints(self, cluster: str, snapshot: Snapshot) -> None:
         """All endpoints of a cluster."""
@@ -132,20 +139,31 @@ class Gateways:
         """Listen at these ports, and by these rules, and at no others."""
         if self._draining:
             return
-        if self._clusters is None:
-            self._clusters = {name: fleet.cluster for name, fleet in self.fleets.items()}
         for ours in [ours for ours, port in self.ports.items() if ours not in ports or not port.serves(ports[ours])]:
             self._close(ours)
+        self._serve(ports)
+        # Only now does no rule lead to them any more.
+        for fleet in self._replaced:
+            self._retire(fleet)
+        self._replaced.clear()
+
+    def _serve(self, ports: Mapping[int, PortPlan], again: bool = False) -> None:
+        """Open what is not open, and have all by these rules. A port that another has may be free later."""
+        if self._clusters is None:
+            self._clusters = {name: fleet.cluster for name, fleet in self.fleets.items()}
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         for ours, plan in ports.items():
             try:
                 port = self.ports.get(ours) or self._open(plan)
                 port.use(plan, self._clusters)
             except OSError as error:
-                log.warning("gateway port not served", gateway=plan.gateway, port=plan.port, error=str(error))
-        # Only now does no rule lead to them any more.
-        for fleet in self._replaced:
-            self._retire(fleet)
-        self._replaced.clear()
+                level = log.debug if again else log.warning
+                level("gateway port not served", gateway=plan.gateway, port=plan.port, error=str(error))
+        missing = {ours: plan for ours, plan in ports.items() if ours not in self.ports}
+        if missing and not self._draining:
+            self._retry = asyncio.get_running_loop().call_later(RETRY, self._serve, missing, True)
 
     def _open(self, plan: PortPlan) -> OpenPort:
         settings = self.settings.model_copy(update={"port": plan.ours, "upstream_tls": False})
@@ -165,15 +183,14 @@ class Gateways:
         port.drain()
         port.stop_listening()
         log.info("gateway port closed", gateway=port.plan.gateway, port=port.plan.port)
-        task = asyncio.get_running_loop().create_task(self._ended(port))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._leaving[port] = asyncio.get_running_loop().create_task(self._ended(port))
 
     async def _ended(self, port: OpenPort) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_timeout):
                 await port.all_closed()
         port.cut()
+        del self._leaving[port]
 
     def _retire(self, fleet: Fleet) -> None:
         """What is in flight there ends; nothing new comes."""
@@ -210,11 +227,13 @@ class Gateways:
 
     def cut_tunnels(self, endpoint: Endpoint) -> int:
         """Reset what is tunnelled to `endpoint`; how many tunnels those were."""
-        return sum(port.cut_tunnels(endpoint) for port in self.ports.values())
+        return sum(port.cut_tunnels(endpoint) for port in [*self.ports.values(), *self._leaving])
 
     def drain(self) -> None:
         """From now on every response says that its connection closes."""
         self._draining = True
+        if self._retry is not None:
+            self._retry.cancel()
         for port in self.ports.values():
             port.drain()
 
@@ -225,16 +244,18 @@ class Gateways:
 
     async def all_closed(self) -> None:
         """Wait, once stopped, until no connection is open any more."""
-        for port in self.ports.values():
+        for port in [*self.ports.values(), *self._leaving]:
             await port.all_closed()
 
     def cut(self) -> int:
         """Cut whatever is still open; how many requests that were."""
-        return sum(port.cut() for port in self.ports.values())
+        return sum(port.cut() for port in [*self.ports.values(), *self._leaving])
 
     def close(self) -> None:
         """Close the connections to endpoints."""
-        for task in self._leaving:
+        if self._retry is not None:
+            self._retry.cancel()
+        for task in self._leaving.values():
             task.cancel()
         for fleet in self.fleets.values():
             fleet.close()
