@@ -111,6 +111,25 @@ def test_two_gateways_that_were_given_one_port_get_two(rival: str) -> None:
     assert by_gateway(found).items() <= settled.items()
 
 
+def test_two_gateways_of_one_plan_get_two_ports(rival: str) -> None:
+    found = plan(world(gateways=[gateway(), gateway(name=rival)]), context())
+    targets = [port["targetPort"] for write in found.services for port in write.body["spec"]["ports"]]
+    assert len(set(targets)) == 2
+
+
+def test_a_port_that_a_gateway_wants_no_more_is_nobodys_but_the_others(rival: str) -> None:
+    # The first has it on record for a listener that is gone: its Service was written late.
+    both = world(gateways=[gateway(name=rival), gateway()])
+    there = written(both, plan(both, context()))
+    ours = by_gateway(plan(there, context()))
+    services = dict(there.services)
+    for key, each in there.services.items():
+        if each.annotations.get("lb/gateway") == f"shop/{rival}":
+            services[key] = replace(each, ports=(*each.ports, leads_to(81, ours["shop/door"])))
+    found = plan(replace(there, services=services), context())
+    assert by_gateway(found) == ours
+
+
 def test_of_two_gateways_with_one_port_the_one_whose_service_was_made_first_keeps_it(rival: str) -> None:
     both = world(gateways=[gateway(), gateway(name=rival)])
     there = written(written(both, plan(world(gateways=[gateway()]), context())), plan(both, context()), kept=True)
