@@ -57,6 +57,9 @@ class ClusterApiServer:
         metadata.setdefault("creationTimestamp", "2026-11-29T12:00:00Z")
         same = before is not None and before.get("spec") == item.get("spec")
         generation = before["metadata"]["generation"] if before is not None else 0
+        if path == "/api/v1/services":
+            known = before["spec"].get("clusterIP") if before is not None else None
+            item["spec"].setdefault("clusterIP", known or f"10.96.{self.version // 250 % 250}.{self.version % 250}")
         metadata["generation"] = generation if same else generation + 1
         self.kinds[path][key] = item
         self._tell(path, {"type": "ADDED" if before is None else "MODIFIED", "object": item})

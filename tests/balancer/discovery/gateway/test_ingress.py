@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.balancer.discovery.gateway.cluster import gateway, planned, secret, service, world
+from tests.balancer.discovery.gateway.cluster import context, gateway, planned, secret, service, world
 
 from balancer.discovery.gateway.ingress import ingress
 from balancer.discovery.gateway.ingress_annotations import ANNOTATIONS
 from balancer.discovery.gateway.ingress_check import check
+from balancer.discovery.gateway.plan import plan
 from balancer.discovery.gateway.result import Plan
 from balancer.routing.match import RouteRequest
 from balancer.routing.rule import Rule
@@ -259,3 +260,14 @@ def test_every_annotation_has_a_verdict_that_says_something() -> None:
     assert verdicts["affinity"] == "differs"
     assert verdicts["proxy-body-size"] == "same"
     assert all(re.match(r"(same|differs|ignored|refused) +\S", str(each)) for each in said)
+
+
+def test_the_status_of_an_ingress_is_written_where_it_says_something_else_and_no_more() -> None:
+    def written(status: Any) -> list[Any]:
+        found = plan(world(gateways=[], ingresses=[{**simple(), "status": status}]), context("lb"))
+        return [each.status for each in found.statuses if each.kind == "Ingress"]
+
+    # There is no address yet. The API leaves an empty list out.
+    assert written({"loadBalancer": {}}) == []
+    assert written({}) == []
+    assert written({"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}) == [{"loadBalancer": {"ingress": None}}]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.balancer.discovery.gateway import cluster
-from tests.balancer.discovery.gateway.replicas import GATEWAYS, until
+from tests.balancer.discovery.gateway.replicas import GATEWAYS, ROUTES, until
 from tests.balancer.discovery.gateway.test_traffic import running
 
+from balancer import gateways as data_plane
 from balancer.discovery.gateway import addresses
+from balancer.discovery.gateway.objects import Meta, Secret
 
 
 def taken(port: int) -> socket.socket | None:
@@ -65,3 +69,38 @@ async def test_who_leaves_waits_for_what_is_in_flight_at_a_port_that_is_gone(
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
         writer.close()
         await asyncio.wait_for(leaving, 20)
+
+
+async def test_who_leaves_serves_by_the_rules_that_are_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, monkeypatch) as here:
+        gateways = here.balancer.gateways
+        assert gateways is not None
+        gateways.drain()
+        here.api.put(GATEWAYS, dict(cluster.gateway(name="new")))
+        status = 0
+        here.api.put(ROUTES, cluster.route({"filters": [{"type": "RequestRedirect", "requestRedirect": {}}]}))
+        for _ in range(400):
+            async with here.client.get(here.url("shop/door", "/"), allow_redirects=False) as answer:
+                status = answer.status
+            if status == 302:
+                break
+            await asyncio.sleep(0.005)
+        assert status == 302
+        assert len(gateways.ports) == 2
+
+
+def test_a_certificate_is_loaded_once_to_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each plan asks again, of all of them.
+    made, make = [], os.memfd_create
+
+    def counting(*arguments: Any) -> int:
+        made.append(arguments)
+        return make(*arguments)
+
+    monkeypatch.setattr(os, "memfd_create", counting)
+    meta = Meta("Secret", "shop", "cert", "", 0, "", "")
+    for _ in range(3):
+        assert data_plane.usable(Secret(meta, b"no certificate", b"no key"))
+    assert len(made) == 1

@@ -282,4 +282,6 @@ async def test_an_ingress_is_served(here: Here) -> None:
         assert answer.status == 404
     service = here.api.kinds[SERVICES]
     await until(lambda: here.api.kinds[INGRESSES]["shop", "shop"].get("status"))
+    (balanced,) = here.api.kinds[INGRESSES]["shop", "shop"]["status"]["loadBalancer"]["ingress"]
+    assert balanced["ip"].startswith("10.96.")
     assert len([name for _, name in service if name.startswith("lb-gateway-")]) == 2

@@ -88,7 +88,9 @@ class IngressTaking:
                 )
         balanced = [_as_ingress(each) for each in addresses.status_addresses(service)]
         for found in self._ingresses:
-            note(self._result, found, {"loadBalancer": {"ingress": balanced}})
+            # The API leaves an empty list out, and a merge takes out only what is named.
+            if ((found.status.get("loadBalancer") or {}).get("ingress") or []) != balanced:
+                note(self._result, found, {"loadBalancer": {"ingress": balanced or None}})
             yield
 
     def _known(self, found: Ingress, shares: Mapping[PathKey, list[Canary]]) -> KnownIngress:

@@ -38,7 +38,10 @@ def steps_to_plan(world: World, context: Context, memory: Memory) -> Generator[N
     """The plan, in small steps; it is what the generator returns. `memory` is of the last plan, and for the next."""
     result = Plan()
     gateways = world.our_gateways()
-    drafts = {each.meta.key: Draft(each, check(world, each, context.usable)) for each in gateways}
+    drafts: dict[Key, Draft] = {}
+    for gateway in gateways:
+        drafts[gateway.meta.key] = Draft(gateway, check(world, gateway, context.usable))
+        yield
     sets = listener_sets.gather(world, context, drafts)
     overrides, verdicts = policies.attach(world)
     _take_policies(world, context, verdicts, result)
