@@ -223,6 +223,10 @@ class ClusterApiServer:
                         told = await mine.get()
                         if told is None:
                             break
+                        version = int(told["object"]["metadata"]["resourceVersion"])
+                        if version <= since:  # held for a watch that is no more
+                            continue
+                        since = version
                         if wanted in ("", told["object"]["metadata"]["name"]):
                             await response.write(json.dumps(told).encode() + b"\n")
         finally:

@@ -26,6 +26,7 @@ from balancer.discovery.gateway.api import ClusterApi
 from balancer.discovery.gateway.lease import DURATION, Leadership
 from balancer.discovery.gateway.objects import Secret
 from balancer.discovery.gateway.watch import Watcher
+from balancer.discovery.kubeapi import ApiError
 
 
 class Refusing:
@@ -150,6 +151,49 @@ async def test_a_hundred_certificates_can_be_watched(api: ClusterApiServer, repl
     await until(lambda: control.leads)
 
 
+async def test_a_connection_that_another_call_gives_up_is_an_outage_and_no_bug(api: ClusterApiServer) -> None:
+    # aiohttp asks again where a kept connection has ended, and is astonished to have no session any more.
+    connection = ClusterApi()
+    await connection.call("GET", ROUTES)
+    used = await connection.connected()
+
+    async def ending(request: web.Request) -> None:
+        assert request.transport is not None
+        request.transport.abort()
+        await connection.broken(used)
+
+    api.before = ending
+    with pytest.raises(ApiError) as fault:
+        await connection.call("GET", ROUTES)
+    assert fault.value.kind == "unreachable"
+    api.before = None
+    assert (await connection.call("GET", ROUTES))["items"]
+    await connection.close()
+
+
+async def test_a_call_that_finds_the_connection_broken_leaves_no_watch_behind(api: ClusterApiServer) -> None:
+    # They share it. Under a reader, aiohttp closes a session without a word.
+    connection = ClusterApi()
+    watcher = Watcher(connection, ROUTES, objects.http_route, lambda _: None, Random(1))
+    task = asyncio.get_running_loop().create_task(watcher.run())
+    await until(lambda: api.watching(ROUTES))
+
+    async def ending(request: web.Request) -> None:
+        if request.method == "DELETE":
+            assert request.transport is not None
+            request.transport.abort()
+
+    api.before = ending
+    with pytest.raises(ApiError):
+        await connection.call("DELETE", f"{SERVICES}/none")
+    api.put(ROUTES, cluster.route(name="later"))
+    await until(lambda: ("shop", "later") in watcher.objects)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await connection.close()
+    assert not connection._users
+
+
 # Plans.
 
 
@@ -266,6 +310,25 @@ async def test_what_is_refused_holds_up_no_other_write(
     await until(lambda: refused)
     api.put(ROUTES, cluster.route(name="second"))
     await until(lambda: status(api, ROUTES, "second"))
+
+
+async def test_a_conflict_that_no_event_comes_of_is_not_the_end(
+    api: ClusterApiServer, replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of a ResourceQuota that others use up in the same moment, for longer than statuses take to be written.
+    monkeypatch.setattr(writer, "RETRY", 0.05)
+    refused: list[str] = []
+
+    async def refusing(request: web.Request) -> web.Response | None:
+        if request.method != "POST" or not request.path.endswith("/services") or len(refused) > 9:
+            return None
+        refused.append(request.path)
+        return refusal(409, "Operation cannot be fulfilled on resourcequotas")
+
+    api.before = refusing
+    _, plane = replicas.start("one")
+    await until(lambda: plane.ports)
+    assert len(refused) == 10
 
 
 async def test_nothing_is_written_once_the_lease_is_lost(api: ClusterApiServer) -> None:

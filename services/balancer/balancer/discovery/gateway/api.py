@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 
 import aiohttp
@@ -45,6 +45,9 @@ class ClusterApi:
     def __init__(self) -> None:
         self._api: SliceApi | None = None
         self._lock = asyncio.Lock()
+        self._users: dict[SliceApi, int] = {}
+        """By connection, the calls and watches under way there."""
+        self._watches: dict[SliceApi, set[aiohttp.StreamReader]] = {}
         self.namespace = "default"
         """The one that we run in, once connected."""
 
@@ -57,15 +60,36 @@ class ClusterApi:
             return self._api
 
     async def broken(self, api: SliceApi | None) -> None:
-        """Use a connection no more: its credentials may be old, or its server gone."""
-        if api is not None and api is self._api:
-            self._api = None
-            with suppress(aiohttp.ClientError, OSError):
-                await api.close()
+        """Use a connection no more: its credentials may be old, or its server gone.
+
+        All watches there end, and begin again on another. It closes when nobody uses it any more: under a reader,
+        aiohttp's session closes without a word, and the reader waits for ever.
+        """
+        if api is None or api is not self._api:
+            return
+        self._api = None
+        for stream in self._watches.pop(api, set()):
+            stream.set_exception(aiohttp.ClientConnectionError("another call found the connection broken"))
+        if api not in self._users:
+            await _close(api)
 
     async def close(self) -> None:
         """Close the connection."""
         await self.broken(self._api)
+
+    @asynccontextmanager
+    async def _using(self) -> AsyncGenerator[SliceApi, None]:
+        api = await self.connected()
+        self._users[api] = self._users.get(api, 0) + 1
+        try:
+            yield api
+        finally:
+            self._users[api] -= 1
+            if not self._users[api]:
+                del self._users[api]
+                self._watches.pop(api, None)
+                if api is not self._api:
+                    await _close(api)
 
     async def pages(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[Json, None]:
         """Every page of a list. Raises ApiError."""
@@ -89,11 +113,30 @@ class ClusterApi:
             "resourceVersion": version,
             "timeoutSeconds": str(max(1, round(seconds))),
         }
-        api = await self.connected()
-        response = await self._request(api, "GET", path, parameters, None, seconds + GRACE)
+        async with self._using() as api:
+            response = await self._request(api, "GET", path, parameters, None, seconds + GRACE)
+            try:
+                if response.status != 200:
+                    raise await _refused(response, path)
+                async with aclosing(self._events(api, response)) as batches:
+                    async for events in batches:
+                        yield events
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                await self.broken(api)
+                raise ApiError(
+                    "unreachable", f"The Kubernetes API has broken off a watch of {path}: {error}."
+                ) from error
+            except ValueError as error:
+                raise ApiError("garbled", f"An event of {path} is not JSON: {error}") from error
+            finally:
+                response.close()
+
+    async def _events(
+        self, api: SliceApi, response: aiohttp.ClientResponse
+    ) -> AsyncGenerator[list[dict[str, Any]], None]:
+        watches = self._watches.setdefault(api, set())
+        watches.add(response.content)
         try:
-            if response.status != 200:
-                raise await _refused(response, path)
             rest = b""
             while chunk := await response.content.readany():
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -103,29 +146,24 @@ class ClusterApi:
                         raise event_error(event.get("object") or {})
                 if events:
                     yield events
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            await self.broken(api)
-            raise ApiError("unreachable", f"The Kubernetes API has broken off a watch of {path}: {error}.") from error
-        except ValueError as error:
-            raise ApiError("garbled", f"An event of {path} is not JSON: {error}") from error
         finally:
-            response.close()
+            watches.discard(response.content)
 
     async def call(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None
     ) -> Json:
         """Ask, and read the answer. Raises Refused for an answer of another status, ApiError where there is none."""
-        api = await self.connected()
-        response = await self._request(api, method, path, query or {}, body, SILENCE)
-        try:
-            if response.status >= 300:
-                raise await _refused(response, path)
-            answer: Json = json.loads(await response.read())
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            await self.broken(api)
-            raise ApiError("unreachable", f"The Kubernetes API cannot be reached: {error}.") from error
-        except ValueError as error:
-            raise ApiError("garbled", f"The answer to {method} {path} is not JSON: {error}") from error
+        async with self._using() as api:
+            response = await self._request(api, method, path, query or {}, body, SILENCE)
+            try:
+                if response.status >= 300:
+                    raise await _refused(response, path)
+                answer: Json = json.loads(await response.read())
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                await self.broken(api)
+                raise ApiError("unreachable", f"The Kubernetes API cannot be reached: {error}.") from error
+            except ValueError as error:
+                raise ApiError("garbled", f"The answer to {method} {path} is not JSON: {error}") from error
         return answer
 
     async def _request(
@@ -151,6 +189,11 @@ class ClusterApi:
         if response.status == 401:
             await self.broken(api)
         return response
+
+
+async def _close(api: SliceApi) -> None:
+    with suppress(aiohttp.ClientError, OSError):
+        await api.close()
 
 
 async def _refused(response: aiohttp.ClientResponse, path: str) -> ApiError:

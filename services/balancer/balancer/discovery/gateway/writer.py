@@ -53,8 +53,9 @@ class Writer:
         self._wanted = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._fault = ""
-        """What the last plan's first failure was."""
-        self._failed = False
+        """What is wrong, as logged."""
+        self._missed: list[str] = []
+        """Why writes of this plan have not been made; empty words for one that came too late."""
         self._retry: asyncio.TimerHandle | None = None
 
     def write(self, plan: Plan) -> None:
@@ -76,14 +77,16 @@ class Writer:
                 self._retry.cancel()
 
     async def _written(self, plan: Plan) -> None:
-        self._failed = False
+        self._missed = []
         # Services first: a Gateway's address comes from there.
         await self._all([self._service(each) for each in plan.services])
         await self._all([self._delete(each) for each in plan.obsolete])
         await self._all([self._status(each) for each in plan.statuses])
-        if not self._failed:
-            self._fault = ""
-        elif self._retry is None:
+        fault = next(filter(None, self._missed), "")
+        if fault and fault != self._fault:
+            log.warning("gateway write failed", error=fault)
+        self._fault = fault
+        if self._missed and self._retry is None:
             # Not waited for: what others want written need not wait for what is refused time and again.
             self._retry = asyncio.get_running_loop().call_later(RETRY, self._try_again)
 
@@ -103,17 +106,14 @@ class Writer:
             try:
                 await write
             except Refused as refused:
-                # Changed or gone meanwhile: its event makes the next plan.
-                if refused.status not in (CONFLICT, MISSING):
-                    self._tell(refused)
+                if refused.status == CONFLICT:
+                    # Its object has changed meanwhile, whose event makes the next plan; but there are conflicts about
+                    # others, such as a ResourceQuota, that no event comes of.
+                    self._missed.append("")
+                elif refused.status != MISSING:
+                    self._missed.append(str(refused))
             except ApiError as error:
-                self._tell(error)
-
-    def _tell(self, error: ApiError) -> None:
-        if not self._failed and self._fault != str(error):
-            self._fault = str(error)
-            log.warning("gateway write failed", error=self._fault)
-        self._failed = True
+                self._missed.append(str(error))
 
     async def _service(self, write: ServiceWrite) -> None:
         path = f"/api/v1/namespaces/{self._api.namespace}/services"
