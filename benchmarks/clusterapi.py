@@ -80,6 +80,13 @@ class ClusterApiServer:
         for path in self._watchers:
             self.break_off(path)
 
+    def restore(self, version: int) -> None:
+        """Be as after a restore of a backup: at an older version, knowing no event. All watches break off."""
+        self.version = version
+        self._events.clear()
+        for path in self._watchers:
+            self.break_off(path)
+
     def break_off(self, path: str) -> None:
         """End every watch of a kind."""
         for watcher in self._watchers.get(path, ()):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -21,7 +24,7 @@ from tests.balancer.discovery.gateway.replicas import (
     until,
 )
 
-from balancer.discovery.gateway import objects, writer
+from balancer.discovery.gateway import objects, watch, writer
 from balancer.discovery.gateway.api import ClusterApi
 from balancer.discovery.gateway.lease import DURATION, Leadership
 from balancer.discovery.gateway.objects import Secret
@@ -64,38 +67,71 @@ def service_of_door(api: ClusterApiServer) -> Any:
 # Lists and watches.
 
 
+@asynccontextmanager
+async def watching(path: str) -> AsyncIterator[Watcher[objects.Route]]:
+    connection = ClusterApi()
+    watcher = Watcher(connection, path, objects.http_route, lambda _: None, Random(1))
+    task = asyncio.get_running_loop().create_task(watcher.run())
+    try:
+        yield watcher
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await connection.close()
+
+
 async def test_a_list_that_breaks_off_is_begun_again(api: ClusterApiServer) -> None:
     for number in range(250):
         api.put(ROUTES, cluster.route(name=f"r{number}"))
     api.before = Refusing("httproutes", 500, most=1, what="continue=100")
-    connection = ClusterApi()
-    watcher = Watcher(connection, ROUTES, objects.http_route, lambda _: None, Random(1))
-    task = asyncio.get_running_loop().create_task(watcher.run())
-    await until(lambda: api.watching(ROUTES))
-    assert len(watcher.objects) == 251
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await connection.close()
+    async with watching(ROUTES) as watcher:
+        await until(lambda: api.watching(ROUTES))
+        assert len(watcher.objects) == 251
 
 
-async def test_a_server_that_ends_every_watch_is_not_asked_without_a_pause(api: ClusterApiServer) -> None:
+@pytest.mark.parametrize("status", [200, 410])
+async def test_a_server_that_ends_every_watch_is_not_asked_without_a_pause(api: ClusterApiServer, status: int) -> None:
     asked: list[float] = []
 
     async def ending(request: web.Request) -> web.Response | None:
         if "watch" not in request.query:
             return None
         asked.append(asyncio.get_running_loop().time())
-        return web.Response()
+        return web.Response() if status == 200 else refusal(status, "too old")
 
     api.before = ending
-    connection = ClusterApi()
-    watcher = Watcher(connection, ROUTES, objects.http_route, lambda _: None, Random(1))
-    task = asyncio.get_running_loop().create_task(watcher.run())
-    await until(lambda: len(asked) > 2)
-    assert asked[2] - asked[0] > 0.3
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await connection.close()
+    async with watching(ROUTES):
+        await until(lambda: len(asked) > 3)
+        assert asked[3] - asked[0] > 0.3
+
+
+async def test_a_version_that_the_api_does_not_know_is_not_asked_for_again(api: ClusterApiServer) -> None:
+    # An etcd that was restored knows only older ones.
+    async def future(request: web.Request) -> web.Response | None:
+        if "watch" not in request.query or request.query["resourceVersion"] == str(api.version):
+            return None
+        status = {"code": 500, "message": "Too large resource version"}
+        return web.Response(body=json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
+
+    async with watching(ROUTES) as watcher:
+        await until(lambda: api.watching(ROUTES))
+        api.before = future
+        api.restore(7)
+        await until(lambda: watcher._version == "7")
+        await until(lambda: api.watching(ROUTES))
+
+
+async def test_a_watch_that_stays_silent_is_not_believed(
+    api: ClusterApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An etcd that was restored: the API would wait until it gets to our version again.
+    monkeypatch.setattr(watch, "SILENCE", 0.0)
+    monkeypatch.setattr(watch, "SHORT", 0.0)
+    async with watching(ROUTES) as watcher:
+        await until(lambda: api.watching(ROUTES))
+        del api.kinds[ROUTES]["shop", "route"]
+        api.restore(7)
+        await until(lambda: not watcher.objects)
 
 
 async def test_what_cannot_be_listed_is_waited_for_and_not_taken_for_gone(

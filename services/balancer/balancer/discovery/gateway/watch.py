@@ -24,6 +24,10 @@ BACKOFF_FIRST: Final = 0.25
 BACKOFF_MOST: Final = 8.0
 SHORT: Final = 1.0
 """Seconds: a watch that ends sooner, and without an event, has failed."""
+SILENCE: Final = 30.0
+"""Seconds of watching without event or bookmark that are suspicious: the API sends a bookmark before a watch ends."""
+NO_VERSION: Final = frozenset({400, 504})
+"""Statuses of a watch from a version that the API does not know, or does not know yet."""
 ENOUGH: Final = 2
 """Failures in a row, after which one object, or a kind that we may not read, holds up nothing else."""
 
@@ -56,6 +60,7 @@ class Watcher(Generic[T]):
         self._query = dict(query or {})
         self._version = ""
         self._failures = 0
+        self._silent = 0.0
         self._fault = ""
         self.objects: dict[Key, T] = {}
         self.known = asyncio.Event()
@@ -87,8 +92,8 @@ class Watcher(Generic[T]):
         # Only now: to watch from a list that broke off would be to know nothing of what it had, for ever.
         self._version = version
         before, self.objects = self.objects, listed
-        self.listed = True
-        self._works()
+        self.listed, self._silent = True, 0.0
+        self._recovered()
         self.known.set()
         self._changed(list(before.keys() | listed.keys()))
 
@@ -114,9 +119,14 @@ class Watcher(Generic[T]):
                 self._works()
                 if changed:
                     self._changed(changed)
-        if not came and clock() - begun < SHORT:
+        lasted = clock() - begun
+        if not came and lasted < SHORT:
             raise ApiError("unreachable", f"The Kubernetes API ends each watch of {self.path} at once.")
         self._works()
+        self._silent = 0.0 if came else self._silent + lasted
+        if self._silent > SILENCE:
+            # It may be behind our version, after a restore: it would stay silent until it gets there.
+            self._version = ""
 
     def _take(self, objects: dict[Key, T], item: Json) -> None:
         key = key_of(item)
@@ -128,6 +138,9 @@ class Watcher(Generic[T]):
 
     def _works(self) -> None:
         self._failures = 0
+        self._recovered()
+
+    def _recovered(self) -> None:
         if self._fault:
             log.info("watch recovered", path=self.path, after=self._fault)
             self._fault = ""
@@ -136,7 +149,8 @@ class Watcher(Generic[T]):
         self._failures += 1
         status = error.status if isinstance(error, Refused) else 0
         absent = status == MISSING
-        if error.kind in {"gone", "garbled"} or absent:
+        in_the_watch = error.kind == "refused" and not isinstance(error, Refused)
+        if error.kind in {"gone", "garbled"} or absent or in_the_watch or status in NO_VERSION:
             self._version = ""
         if error.kind == "gone" and self._failures == 1:
             return
