@@ -23,6 +23,7 @@ import pytest
 import trustme
 from benchmarks.ports import free_port
 from rich.console import Console
+from tests.balancer.proxy.wire.process import Balancer
 
 from balancer.cli import main
 from balancer.cli.terminal import Admin, TopView, Unreachable, admin_url, decision_text, printable
@@ -202,6 +203,49 @@ def test_check_loads_the_tls_files(tmp_path: Path, command: Callable[..., Said])
     assert "not readable as PEM" in check(cert, key, junk)
     assert f"LB_TLS_KEY={tmp_path}: Is a directory" in check(cert, tmp_path, cert)
     assert "LB_TLS_CERT=/missing: No such file" in check(Path("/missing"), key, cert)
+
+
+def test_check_loads_the_tls_files_of_the_admin_port(tmp_path: Path, command: Callable[..., Said]) -> None:
+    made = trustme.CA().issue_cert("lb.test")
+    cert, key, junk = tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "junk"
+    made.cert_chain_pems[0].write_to_path(str(cert))
+    made.private_key_pem.write_to_path(str(key))
+    junk.write_text("junk")
+    tls = {"LB_BACKENDS": "a:1", "LB_ADMIN_TLS_CERT": str(cert), "LB_ADMIN_TLS_KEY": str(key)}
+    assert command("--check", **tls, LB_PEERS_TLS_CA=str(cert)).returncode == 0
+    assert f"LB_PEERS_TLS_CA={junk}: not readable as PEM" in command("--check", **tls, LB_PEERS_TLS_CA=str(junk)).stderr
+    bad = command("--check", **{**tls, "LB_ADMIN_TLS_KEY": str(junk)})
+    assert f"LB_ADMIN_TLS_CERT={cert}, LB_ADMIN_TLS_KEY={junk}: not readable as PEM" in bad.stderr
+    assert bad.returncode == 2
+    assert "set both or neither" in command("--check", LB_BACKENDS="a:1", LB_ADMIN_TLS_CERT=str(cert)).stderr
+    alone = command("--check", LB_BACKENDS="a:1", LB_PEERS_TLS_NAME="lb.test")
+    assert "have no effect without LB_ADMIN_TLS_CERT" in alone.stderr
+
+
+def test_top_by_tls_trusts_what_it_is_given(tmp_path: Path, command: Callable[..., Said]) -> None:
+    authority = trustme.CA()
+    made = authority.issue_cert("localhost")
+    cert, key, ca, other = (tmp_path / name for name in ("tls.crt", "tls.key", "ca.crt", "other.crt"))
+    made.cert_chain_pems[0].write_to_path(str(cert))
+    made.private_key_pem.write_to_path(str(key))
+    authority.cert_pem.write_to_path(str(ca))
+    trustme.CA().cert_pem.write_to_path(str(other))
+    tls = {"LB_ADMIN_TLS_CERT": str(cert), "LB_ADMIN_TLS_KEY": str(key)}
+    balancer = Balancer(tmp_path / "log", settings=tls)
+    try:
+        port = str(balancer.admin_port)
+        # As in its pod: by the settings alone, whatever name its certificate is for.
+        assert "1 endpoints" in command("top", "--once", **tls, LB_ADMIN_PORT=port).stdout
+        asked = ("top", "--once", "--admin", f"https://localhost:{port}")
+        assert "1 endpoints" in command(*asked, "--cacert", str(ca)).stdout
+        for trusted in ((), ("--cacert", str(other))):
+            refused = command(*asked, *trusted)
+            assert (refused.returncode, "--cacert FILE names whom to trust" in refused.stderr) == (1, True)
+        assert "ca.cr cannot be used: No such file" in command(*asked, "--cacert", str(ca)[:-1]).stderr
+        by_address = command("top", "--once", "--admin", f"https://127.0.0.1:{port}", "--cacert", str(ca))
+        assert "not valid for '127.0.0.1'" in by_address.stderr
+    finally:
+        balancer.stop()
 
 
 # A running balancer.

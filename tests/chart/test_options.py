@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.chart.conftest import Refused
 
 OWN_SERVICE = {"pi": {"enabled": False}, "backend": {"service": "shop", "port": 80, "namespace": "shop"}}
 
@@ -109,6 +110,35 @@ def test_tls_from_a_secret(render: Any) -> None:
     assert rendered.env()["LB_TLS_KEY"] == f"{mount['mountPath']}/tls.key"
     assert {"name": "tls", "secret": {"secretName": "cert"}} in rendered.pod()["volumes"]
     assert rendered.one("Pod", "lb-test")["spec"]["containers"][0]["args"][0] == "https://lb:8080"
+
+
+def test_tls_of_the_admin_port_from_a_secret(render: Any) -> None:
+    values: dict[str, Any] = {
+        "balancer": {"adminTls": {"secretName": "cert"}, "tls": {"secretName": "for-clients"}},
+        "peers": {"enabled": True},
+        "metrics": {"serviceMonitor": {"enabled": True}},
+    }
+    rendered = render(values=values)
+    (mount,) = [mount for mount in rendered.container()["volumeMounts"] if mount["name"] == "admin-tls"]
+    assert rendered.env()["LB_ADMIN_TLS_CERT"] == f"{mount['mountPath']}/tls.crt"
+    assert rendered.env()["LB_ADMIN_TLS_KEY"] == f"{mount['mountPath']}/tls.key"
+    assert {"name": "admin-tls", "secret": {"secretName": "cert"}} in rendered.pod()["volumes"]
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert rendered.container()[probe]["httpGet"]["scheme"] == "HTTPS"
+        assert "scheme" not in rendered.container("lb-pi")[probe]["httpGet"]
+        assert "scheme" not in render().container()[probe]["httpGet"]
+    (scraped,) = rendered.one("ServiceMonitor")["spec"]["endpoints"]
+    assert (scraped["scheme"], scraped["tlsConfig"]) == ("https", {"insecureSkipVerify": True})
+    values["metrics"]["serviceMonitor"]["tlsConfig"] = {"serverName": "lb.test"}
+    (scraped,) = render(values=values).one("ServiceMonitor")["spec"]["endpoints"]
+    assert scraped["tlsConfig"] == {"serverName": "lb.test"}
+
+
+def test_the_admin_ports_certificate_by_hand_or_from_a_secret_but_not_both(render: Any) -> None:
+    by_hand = ["--set", "balancer.settings.adminTlsCert=/a/tls.crt,balancer.settings.adminTlsKey=/a/tls.key"]
+    assert render(*by_hand).container()["livenessProbe"]["httpGet"]["scheme"] == "HTTPS"
+    with pytest.raises(Refused, match=r"balancer\.adminTls\.secretName and .* are both set"):
+        render(*by_hand, "--set", "balancer.adminTls.secretName=cert")
 
 
 @pytest.mark.parametrize("component", ["balancer", "pi"])

@@ -24,6 +24,7 @@ EVERYTHING = {
     "balancer": {
         "settings": {"adminToken": "secret", "strategy": "m:C", "trustedProxies": ["10.0.0.0/8"]},
         "tls": {"secretName": "cert"},
+        "adminTls": {"secretName": "admin-cert"},
         "env": [{"name": "PYTHONPATH", "value": "/strategies"}],
         "extraVolumes": [{"name": "strategies", "configMap": {"name": "strategies"}}],
         "extraVolumeMounts": [{"name": "strategies", "mountPath": "/strategies"}],
@@ -43,7 +44,7 @@ EVERYTHING = {
     "ingress": {"enabled": True, "className": "nginx", "tls": [{"secretName": "cert", "hosts": ["lb.example.com"]}]},
     "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["lb.example.com"]},
     "metrics": {
-        "serviceMonitor": {"enabled": True, "interval": "10s"},
+        "serviceMonitor": {"enabled": True, "interval": "10s", "tlsConfig": {"serverName": "lb"}},
         "prometheusRule": {"enabled": True},
         "grafanaDashboard": {"enabled": True},
     },

@@ -128,14 +128,15 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* A component's probes. Takes a list: its values, the port's name. */}}
+{{/* A component's probes. Takes a list: its values, the port's name, http or https. */}}
 {{- define "lb.probes" -}}
 {{- $values := index . 0 -}}
 {{- $port := index . 1 -}}
+{{- $scheme := ternary ", scheme: HTTPS" "" (eq (index . 2) "https") -}}
 readinessProbe:
-  httpGet: {path: /readyz, port: {{ $port }}}
+  httpGet: {path: /readyz, port: {{ $port }}{{ $scheme }}}
   {{- toYaml $values.readinessProbe | nindent 2 }}
 livenessProbe:
-  httpGet: {path: /healthz, port: {{ $port }}}
+  httpGet: {path: /healthz, port: {{ $port }}{{ $scheme }}}
   {{- toYaml $values.livenessProbe | nindent 2 }}
 {{- end -}}

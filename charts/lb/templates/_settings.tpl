@@ -50,7 +50,16 @@ Environment variables of settings: ejectAfter becomes LB_EJECT_AFTER. One that i
 {{- $_ := set $settings "tlsCert" "/etc/lb/tls/tls.crt" }}
 {{- $_ := set $settings "tlsKey" "/etc/lb/tls/tls.key" }}
 {{- end }}
+{{- if .Values.balancer.adminTls.secretName }}
+{{- $_ := set $settings "adminTlsCert" "/etc/lb/admin-tls/tls.crt" }}
+{{- $_ := set $settings "adminTlsKey" "/etc/lb/admin-tls/tls.key" }}
+{{- end }}
 {{- toJson (merge (dict) (omit .Values.balancer.settings "adminToken") $settings) -}}
+{{- end -}}
+
+{{/* How the admin port is spoken to: http or https. */}}
+{{- define "lb.adminScheme" -}}
+{{- ternary "https" "http" (not (empty (fromJson (include "lb.balancerSettings" .)).adminTlsCert)) -}}
 {{- end -}}
 
 {{/* Where the endpoints of the balancer's own port come from; with Gateways there may be none. */}}

@@ -29,6 +29,9 @@
 {{- if and .Values.balancer.tls.secretName (or $settings.tlsCert $settings.tlsKey) -}}
 {{- $wrong = append $wrong "balancer.tls.secretName and balancer.settings.tlsCert or tlsKey are both set: choose one." -}}
 {{- end -}}
+{{- if and .Values.balancer.adminTls.secretName (or $settings.adminTlsCert $settings.adminTlsKey) -}}
+{{- $wrong = append $wrong "balancer.adminTls.secretName and balancer.settings.adminTlsCert or adminTlsKey are both set: choose one." -}}
+{{- end -}}
 {{- if and .Values.gateway.enabled (eq (include "lb.mode" .) "tcp") -}}
 {{- $wrong = append $wrong "gateway.enabled is true, and balancer.settings.mode is tcp: Gateways need http." -}}
 {{- end -}}

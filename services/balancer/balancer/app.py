@@ -21,6 +21,7 @@ import uvloop
 
 from balancer import discovery, tracing
 from balancer.admin import Admin, Phase
+from balancer.admin_trust import AdminTrust
 from balancer.balancing import strategies
 from balancer.balancing.decision import DecisionLog
 from balancer.balancing.endpoint import Endpoint, Snapshot
@@ -127,6 +128,12 @@ class Balancer(Subscriber):
             if settings.tls_cert and settings.tls_key
             else None
         )
+        self._admin_certificate = (
+            ServerCertificate(settings.admin_tls_cert, settings.admin_tls_key, ["http/1.1"])
+            if settings.admin_tls_cert and settings.admin_tls_key
+            else None
+        )
+        self._certificates = [each for each in (self._certificate, self._admin_certificate) if each is not None]
         self.gateways: Gateways | None = None
         self.control: GatewayControl | None = None
         if (settings.gateway_class or settings.ingress_class) and isinstance(self._proxy, HttpProxy):
@@ -152,6 +159,7 @@ class Balancer(Subscriber):
             open_ports=self.gateways.plans if self.gateways is not None else tuple,
             planned=self.control.ready.is_set if self.control is not None else lambda: True,
             peers=self._peers,
+            tls=self._admin_certificate.context if self._admin_certificate else None,
         )
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -171,7 +179,7 @@ class Balancer(Subscriber):
         work: list[Coroutine[object, object, None]] = [self._tick(), discovery.follow(self._discovery, self._apply)]
         if self._settings.health_path:
             work.append(Probes(self._pool, self._settings, self._clock, self._random).run())
-        if self._certificate:
+        if self._certificates:
             work.append(self._reload())
         if self.control is not None:
             work.append(self.control.run())
@@ -306,9 +314,10 @@ class Balancer(Subscriber):
                     pool.tick(now)
 
     async def _reload(self) -> None:
-        while self._certificate:
+        while True:
             await asyncio.sleep(RELOAD_EVERY)
-            self._certificate.reload_if_changed()
+            for certificate in self._certificates:
+                certificate.reload_if_changed()
 
     def _apply(self, snapshot: Snapshot) -> Iterator[None]:
         yield from self._pool.replacing(snapshot, self._clock())
@@ -340,14 +349,18 @@ class Balancer(Subscriber):
         return pool
 
     def _make_peers(self) -> Peers:
+        settings = self._settings
         return Peers(
             self._pool,
-            discovery.create_for_peers(self._settings),
+            discovery.create_for_peers(settings),
             self.replica,
-            self._settings.peers_token or "",
+            settings.peers_token or "",
             self.switch_strategy,
             self._clock,
             lambda: self._admin.own_status(),
+            AdminTrust(settings.admin_tls_cert, settings.peers_tls_ca, settings.peers_tls_name)
+            if settings.admin_tls_cert
+            else None,
         )
 
     def _strategy(self, name: str) -> strategies.Strategy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
 import time
 import urllib.error
@@ -35,8 +36,12 @@ class Replicas:
         self.admin_ports = [free_port(), free_port()]
         self.backends = ",".join(f"127.0.0.1:{free_port()}" for _ in range(4))
         self.running: dict[int, Balancer] = {}
+        self.by_tls: set[int] = set()
+        """Those whose admin port speaks TLS."""
+        self.trust = ssl._create_unverified_context()
 
     def start(self, number: int, **settings: str) -> Balancer:
+        (self.by_tls.add if "LB_ADMIN_TLS_CERT" in settings else self.by_tls.discard)(number)
         peers = ",".join(f"127.0.0.1:{port}" for port in self.admin_ports)
         self.running[number] = Balancer(
             self._folder / f"{number}-{time.monotonic()}.log",
@@ -54,12 +59,12 @@ class Replicas:
 
     def ask(self, number: int, path: str, method: str = "GET", body: object = None) -> Any:
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.admin_ports[number]}{path}",
+            f"{'https' if number in self.by_tls else 'http'}://127.0.0.1:{self.admin_ports[number]}{path}",
             None if body is None else json.dumps(body).encode(),
             {"Authorization": "Bearer secret", "Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=5, context=self.trust) as response:
             return json.load(response)
 
     def names(self, number: int) -> set[str]:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import ssl
+import time
+import warnings
 
+import aiohttp
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+from tests.balancer.proxy.wire.authority import Authority
 from tests.balancer.proxy.wire.ends import Client, Endpoint
 from tests.balancer.proxy.wire.process import Balancer, Start
+
+from balancer.admin.callers import HANDSHAKE_TIMEOUT
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\n\r\n"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -68,3 +78,80 @@ async def test_both_ports_flooded_at_once_leave_it_reachable(start: Start) -> No
     for path in ("/healthz", "/metrics"):
         assert (await asyncio.to_thread(balancer.admin, path))[0] == 200
     close(clients + held)
+
+
+# By TLS.
+
+HELLO = b"\x16\x03\x01\x02\x00\x01"
+"""What the first message of a handshake begins with."""
+
+
+def by_tls(authority: Authority) -> dict[str, str]:
+    return {"admin_tls_cert": str(authority.certificate), "admin_tls_key": str(authority.key)}
+
+
+@pytest.mark.parametrize("says", [b"", HELLO, b"GET / HTTP/1.1\r\n"])
+async def test_handshakes_that_never_end_keep_nobody_out(start: Start, authority: Authority, says: bytes) -> None:
+    balancer = start(open_files=200, **by_tls(authority))
+    async with Endpoint(balancer.endpoints[0]):
+        held = await asyncio.to_thread(lambda: [connect(balancer.admin_port, says) for _ in range(300)])
+        await stays_reachable(balancer)
+        assert balancer.open_files() < 100, "25 of them, and what lb holds anyway"
+        close(held)
+
+
+@pytest.mark.parametrize("says", [b"", HELLO])
+async def test_a_handshake_that_never_ends_is_given_up(start: Start, authority: Authority, says: bytes) -> None:
+    balancer = start(**by_tls(authority))
+    with connect(balancer.admin_port, says) as silent:
+        silent.settimeout(HANDSHAKE_TIMEOUT + 10)
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.to_thread(silent.recv, 1) == b""
+        assert time.monotonic() - began > HANDSHAKE_TIMEOUT - 1
+
+
+async def test_by_tls_the_dashboard_its_events_and_changes_work(start: Start, authority: Authority) -> None:
+    balancer = start(admin_token="secret", **by_tls(authority))
+    url = f"https://lb.test:{balancer.admin_port}"
+    # A page of this port, as the browser says: by its own name and scheme.
+    headers = {"Authorization": "Bearer secret", "Origin": f"https://localhost:{balancer.admin_port}"}
+    headers |= {"Host": f"localhost:{balancer.admin_port}", "Sec-Fetch-Site": "same-origin"}
+    tcp = aiohttp.TCPConnector(resolver=Here(), ssl=authority.client())
+    async with aiohttp.ClientSession(connector=tcp, headers=headers) as session:
+        async with session.get(f"{url}/") as page:
+            assert page.status == 200
+            assert "http://" not in (await page.text()).replace("http://www.w3.org/", "")
+        async with session.put(f"{url}/api/strategy", json={"strategy": "random-of-two"}) as switched:
+            assert switched.status == 200
+        async with session.get(f"{url}/api/events") as events:
+            assert (await events.content.readuntil(b"event: hello")).startswith(b"retry: ")
+
+
+async def test_by_tls_it_speaks_http_1_1_and_no_old_version(start: Start, authority: Authority) -> None:
+    balancer = start(**by_tls(authority))
+    context = authority.client()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with connect(balancer.admin_port) as sock:
+        secured = await asyncio.to_thread(context.wrap_socket, sock, server_hostname="lb.test")
+        assert secured.selected_alpn_protocol() == "http/1.1"
+        secured.close()
+    old = authority.client()
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with connect(balancer.admin_port) as sock, pytest.raises((ssl.SSLError, ConnectionError)):
+        await asyncio.to_thread(old.wrap_socket, sock, server_hostname="lb.test")
+
+
+class Here(AbstractResolver):
+    """Every name is this machine's."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        """Nothing is held."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,10 @@ class Admin:
         open_ports: Callable[[], Iterable[ListenerStatus]] = tuple,
         planned: Callable[[], bool] = lambda: True,
         peers: PeersStatus | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`others`, `listeners`, `open_ports` and `planned` as Running has them."""
+        """`others`, `listeners`, `open_ports` and `planned` as Running has them; with `tls` it speaks TLS alone."""
+        self._tls = tls
         self._running = Running(
             settings,
             pool,
@@ -84,7 +87,7 @@ class Admin:
         """Listen at LB_ADMIN_HOST (several with commas), LB_ADMIN_PORT. Raises OSError when it cannot."""
         app = application(self._running, self._feed, lambda: self.phase)
         hosts = [host.strip() for host in self._running.settings.admin_host.split(",")]
-        self._listening = await listen(app, hosts, self._running.settings.admin_port)
+        self._listening = await listen(app, hosts, self._running.settings.admin_port, self._tls)
         self.port = self._listening.port
         self._feed.start()
         self._lag.start()

@@ -6,9 +6,12 @@ The one that has been unused longest makes room for a new one; those amid an ans
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aiohttp import web
 
@@ -22,6 +25,17 @@ BURST = 8
 """Connections accepted before others have their turn, and being opened at once."""
 RETRY = 0.1
 """Seconds until accepting is tried again, where nothing of ours could make room."""
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds in which a client must have said something, and agreed on TLS."""
+SHUTDOWN_TIMEOUT = 1.0
+"""Seconds that a client is given to confirm the end of TLS."""
+RECORD = b"\x16"
+"""What every TLS connection begins with: a record of the handshake."""
+SAYS_TLS = b"This port speaks TLS: use https://\n"
+PLAIN = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (
+    len(SAYS_TLS),
+    SAYS_TLS,
+)
 
 
 def most_callers() -> int:
@@ -33,9 +47,11 @@ def most_callers() -> int:
 class Caller:
     """One connection."""
 
-    __slots__ = ("busy", "transport", "unused_since")
+    __slots__ = ("busy", "opening", "transport", "unused_since")
 
     def __init__(self, now: float) -> None:
+        self.opening: asyncio.Task[None] | None = None
+        """What opens it: a handshake is cut short by its end."""
         self.transport: asyncio.Transport | None = None
         """None while it is being opened."""
         self.unused_since = now
@@ -47,8 +63,10 @@ class Caller:
 class Callers:
     """Accepts connections for aiohttp's server, and knows which of them are in use."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, tls: ssl.SSLContext | None = None) -> None:
+        """`tls`: what all must speak."""
         self._most = most
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._open: dict[asyncio.BaseProtocol, Caller] = {}
         self._listening: list[socket.socket] = []
@@ -86,12 +104,15 @@ class Callers:
             self._loop.remove_reader(listening)
             listening.close()
         self._listening = []
+        for opening in self._opening:
+            opening.cancel()
 
     def _accept(self, listening: socket.socket) -> None:
         server = self._server
         if server is None:
             return
-        for _ in range(BURST - len(self._opening)):
+        # A handshake may take long: those that are under way hold up nobody, and make room like others.
+        for _ in range(BURST if self._tls is not None else BURST - len(self._opening)):
             try:
                 accepted, _address = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -107,15 +128,55 @@ class Callers:
             protocol = server()
             self._open[protocol] = caller = Caller(self._loop.time())
             task = self._loop.create_task(self._take(accepted, protocol, caller))
+            caller.opening = task
             self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            task.add_done_callback(partial(self._taken, accepted, protocol, caller))
 
     async def _take(self, accepted: socket.socket, protocol: asyncio.Protocol, caller: Caller) -> None:
-        try:
-            caller.transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, accepted)
-        except OSError:
+        with contextlib.suppress(OSError):
+            if self._tls is not None:
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                    caller.transport = await self._secure(accepted, protocol, self._tls)
+            else:
+                caller.transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, accepted)
+
+    def _taken(
+        self, accepted: socket.socket, protocol: asyncio.Protocol, caller: Caller, opening: asyncio.Task[None]
+    ) -> None:
+        """It is open, or not to be had, or nobody waits for it any more."""
+        self._opening.discard(opening)
+        caller.opening = None
+        if caller.transport is None:
             accepted.close()
-            del self._open[protocol]
+            self._open.pop(protocol, None)
+
+    async def _secure(
+        self, accepted: socket.socket, protocol: asyncio.Protocol, tls: ssl.SSLContext
+    ) -> asyncio.Transport | None:
+        """Agree on TLS; None for a client that speaks plain HTTP, which gets to know what to do."""
+        await self._something_said(accepted)
+        if accepted.recv(1, socket.MSG_PEEK) in (RECORD, b""):
+            transport, _ = await self._loop.connect_accepted_socket(
+                lambda: protocol,
+                accepted,
+                ssl=tls,
+                ssl_handshake_timeout=2 * HANDSHAKE_TIMEOUT,  # ours comes first
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+            )
+            return transport
+        accepted.send(PLAIN)
+        accepted.shutdown(socket.SHUT_WR)
+        while await self._loop.sock_recv(accepted, 65536):
+            pass  # Closed with something unread, it would be reset, and the answer lost.
+        return None
+
+    async def _something_said(self, accepted: socket.socket) -> None:
+        said = asyncio.Event()
+        self._loop.add_reader(accepted, said.set)
+        try:
+            await said.wait()
+        finally:
+            self._loop.remove_reader(accepted)
 
     def _make_room(self, number: int) -> None:
         """Forget so many connections: those that have closed, and as many more as that takes, which are closed."""
@@ -125,11 +186,13 @@ class Callers:
                 number -= 1
         if number <= 0:
             return
-        closable = [each for each in self._open.items() if each[1].transport is not None]
+        closable = [each for each in self._open.items() if each[1].transport is not None or self._tls is not None]
         closable.sort(key=lambda each: (each[1].busy > 0, each[1].unused_since))
         for protocol, caller in closable[:number]:
             if caller.transport is not None:
                 caller.transport.abort()
+            elif caller.opening is not None:
+                caller.opening.cancel()
             del self._open[protocol]
 
     def _wait(self, listening: socket.socket) -> None:

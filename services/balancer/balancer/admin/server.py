@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 from aiohttp import web
@@ -58,9 +59,9 @@ class Listening:
         await self._runner.cleanup()
 
 
-async def listen(app: web.Application, hosts: list[str], port: int) -> Listening:
-    """Serve `app` at `port` of every host. Raises OSError when it cannot be had."""
-    callers = Callers(most_callers())
+async def listen(app: web.Application, hosts: list[str], port: int, tls: ssl.SSLContext | None = None) -> Listening:
+    """Serve `app` at `port` of every host, by TLS where `tls` is given. Raises OSError when it cannot be had."""
+    callers = Callers(most_callers(), tls)
     app.middlewares.append(callers.middleware)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_TIMEOUT)
     await runner.setup()

@@ -93,6 +93,9 @@ def _parser(lab: bool = False) -> argparse.ArgumentParser:
     explain.add_argument("-f", "--follow", action="store_true", help="go on with new ones until Ctrl-C")
     for command in (top, explain):
         command.add_argument("--admin", metavar="URL", help="the admin port (http://LB_ADMIN_HOST:LB_ADMIN_PORT)")
+        command.add_argument(
+            "--cacert", metavar="FILE", help="whom to trust there by https (LB_ADMIN_TLS_CERT, or the system's)"
+        )
     moving = commands.add_parser(
         "ingress-check", prog="python -m balancer ingress-check", help="what Ingresses would do"
     )

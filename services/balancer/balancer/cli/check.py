@@ -57,20 +57,31 @@ def _backends(path: Path | None) -> Iterator[str]:
 
 
 def _tls(settings: Settings) -> list[str]:
-    cert, key, authorities = settings.tls_cert, settings.tls_key, settings.upstream_tls_ca
-    faults = []
-    if cert is not None and key is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        # An empty password, so that an encrypted key is a fault and not a question on the terminal.
-        faults += [*_unreadable("LB_TLS_CERT", cert), *_unreadable("LB_TLS_KEY", key)] or _not_loaded(
-            f"LB_TLS_CERT={cert}, LB_TLS_KEY={key}", lambda: context.load_cert_chain(cert, key, "")
-        )
-    if authorities is not None:
-        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        faults += _unreadable("LB_UPSTREAM_TLS_CA", authorities) or _not_loaded(
-            f"LB_UPSTREAM_TLS_CA={authorities}", lambda: client.load_verify_locations(authorities)
-        )
-    return faults
+    return [
+        *_certificate("LB_TLS", settings.tls_cert, settings.tls_key),
+        *_authorities("LB_UPSTREAM_TLS_CA", settings.upstream_tls_ca),
+        *_certificate("LB_ADMIN_TLS", settings.admin_tls_cert, settings.admin_tls_key),
+        *_authorities("LB_PEERS_TLS_CA", settings.peers_tls_ca),
+    ]
+
+
+def _certificate(prefix: str, cert: Path | None, key: Path | None) -> list[str]:
+    if cert is None or key is None:
+        return []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # An empty password, so that an encrypted key is a fault and not a question on the terminal.
+    return [*_unreadable(f"{prefix}_CERT", cert), *_unreadable(f"{prefix}_KEY", key)] or _not_loaded(
+        f"{prefix}_CERT={cert}, {prefix}_KEY={key}", lambda: context.load_cert_chain(cert, key, "")
+    )
+
+
+def _authorities(variable: str, authorities: Path | None) -> list[str]:
+    if authorities is None:
+        return []
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return _unreadable(variable, authorities) or _not_loaded(
+        f"{variable}={authorities}", lambda: client.load_verify_locations(authorities)
+    )
 
 
 def _unreadable(variable: str, path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import ssl
 import sys
 import time
 import urllib.error
@@ -24,6 +25,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from balancer.admin_trust import AdminTrust, UnreadableError
 from balancer.settings import SettingsError, value_of
 
 Json = dict[str, Any]
@@ -48,31 +50,43 @@ class Unreachable(Exception):
 class Admin:
     """The admin port of one balancer."""
 
-    def __init__(self, url: str) -> None:
-        """`url` as http://host:port. Raises Unreachable when it is none."""
+    def __init__(self, url: str, trust: AdminTrust | None = None) -> None:
+        """`url` as http://host:port; `trust` where it is https, else whom the system trusts. Raises Unreachable when it
+        is none, and where a file cannot be read.
+        """
         if not url.startswith(("http://", "https://")):
             raise Unreachable(f"--admin {url}: must begin with http:// or https://")
         self.url = url.rstrip("/")
+        self._trust = trust
 
     def get(self, path: str) -> Json:
         """The JSON at `path`, which needs no token. Raises Unreachable."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # an HTTP_PROXY is not meant for this
         try:
+            handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]  # it is not meant for this
+            if self._trust is not None and self.url.startswith("https://"):
+                handlers.append(urllib.request.HTTPSHandler(context=self._trust.context()))
+            opener = urllib.request.build_opener(*handlers)
             with opener.open(self.url + path, timeout=TIMEOUT) as response:
                 value: Json = json.load(response)
                 return value
         except urllib.error.HTTPError as error:
             error.close()  # It is the response too, in a temporary file.
             raise Unreachable(f"{self.url}{path} answered {error.code} {error.reason}") from None
+        except UnreadableError as error:
+            raise Unreachable(str(error)) from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                remedy = "--cacert FILE names whom to trust"
+                raise Unreachable(f"{self.url} is not trusted ({reason.verify_message}); {remedy}") from None
             raise Unreachable(f"no balancer's admin port at {self.url} ({reason}); --admin URL names another") from None
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run `top` or `explain` until it is done or Ctrl-C; returns the exit status."""
     try:
-        admin = Admin(arguments.admin or admin_url(os.environ))
+        url = arguments.admin or admin_url(os.environ)
+        admin = Admin(url, admin_trust(os.environ, url, arguments.cacert))
         if arguments.command == "top":
             top(admin, terminal(), arguments.interval, arguments.once)
         else:
@@ -90,7 +104,18 @@ def admin_url(environ: Mapping[str, str]) -> str:
     host = str(value_of("admin_host", environ, Path(".env"))).split(",")[0].strip()
     port = value_of("admin_port", environ, Path(".env"))
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (a wildcard is reached by loopback)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if value_of("admin_tls_cert", environ, Path(".env")) else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def admin_trust(environ: Mapping[str, str], url: str, authorities: str | None) -> AdminTrust | None:
+    """Whom to trust at `url`: the authorities of a file, else the very certificate of the settings, whatever its name;
+    None: whom the system trusts. Raises SettingsError.
+    """
+    if authorities is not None:
+        return AdminTrust(None, Path(authorities), urllib.parse.urlsplit(url).hostname)
+    certificate = value_of("admin_tls_cert", environ, Path(".env"))
+    return AdminTrust(Path(str(certificate)), None, None) if certificate else None
 
 
 def terminal() -> Console:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from balancer.admin_trust import AdminTrust
 from balancer.peers.connection import UNREADABLE, Outgoing, RefusedError
 from balancer.peers.frames import TEXT, frame
 from balancer.peers.report import MAX_ANSWER, answered_by, is_report
@@ -23,6 +25,10 @@ BACKOFF_FIRST: Final = 0.2
 BACKOFF_MOST: Final = 5.0
 OURSELVES: Final = 4000
 """Close code: the replica that was connected to is the one that connects."""
+SHUTDOWN_TIMEOUT: Final = 1.0
+"""Seconds that the other is given to confirm the end of TLS."""
+NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
+"""What OpenSSL says of an answer that is not TLS, by its version."""
 NOTHING: Final = -1
 """No report has reached the other yet."""
 
@@ -40,8 +46,12 @@ class Link(Listener):
         token: str,
         events: defaultdict[str, int],
         learn: Callable[[bytes], None],
+        trust: AdminTrust | None = None,
     ) -> None:
-        """`address` is `host:port`; `events` counts what happens, by kind; `learn` takes what the other has learned."""
+        """`address` is `host:port`; `events` counts what happens, by kind; `learn` takes what the other has learned;
+        `trust`: the other is spoken to by TLS.
+        """
+        self._trust = trust
         self._reporter = reporter
         self._learn = learn
         self.address = address
@@ -71,7 +81,7 @@ class Link(Listener):
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     connection = await self._connect()
             except (OSError, TimeoutError, RefusedError) as error:
-                problem = _words(error)
+                problem = _words(error, self._trust is not None)
                 self._events["unreachable"] += 1
             else:
                 self._events["connected"] += 1
@@ -111,7 +121,18 @@ class Link(Listener):
         host, _, port = self.address.rpartition(":")
         connection = Outgoing(self.address, self._path, self._token, self._heard, MAX_ANSWER, self._resumed)
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: connection.protocol, host.strip("[]"), int(port))
+        host, trust = host.strip("[]"), self._trust
+        if trust is None:
+            await loop.create_connection(lambda: connection.protocol, host, int(port))
+        else:
+            await loop.create_connection(
+                lambda: connection.protocol,
+                host,
+                int(port),
+                ssl=trust.context(),
+                server_hostname=trust.name or host,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+            )
         try:
             await connection.opened
         except BaseException:
@@ -177,11 +198,24 @@ class Link(Listener):
             self._asked_at = None
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, by_tls: bool) -> str:
     if isinstance(error, RefusedError):
+        if error.status == 400 and not by_tls:
+            return f"{error}: it may speak TLS, and this replica does not (LB_ADMIN_TLS_CERT)"
         return f"{error}" + (": LB_PEERS_TOKEN is another there" if error.status == 401 else "")
+    if isinstance(error, ssl.SSLError):
+        return _words_of_tls(error)
     if isinstance(error, TimeoutError) and not error.errno:
         return f"no answer within {CONNECT_TIMEOUT:g} s"
     if isinstance(error, OSError) and error.errno:
         return f"cannot connect: {os.strerror(error.errno)}"
     return str(error) or type(error).__name__
+
+
+def _words_of_tls(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = "it must be LB_ADMIN_TLS_CERT of this replica too, or LB_PEERS_TLS_CA must have signed it"
+        return f"its certificate is not trusted ({error.verify_message}): {remedy}"
+    if error.reason in NO_TLS:
+        return "it does not speak TLS, as this replica does: set LB_ADMIN_TLS_CERT there"
+    return f"the TLS handshake failed: {error.reason or error}"

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import structlog
 from aiohttp import web
 
+from balancer.admin_trust import AdminTrust
 from balancer.balancing.endpoint import Endpoint, Snapshot
 from balancer.balancing.pool import Pool
 from balancer.peers.belief import SILENCE, Belief, Replica
@@ -59,10 +60,12 @@ class Peers:
         switch_strategy: Callable[[str], None],
         clock: Callable[[], float],
         status: Callable[[], Status | None] = lambda: None,
+        trust: AdminTrust | None = None,
     ) -> None:
         """`name` is this replica's among the others; `token` is what all of them know; `status` is what this one says
-        of itself.
+        of itself; `trust`: they are spoken to by TLS.
         """
+        self._trust = trust
         self.name = name
         self.events: defaultdict[str, int] = defaultdict(int)
         """What happened, by kind: connected, sent, received, refused, …"""
@@ -197,7 +200,13 @@ class Peers:
             self._links.pop(address)[1].cancel()
         for address in wanted - self._links.keys():
             link = Link(
-                self._reporter, address, f"{PATH}?from={self._process}", self._token, self.events, self._lessons.take
+                self._reporter,
+                address,
+                f"{PATH}?from={self._process}",
+                self._token,
+                self.events,
+                self._lessons.take,
+                self._trust,
             )
             task = asyncio.create_task(link.run(), name=f"peer {address}")
             task.add_done_callback(_log_fault)

@@ -82,6 +82,16 @@ RULES: list[Rule] = [
         "LB_TLS_CERT and LB_TLS_KEY go together: set both or neither",
     ),
     (
+        lambda s: (s.admin_tls_cert is None) != (s.admin_tls_key is None),
+        "admin_tls_cert admin_tls_key",
+        "LB_ADMIN_TLS_CERT and LB_ADMIN_TLS_KEY go together: set both or neither",
+    ),
+    (
+        lambda s: (s.peers_tls_ca is not None or s.peers_tls_name is not None) and s.admin_tls_cert is None,
+        "admin_tls_cert peers_tls_ca peers_tls_name",
+        "LB_PEERS_TLS_CA and LB_PEERS_TLS_NAME have no effect without LB_ADMIN_TLS_CERT: replicas meet at that port",
+    ),
+    (
         lambda s: s.upstream_tls_ca is not None and not s.upstream_tls,
         "upstream_tls upstream_tls_ca",
         "LB_UPSTREAM_TLS_CA has no effect without LB_UPSTREAM_TLS=on",

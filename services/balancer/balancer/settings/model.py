@@ -180,6 +180,12 @@ class Settings(BaseModel):
         ADMIN(None, "Bearer token for API calls that change something; without one they are refused.", secret=True)
     )
 
+    admin_tls_cert: PathOrNone = ADMIN(
+        None,
+        "File with the certificate chain (PEM) of the admin port, which then speaks TLS; read again when it changes.",
+    )
+    admin_tls_key: PathOrNone = ADMIN(None, "File with the private key (PEM) of LB_ADMIN_TLS_CERT.")
+
     strategy: Annotated[str, _strategy()] = CHOOSING("least-work", "How an endpoint is chosen for a request.")
     hash_key: Annotated[
         str,
@@ -238,6 +244,12 @@ class Settings(BaseModel):
     peers_token: Annotated[str | None, kinds.or_none(kinds.pattern(r"[!-~]+", "printable ASCII without spaces"))] = (
         PEERS(None, "Bearer token by which the replicas know each other.", secret=True)
     )
+    peers_tls_ca: PathOrNone = PEERS(
+        None,
+        "File with the certificate authorities (PEM) trusted for replicas, whose admin ports speak TLS; none: our own "
+        "certificate, which all show.",
+    )
+    peers_tls_name: HostName = PEERS(None, "Name in the replicas' certificates; none: any.")
 
     connect_timeout: Seconds = TIMEOUTS(2.0, "Seconds to connect to an endpoint.")
     response_timeout: Seconds = TIMEOUTS(

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -123,6 +124,7 @@ class Balancer:
             "PYTHONWARNINGS": "default",
         }
         environment |= settings or {}
+        self._admin_tls = ssl._create_unverified_context() if environment.get("LB_ADMIN_TLS_CERT") else None
         self.process: Forked | subprocess.Popen[bytes]
         if forked:
             self.process = Forked(log, environment, open_files)
@@ -163,9 +165,9 @@ class Balancer:
 
     def admin(self, path: str, *, timeout: float = 5.0) -> tuple[int, str]:
         """Status and body of a GET on the admin port."""
-        url = f"http://127.0.0.1:{self.admin_port}{path}"
+        url = f"{'https' if self._admin_tls else 'http'}://127.0.0.1:{self.admin_port}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=timeout) as answer:
+            with urllib.request.urlopen(url, timeout=timeout, context=self._admin_tls) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
