@@ -236,8 +236,9 @@ def test_what_one_does_not_read_is_bounded_and_it_reads_on_later(run: Run, certi
         server = await loop.create_server(lambda: deaf, "127.0.0.1", 0, ssl=context)
         port = server.sockets[0].getsockname()[1]
         connection = Connection(1000, True)
-        connection.connection_made = lambda transport: connection.use(transport)  # type: ignore[attr-defined]
-        await loop.create_connection(lambda: connection.protocol, "127.0.0.1", port, ssl=trust.context())
+        transport, _ = await loop.create_connection(asyncio.Protocol, "127.0.0.1", port, ssl=trust.context())
+        transport.set_protocol(connection.protocol)
+        connection.use(transport)
         written = 0
         message = frame(TEXT, os.urandom(60_000), masked=True)
         async with asyncio.timeout(20):
