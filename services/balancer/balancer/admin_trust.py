@@ -46,7 +46,7 @@ class AdminTrust:
 
 
 def first_certificate(pem: str) -> str:
-    """The certificate that a chain begins with. Whoever signed it signs others too, who are not to be trusted."""
+    """The certificate that a chain begins with: its authority signs others too, which are not trusted."""
     _, begin, rest = pem.partition(BEGIN)
     body, end, _ = rest.partition(END)
     if not begin or not end:
