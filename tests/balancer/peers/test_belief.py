@@ -67,15 +67,49 @@ def send(fleet: Fleet, belief: Belief, a_second: int, seconds: int) -> None:
 
 
 def test_news_counts_half_where_the_others_send_so_many_requests_before_the_next(fleet: Fleet, belief: Belief) -> None:
-    belief.take(Report("lb-2", {"a:80": 10}, delay=HALVED / 200, whole=True), fleet.now)
+    belief.take(Report("lb-2", {"a:80": 1, "b:80": 10}, delay=HALVED / 200, whole=True), fleet.now)
     send(fleet, belief, 200, 5)
-    assert fleet["a"].elsewhere.requests == pytest.approx(5.0, abs=0.3)
+    assert fleet["a"].elsewhere.requests == pytest.approx(0.5, abs=0.03)
+    assert fleet["b"].elsewhere.requests == pytest.approx(9.1, abs=0.05), "of many, that is a smaller part"
 
 
 def test_news_of_replicas_that_send_little_counts_nearly_whole(fleet: Fleet, belief: Belief) -> None:
-    belief.take(Report("lb-2", {"a:80": 10}, delay=0.01, whole=True), fleet.now)
+    belief.take(Report("lb-2", {"a:80": 10}, delay=0.002, whole=True), fleet.now)
     send(fleet, belief, 10, 5)
     assert fleet["a"].elsewhere.requests == pytest.approx(10.0, abs=0.6)
+
+
+def test_the_work_that_others_report_fades_less_than_their_number() -> None:
+    """Most of it is that of the longest requests, which are there still when many others have come and gone."""
+    fleet = Fleet("least-work", "a b")
+    belief = Belief(fleet.pool, "lb-1")
+    belief.take(Report("lb-2", {"a:80": 1}, delay=HALVED / 200, whole=True, work={"a:80": 1_000_000}), fleet.now)
+    send(fleet, belief, 200, 5)
+    assert fleet["a"].elsewhere.requests == pytest.approx(0.5, abs=0.03)
+    assert fleet["a"].elsewhere.seconds == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("strategy", ["least-work", "least-connections"])
+def test_where_a_replica_has_requests_itself_old_news_and_preferences_decide_no_tie(strategy: str) -> None:
+    """When its own were sent says more: all replicas together chose by what they had heard."""
+    fleet = Fleet(strategy, "a b c d")
+    belief = Belief(fleet.pool, "lb-1")
+    send(fleet, belief, 1000, 1)
+
+    def sent() -> list[str]:
+        found = []
+        for _ in range(4):
+            fleet.now += 0.001
+            lease = fleet.lease()
+            lease.sent(fleet.now)
+            found.append(lease.endpoint.address)
+        return found
+
+    first = sent()
+    in_flight = {address: place for place, address in enumerate(first)}  # most where the last was sent
+    belief.take(Report("lb-2", in_flight, delay=0.1, whole=True), fleet.now)
+    assert 0.0 < fleet[first[-1][0]].elsewhere.requests < 1.0
+    assert sent() == first[::-1]
 
 
 def test_connections_that_last_are_believed_however_many_there_are(fleet: Fleet, belief: Belief) -> None:

@@ -23,3 +23,11 @@ class Elsewhere:
         """Expected seconds of work, at a typical endpoint, of the others."""
         self.bias = 0.0
         """Requests that the endpoint counts for in addition, since another replica prefers it: this decides ties."""
+
+    def load(self, own: int) -> float:
+        """Requests that the endpoint counts for beside this replica's `own`.
+
+        Whole ones where there are `own`: the order in which those were sent then decides ties, since it says best which
+        ends first. A preference, or old news that counts for little, would decide every one.
+        """
+        return float(int(self.requests)) if own else self.requests + self.bias

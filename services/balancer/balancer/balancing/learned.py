@@ -74,7 +74,7 @@ def wait(work: Work, elsewhere: Elsewhere, now: float) -> float:
     costs = work.costs
     if costs.distinct and work.concurrency.is_bounded:
         return work.pace.factor * work.wait(elsewhere, now, work.pace.factor)
-    return work.pace.factor * costs.mean * work.excess(elsewhere, work.concurrency.at_once)
+    return work.pace.factor * costs.mean * work.excess(elsewhere.requests, work.concurrency.at_once)
 
 
 def expected_cost(endpoint: Endpoint, request: RequestInfo) -> float | None:

@@ -484,9 +484,12 @@ class Work:
             return True
         return self.waits + elsewhere.requests <= self.servers - 1
 
-    def excess(self, elsewhere: Elsewhere, at_once: int) -> float:
-        """What it has to do before it can begin with one more, where requests are alike: in mean costs, by count."""
-        over = self.taken + elsewhere.requests + 1.0 - at_once
+    def excess(self, others: float, at_once: int) -> float:
+        """What it has to do before it can begin with one more, where requests are alike: in mean costs, by count.
+
+        `others`: requests of other replicas.
+        """
+        over = self.taken + others + 1.0 - at_once
         return over / at_once if over > 0.0 else 0.0
 
     def wait(self, elsewhere: Elsewhere, now: float, pace: float) -> float:

@@ -2,21 +2,23 @@
 
 Two rules about load, both tried in the lab (`python -m balancer lab --replicas 4 --news-every 0.013`):
 
-**News counts less the more is sent before the next.** What the others had in flight counts `1 / (1 + n / HALVED)` of
-itself, where `n` is how many requests they send until they report again: as many each as this replica, in the age of
-the news. Each of the `n` goes where the same news says that there is the least to do: replicas that believe it wholly
-herd, and old news is then worse than none. Where the strategy follows work, requests that have their response and last
-(a WebSocket, a download) do not count: a replica counts its own by their number, and so does every other. A replica
-reports what changes, so its silence says that nothing has: the age is the time that a report takes to arrive and the
-pause until the next, and grows only once the replica is silent for longer than it ever is; then what it had in flight
-fades as requests end.
+**News counts less the more is sent before the next.** Of `x` requests that another has in flight at an endpoint each
+counts `x / (x + n / HALVED)`, where `n` is how many requests all others send until they report again: as many each as
+this replica, in the age of the news. So a few are forgotten soon, and 300 WebSockets are believed. The expected work
+that is reported changes less, most of it is that of the longest requests: it counts by WORK_HALVED. Each of the `n`
+goes where the same news says that there is the least to do: replicas that believe it wholly herd, and old news is then
+worse than none. Where the strategy follows work, requests that have their response and last (a WebSocket, a download)
+do not count: a replica counts its own by their number, and so does every other. A replica reports what changes, so its
+silence says that nothing has: the age is the time that a report takes to arrive and the pause until the next, and grows
+only once the replica is silent for longer than it ever is; then what it had in flight fades as requests end.
 
 **Each replica prefers a part of its own, and then the next one's.** The replicas in order of their names share the
 endpoints in order of their addresses, one after the other. Of `r` replicas in a circle, the part of the one that is `d`
-places further on counts as if each of its endpoints had `d / 2r` of a request more, which only decides ties. So two
-replicas that know of the same idle endpoints choose different ones, however old their news, also where neither has an
-idle one in its own part. Where a part is a single endpoint, all others' count alike: else least-work, whose paces learn
-from it, does worse with one of four endpoints slow. And where weights differ nothing is preferred: they decide ties.
+places further on counts as if each of its endpoints had `d / 2r` of a request more, where this replica has none itself.
+So two replicas that know of the same idle endpoints choose different ones, however old their news, also where neither
+has an idle one in its own part. Where a part is a single endpoint, all others' count alike: else least-work, whose
+paces learn from it, does worse with one of four endpoints slow. And where weights differ nothing is preferred: they
+decide ties.
 
 And one about failure: **ejection is a vote.** An endpoint that most replicas have ejected is ejected by the others too;
 one that a single replica cannot reach stays in for the others.
@@ -41,8 +43,10 @@ NOTED: Final = 0.1
 """What a replica's news is worth is changed for all endpoints when it has changed by this part."""
 LOOKED_EVERY: Final = 1.0
 """Seconds between two looks at the endpoints' weights."""
-HALVED: Final = 2.0
-"""Requests sent by all others before their next reports with which what they reported counts half of itself."""
+HALVED: Final = 0.5
+"""Requests sent by all others before their next reports with which a single one that was reported counts half."""
+WORK_HALVED: Final = 2.0
+"""The same of the expected work."""
 FORGOTTEN: Final = 8.0
 """What a replica had in flight that is late by so many times what a request takes has ended."""
 MISSED: Final = 2.0
@@ -73,11 +77,12 @@ class Replica:
         "heard_at",
         "in_flight",
         "lasting",
+        "left",
         "name",
         "next_within",
         "reports",
         "rests",
-        "weight",
+        "sent",
         "work",
     )
 
@@ -102,8 +107,10 @@ class Replica:
         """Seconds from its last report within which it has promised the next."""
         self.rests = False
         """Whether it knows that a replica may rest."""
-        self.weight = 1.0
-        """What a request that it reported counts."""
+        self.sent = 0.0
+        """Requests that all others send until they report again."""
+        self.left = 1.0
+        """Part of what it had in flight that is there still, as far as its silence shows."""
         self.faded = False
         """Whether that has become less since it was heard."""
 
@@ -137,6 +144,10 @@ class Replica:
         """Requests in flight at an endpoint; of those that wait for their response, if `waits`."""
         in_flight = self.in_flight.get(address, 0)
         return max(in_flight - self.lasting.get(address, 0), 0) if waits and in_flight else in_flight
+
+    def worth(self, reported: int, halved: float) -> float:
+        """What each of so many requests at an endpoint counts."""
+        return self.left * reported / (reported + self.sent / halved) if reported else 0.0
 
     def age(self, now: float) -> float:
         """Seconds since what it said last was so."""
@@ -223,7 +234,7 @@ class Belief(Subscriber):
         if report.whole or replica.faded or report.delay is not None:
             before = set(replica.in_flight)
             replica.hear(report, now)
-            replica.weight = self._worth(replica, now)
+            self._weigh(replica, now)
             addresses = before.union(replica.in_flight)
         else:
             replica.hear(report, now)
@@ -248,10 +259,8 @@ class Belief(Subscriber):
             if now - replica.heard_at > replica.next_within + MISSED:
                 self.forget(replica.name)
             elif replica.in_flight:
-                worth = self._worth(replica, now)
                 replica.faded = replica.late(now) > 0.0
-                if abs(worth - replica.weight) > NOTED * replica.weight:
-                    replica.weight = worth
+                if self._weigh(replica, now):
                     for address in replica.in_flight:
                         self._find_and_count(address)
         if now - self._looked_at >= LOOKED_EVERY:
@@ -291,11 +300,16 @@ class Belief(Subscriber):
         self._choices = begun
         self._ticked_at = now
 
-    def _worth(self, replica: Replica, now: float) -> float:
-        """What its news is worth now."""
+    def _weigh(self, replica: Replica, now: float) -> bool:
+        """Note what its news is worth now; whether that has changed."""
         sent = len(self._replicas) * self._rate * replica.delay
         late = max(replica.late(now), 0.0) / self._duration
-        return math.exp(-late) / (1.0 + sent / HALVED) if late < FORGOTTEN else 0.0
+        left = math.exp(-late) if late < FORGOTTEN else 0.0
+        before = replica.worth(1, HALVED)
+        if abs(left / (1.0 + sent / HALVED) - before) <= NOTED * before:
+            return False
+        replica.left, replica.sent = left, sent
+        return True
 
     def _count_all(self) -> None:
         if self._away is None:
@@ -313,11 +327,12 @@ class Belief(Subscriber):
         requests = unknown_cost = seconds = 0.0
         waits = self._pool.counts_waiting
         for replica in self._replicas.values():
-            load = replica.weight * replica.load(address, waits)
+            reported = replica.load(address, waits)
+            load = reported * replica.worth(reported, HALVED)
             requests += load
             work = replica.work.get(address, 0)
             if work:
-                seconds += MICROSECOND * replica.weight * work
+                seconds += MICROSECOND * work * replica.worth(max(reported, 1), WORK_HALVED)
             else:
                 unknown_cost += load
         bias = self._away.get(address, 0.0) if self._away else 0.0

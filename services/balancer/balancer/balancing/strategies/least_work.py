@@ -224,7 +224,7 @@ class LeastWork(Strategy):
         silence = 0.0 if work.oldest is None else work.silence(now)
         if silence > 0.0 and _is_tried(work, silence, cost, now):
             silence = 0.0
-            ahead = min(ahead, work.costs.mean * work.excess(endpoint.elsewhere, work.concurrency.at_once))
+            ahead = min(ahead, work.costs.mean * work.excess(endpoint.elsewhere.requests, work.concurrency.at_once))
         return _against(work, pace * (cost + ahead), pace * cost, silence, now)
 
     def _cost(self, kind: RequestKind) -> float:
@@ -394,13 +394,14 @@ def _crowd(endpoint: Endpoint, owner: _Class) -> float:
         return CROWD * (endpoint.in_flight + endpoint.load_elsewhere) / endpoint.weight
     waiting = work.waits
     elsewhere = endpoint.elsewhere
-    crowd = CROWD * (
-        waiting + endpoint.load_elsewhere + (endpoint.in_flight - waiting) / owner.pace
-    ) + work.lengthy.unproven(work.concurrency.servers)
-    if owner.at_once:
-        crowd += work.excess(elsewhere, owner.at_once) + elsewhere.bias
-    elif not work.concurrency.is_bounded:
-        crowd += work.excess(elsewhere, int(work.costs.workers)) + elsewhere.bias  # The most that was seen at once.
+    others = elsewhere.load(waiting)
+    crowd = CROWD * (waiting + others + (endpoint.in_flight - waiting) / owner.pace)
+    crowd += work.lengthy.unproven(work.concurrency.servers)
+    at_once = owner.at_once
+    if at_once == 0 and not work.concurrency.is_bounded:
+        at_once = int(work.costs.workers)  # The most that was seen at once.
+    if at_once:
+        crowd += work.excess(others, at_once)
     return crowd / endpoint.weight
 
 

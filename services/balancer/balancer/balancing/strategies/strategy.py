@@ -32,7 +32,10 @@ def turn(endpoint: Endpoint) -> int:
 
 def load_of(endpoint: Endpoint) -> float:
     """Requests in flight, those that other replicas are believed to have there and one more, by unit of weight."""
-    return (endpoint.in_flight + 1 + endpoint.load_elsewhere) / endpoint.weight
+    load = endpoint.in_flight + 1.0
+    if endpoint.load_elsewhere > 0.0:
+        load += endpoint.elsewhere.load(endpoint.in_flight)
+    return load / endpoint.weight
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
