@@ -29,6 +29,8 @@ HANDSHAKE_TIMEOUT = 10.0
 """Seconds in which a client must have said something, and agreed on TLS."""
 SHUTDOWN_TIMEOUT = 1.0
 """Seconds that a client is given to confirm the end of TLS."""
+MOST_UNREAD = 64
+"""Pieces that are read, and not looked at, of what a client sends without TLS."""
 RECORD = b"\x16"
 """What every TLS connection begins with: a record of the handshake."""
 SAYS_TLS = b"This port speaks TLS: use https://\n"
@@ -166,8 +168,10 @@ class Callers:
             return transport
         accepted.send(PLAIN)
         accepted.shutdown(socket.SHUT_WR)
-        while await self._loop.sock_recv(accepted, 65536):
-            pass  # Closed with something unread, it would be reset, and the answer lost.
+        # Closed with something unread, it would be reset, and the answer lost.
+        for _ in range(MOST_UNREAD):
+            if not await self._loop.sock_recv(accepted, 65536):
+                break
         return None
 
     async def _something_said(self, accepted: socket.socket) -> None:
