@@ -20,6 +20,7 @@ CHART = Path(__file__).resolve().parents[2] / "charts/lb"
 def test_a_remedy_names_the_charts_value_beside_the_variable() -> None:
     assert beside("raise LB_EJECT_AFTER", POD) == "raise LB_EJECT_AFTER (the chart's balancer.settings.ejectAfter)"
     assert beside("LB_PORT=x: allowed: a port", POD).startswith("LB_PORT=x (the chart's balancer.settings.port): ")
+    assert "the chart's balancer.adminTls.secretName" in beside("set LB_ADMIN_TLS_CERT there", POD)
     assert "the chart's backend.port" in beside("set LB_KUBERNETES_PORT to http", POD)
 
 

@@ -12,6 +12,8 @@ ELSEWHERE = {
     "LB_KUBERNETES_NAMESPACE": "backend.namespace",
     "LB_TLS_CERT": "balancer.tls.secretName",
     "LB_TLS_KEY": "balancer.tls.secretName",
+    "LB_ADMIN_TLS_CERT": "balancer.adminTls.secretName",
+    "LB_ADMIN_TLS_KEY": "balancer.adminTls.secretName",
     "LB_ADMIN_TOKEN": "balancer.adminTokenSecret",
 }
 """Variables that the chart sets from values outside `balancer.settings`."""
