@@ -68,7 +68,7 @@ def send(fleet: Fleet, belief: Belief, a_second: int, seconds: int) -> None:
 
 def test_news_counts_half_where_the_others_send_so_many_requests_before_the_next(fleet: Fleet, belief: Belief) -> None:
     belief.take(Report("lb-2", {"a:80": 1, "b:80": 10}, delay=HALVED / 200, whole=True), fleet.now)
-    send(fleet, belief, 200, 5)
+    send(fleet, belief, 200, 1)
     assert fleet["a"].elsewhere.requests == pytest.approx(0.5, abs=0.03)
     assert fleet["b"].elsewhere.requests == pytest.approx(9.1, abs=0.05), "of many, that is a smaller part"
 

@@ -290,7 +290,7 @@ class Belief(Subscriber):
         number = begun - self._choices
         took = now - self._ticked_at
         if self._ticked_at >= 0.0 and took > 0.0:
-            self._rate += SMOOTHING * (number / took - self._rate)
+            self._rate += (SMOOTHING if self._rate else 1.0) * (number / took - self._rate)
             if number > 0:
                 endpoints = self._pool.endpoints
                 waits = self._pool.counts_waiting  # What lasts says nothing of how long a request takes.
