@@ -105,6 +105,29 @@ async def test_a_server_that_ends_every_watch_is_not_asked_without_a_pause(api: 
         assert asked[3] - asked[0] > 0.3
 
 
+async def test_after_an_outage_a_forgotten_version_is_listed_again_at_once(
+    api: ClusterApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "BACKOFF_FIRST", 0.01)
+    refusing = Refusing("httproutes", 503, most=3, what="watch")
+
+    async def back(request: web.Request) -> web.Response | None:
+        answer = await refusing(request)
+        if answer is None and "watch" in request.query and request.query["resourceVersion"] != str(api.version):
+            monkeypatch.setattr(watch, "BACKOFF_MOST", 3600.0)
+            monkeypatch.setattr(watch, "BACKOFF_FIRST", 3600.0)
+            return refusal(410, "too old resource version")
+        return answer
+
+    async with watching(ROUTES) as watcher:
+        await until(lambda: api.watching(ROUTES))
+        api.before = back
+        api.put(SECRETS, dict(cluster.secret("another")))
+        api.break_off(ROUTES)
+        await until(lambda: watcher._version == str(api.version))
+        assert refusing.refused == 3
+
+
 async def test_a_version_that_the_api_does_not_know_is_not_asked_for_again(api: ClusterApiServer) -> None:
     # An etcd that was restored knows only older ones.
     async def future(request: web.Request) -> web.Response | None:

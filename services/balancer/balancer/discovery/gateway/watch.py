@@ -61,6 +61,8 @@ class Watcher(Generic[T]):
         self._version = ""
         self._failures = 0
         self._silent = 0.0
+        self._last = ""
+        """The kind of the last failure, while nothing has worked since."""
         self._fault = ""
         self.objects: dict[Key, T] = {}
         self.known = asyncio.Event()
@@ -137,7 +139,7 @@ class Watcher(Generic[T]):
             log.warning("object not understood", path=self.path, namespace=key[0], name=key[1], error=repr(error))
 
     def _works(self) -> None:
-        self._failures = 0
+        self._failures, self._last = 0, ""
         self._recovered()
 
     def _recovered(self) -> None:
@@ -152,8 +154,9 @@ class Watcher(Generic[T]):
         in_the_watch = error.kind == "refused" and not isinstance(error, Refused)
         if error.kind in {"gone", "garbled"} or absent or in_the_watch or status in NO_VERSION:
             self._version = ""
-        if error.kind == "gone" and self._failures == 1:
-            return
+        last, self._last = self._last, error.kind
+        if error.kind == "gone" and last != "gone":
+            return  # It answers, and only wants to be asked for all there is: after an outage too, which may be why.
         kind = "absent" if absent else error.kind
         if kind != self._fault and (self._failures > 1 or kind not in {"unreachable", "gone"}):
             # A kind that is not installed is none of our troubles: nothing of it can be there.
