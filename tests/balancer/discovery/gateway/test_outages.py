@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -26,6 +26,7 @@ from tests.balancer.discovery.gateway.replicas import (
 
 from balancer.discovery.gateway import objects, watch, writer
 from balancer.discovery.gateway.api import ClusterApi
+from balancer.discovery.gateway.backends import ClusterSpec
 from balancer.discovery.gateway.lease import DURATION, Leadership
 from balancer.discovery.gateway.objects import Secret
 from balancer.discovery.gateway.watch import Watcher
@@ -307,6 +308,27 @@ async def test_an_object_that_nobody_foresaw_costs_a_plan_and_not_the_process(
     api.delete(GATEWAYS, ("shop", "odd"))
     api.put(GATEWAYS, dict(cluster.gateway(cluster.listener(port=8080), name="another")))
     await until(lambda: {port.gateway for port in plane.ports.values()} == {"shop/door", "shop/another"})
+
+
+async def test_a_cluster_that_could_not_be_made_is_made_with_the_next_change(
+    api: ClusterApiServer, replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, plane = replicas.start("one")
+    await until(lambda: plane.ports and not control.plan.statuses)
+    make, failed = plane.add_clusters, asyncio.Event()
+
+    def failing(specs: Sequence[ClusterSpec]) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("what is this?")
+        make(specs)
+
+    monkeypatch.setattr(plane, "add_clusters", failing)
+    api.put(SERVICES, dict(cluster.service("second")))
+    api.put(ROUTES, cluster.route({"backendRefs": [cluster.backend("second")]}, name="second"))
+    await failed.wait()
+    api.put(ROUTES, cluster.route(name="third"))
+    await until(lambda: set(plane.clusters) == {"shop/web:8080", "shop/second:8080"})
 
 
 # Writes.

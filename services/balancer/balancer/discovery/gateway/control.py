@@ -121,6 +121,7 @@ class GatewayControl:
             self._watchers.append(self._ingresses)
         self._clusters: dict[str, ClusterSpec] = {}
         self._clusters_of: dict[Key, set[str]] = {}
+        self._applying = False
         self._memory = Memory()
         lease = f"lb-gateway-{config.gateway_class or config.ingress_class}"
         self._leadership = Leadership(self._api, lease, config.identity, clock, self._dirty.set)
@@ -236,11 +237,13 @@ class GatewayControl:
 
     async def _apply(self, plan: Plan) -> None:
         """Clusters before the routes that lead there, and gone after them."""
-        known, wanted = self._clusters, plan.clusters
+        # Where the last was not applied to its end, nobody knows what there is.
+        known: Mapping[str, ClusterSpec] = {} if self._applying else self._clusters
+        wanted, self._applying = plan.clusters, True
         changed = [spec for name, spec in wanted.items() if known.get(name) is not spec and known.get(name) != spec]
-        gone = [name for name in known if name not in wanted]
+        gone = [name for name in self._clusters if name not in wanted]
         if changed or gone:
-            self._clusters = {**known, **wanted}
+            self._clusters = {**self._clusters, **wanted}
             self._index()
         for start in range(0, len(changed), AT_ONCE):
             several = changed[start : start + AT_ONCE]
@@ -253,6 +256,7 @@ class GatewayControl:
             self._clusters = dict(wanted)
             self._index()
             self._applies.remove_clusters(gone)
+        self._applying = False
 
     def _index(self) -> None:
         self._clusters_of = {}
