@@ -10,6 +10,7 @@ import time
 import pytest
 from tests.balancer.proxy.wire.ends import Client, Endpoint, Script, answering
 from tests.balancer.proxy.wire.http2 import Asked, H2Client, H2Endpoint, Script2
+from tests.balancer.proxy.wire.messages import Message
 from tests.balancer.proxy.wire.process import Balancer, Start
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
@@ -158,3 +159,82 @@ async def test_a_report_of_absurd_numbers_harms_no_request(report: str, where: s
         async with await Client.connect(balancer.port) as client:
             await keep_asking(client)
             assert balancer.metric("lb_endpoint_bad_load_reports_total") > 10
+
+
+FORMAT = "endpoint-load-metrics-format"
+
+
+def reports(forms: list[str]) -> list[tuple[str, str]]:
+    """What Triton reports to a request that asks in these forms: one, in lower case, else nothing."""
+    return [said("TEXT", 0.5, 10.0)] if forms == ["text"] else []
+
+
+def on_demand(protocol: str, port: int, seen: list[list[str]]) -> Endpoint | H2Endpoint:
+    """An endpoint that reports its load only to a request that asks; `seen`: the forms that each asked for."""
+
+    def over_http1(request: Message) -> str:
+        seen.append(request.all(FORMAT))
+        lines = "".join([f"{name}: {value}\r\n" for name, value in reports(seen[-1])])
+        return f"HTTP/1.1 200 OK\r\n{lines}X-Asked: {', '.join(seen[-1])}\r\nContent-Length: 2\r\n\r\nok"
+
+    async def over_http2(asked: Asked) -> None:
+        await asked.whole.wait()
+        seen.append([value for name, value in asked.fields if name == FORMAT])
+        grpc = asked.field("content-type") == "application/grpc"
+        extra = [("content-type", "application/grpc")] if grpc else [("x-asked", ", ".join(seen[-1]))]
+        trailers = [("grpc-status", "0"), *reports(seen[-1])] if grpc else None
+        await asked.respond(extra=extra if grpc else [*extra, *reports(seen[-1])], trailers=trailers)
+
+    return Endpoint(port, answering(over_http1)) if protocol == "http1" else H2Endpoint(port, over_http2)
+
+
+CALL = [("content-type", "application/grpc"), ("te", "trailers")]
+
+
+@pytest.mark.parametrize("own", [[], ["JSON"], ["text", "BIN"]])
+@pytest.mark.parametrize("protocol", ["http1", "h2c"])
+async def test_an_endpoint_that_reports_only_when_asked_is_asked(protocol: str, own: list[str], start: Start) -> None:
+    balancer = start(endpoints=1, fresh=True, upstream_protocol=protocol, **ON)
+    seen: list[list[str]] = []
+    lines = "".join([f"{FORMAT.title()}: {form}\r\n" for form in own])
+    async with on_demand(protocol, balancer.endpoints[0], seen):
+        async with await Client.connect(balancer.port) as client:
+            for target in ("/", "/", "/other", "http://lb.test/absolute"):
+                answer = await client.ask(f"GET {target} HTTP/1.1\r\nHost: lb.test\r\n{lines}\r\n")
+                assert not answer.all(NAME), "the client's own request for it is replaced, and the report taken out"
+        async with await H2Client.connect(balancer.port) as h2:
+            for path in ("/", "/", "/other"):
+                assert (await h2.get(path, [(FORMAT, form) for form in own])).field(NAME) is None
+        await until_utilised(balancer)
+    assert seen == [["text"]] * 7
+    assert balancer.metric("lb_endpoint_bad_load_reports_total") == 0
+
+
+async def until_utilised(balancer: Balancer) -> None:
+    deadline = time.monotonic() + 10
+    while balancer.metric("lb_endpoint_utilization") != 0.5:
+        assert time.monotonic() < deadline, "no report was read"
+        await asyncio.sleep(0.05)
+
+
+async def test_a_grpc_call_asks_too(start: Start) -> None:
+    balancer = start(endpoints=1, fresh=True, upstream_protocol="h2c", **ON)
+    seen: list[list[str]] = []
+    async with on_demand("h2c", balancer.endpoints[0], seen), await H2Client.connect(balancer.port) as client:
+        answer = await client.get("/pi.Pi/Digits", CALL)
+        assert answer.trailers == [("grpc-status", "0")]
+        await until_utilised(balancer)
+    assert seen == [["text"]]
+
+
+@pytest.mark.parametrize("protocol", ["http1", "h2c"])
+async def test_without_the_setting_nothing_is_asked_and_a_client_gets_what_it_asks_for(
+    protocol: str, start: Start
+) -> None:
+    balancer = start(endpoints=1, upstream_protocol=protocol)
+    seen: list[list[str]] = []
+    async with on_demand(protocol, balancer.endpoints[0], seen), await Client.connect(balancer.port) as client:
+        assert not (await client.ask("GET / HTTP/1.1\r\nHost: lb.test\r\n\r\n")).all(NAME)
+        answer = await client.ask(f"GET / HTTP/1.1\r\nHost: lb.test\r\n{FORMAT}: text\r\n\r\n")
+        assert answer.all(NAME) == [said("TEXT", 0.5, 10.0)[1]]
+    assert seen == [[], ["text"]]

@@ -71,6 +71,10 @@ FRAMING_TWINS: Final = frozenset({b"content_length", b"transfer_encoding"})
 """Spelled with underscores: read as the fields that frame a message by CGI and WSGI."""
 LOAD_FIELDS: Final = frozenset({FIELD, FIELD_BINARY})
 """By which an endpoint says how loaded it is (ORCA)."""
+LOAD_FORMAT: Final = b"endpoint-load-metrics-format"
+"""By which a request asks for that: vLLM and Triton report only to one that has it."""
+LOAD_ASKED: Final = (b"Endpoint-Load-Metrics-Format", b"text")
+"""In lower case, since Triton compares it by case (vLLM does not); neither has the binary form."""
 _CONNECTION_BOUND: Final = re.compile(rb"(?i)(?:^|,)[ \t]*(?:ntlm|nego|kerberos)")
 """A scheme of authentication at the beginning of a field, or of one of its challenges."""
 _QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
@@ -91,12 +95,19 @@ class BadMessage(Exception):
 
 
 def fill_request(
-    fields: RequestFields, version: int, peer: Peer, authority: bytes, options: frozenset[bytes], traced: bool
+    fields: RequestFields,
+    version: int,
+    peer: Peer,
+    authority: bytes,
+    options: frozenset[bytes],
+    traced: bool,
+    asks_load: bool = False,
 ) -> None:
     """Work out what follows from `fields.received`, whose body's length is known already.
 
     `authority` is the host of an absolute-form target or :authority, which overrides Host (RFC 9112 §3.2.2); empty:
-    Host says. `options` are the fields that Connection names; `traced`: the trace context is ours to pass on.
+    Host says. `options` are the fields that Connection names; `traced`: the trace context is ours to pass on;
+    `asks_load`: so is the request for a load report, and a client's own goes no farther, as the report would not.
     Raises BadMessage.
     """
     if not NEVER_NOMINATED.isdisjoint(options):
@@ -129,6 +140,8 @@ def fill_request(
                 kept.append((name, value))
             elif value and len(value) <= MAX_REQUEST_ID:
                 fields.request_id = value
+        elif asks_load and lowered == LOAD_FORMAT:
+            continue
         elif traced and lowered in TRACE_CONTEXT:
             fields.trace_context.append((lowered, value))
         elif lowered == b"expect":
@@ -149,6 +162,8 @@ def fill_request(
     _note_upgrade(fields, options, version)
     kept += forwarded.fields()
     kept.append((b"Via", _VIA[version]))
+    if asks_load:
+        kept.append(LOAD_ASKED)
     fields.fields = kept
     fields.client = forwarded.client()
 

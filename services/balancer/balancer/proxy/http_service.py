@@ -38,6 +38,7 @@ class HttpService(Service):
         "_next_id",
         "_request_block",
         "_request_prefix",
+        "asks_load",
         "clients",
         "connections",
         "crowded",
@@ -87,6 +88,8 @@ class HttpService(Service):
         self.max_headers: int = settings.max_headers
         self.max_uri_bytes: int = settings.max_uri_bytes
         self.trusted_proxies: Networks = settings.trusted_proxies
+        self.asks_load: bool = settings.endpoint_load
+        """Whether each request asks the endpoint for a report of its load."""
         self.tracer: Tracer | None = None
         """What makes spans of requests; None: nobody asked for any, and trace context passes through untouched."""
         self.entry = AccessEntry()

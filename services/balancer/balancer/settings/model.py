@@ -289,7 +289,8 @@ class Settings(BaseModel):
 
     endpoint_load: Switch = LOAD(
         False,
-        "Whether endpoints' load reports (ORCA: endpoint-load-metrics) make weights; they are not passed on then.",
+        "Whether requests ask for endpoints' load reports (ORCA: endpoint-load-metrics), which make weights and are "
+        "not passed on.",
     )
     endpoint_load_blackout: Annotated[float, kinds.seconds(zero="at once")] = LOAD(
         10.0, "Seconds for which an endpoint's reports must have come before they count."

@@ -45,7 +45,7 @@ class KnownBlocks:
         key = (block, minor, peer.address)
         fields = self._known.get(key)
         if fields is None:
-            fields = request_fields(block, minor, peer, b"", self._service.tracer is not None)
+            fields = _of_service(self._service, block, minor, peer)
             if len(block) > MAX_KNOWN_BLOCK:
                 return fields
             if len(self._known) >= MAX_KNOWN:
@@ -104,8 +104,7 @@ class Heads:
         authority, target = framing.split_target(read.target, read.method)
         minor = read.minor
         if authority:
-            traced = self._service.tracer is not None
-            fields = request_fields(block, minor, self._peer, authority, traced)
+            fields = _of_service(self._service, block, minor, self._peer, authority)
             return _head(read, self._peer.scheme, target, fields)
         known = self.fields
         if known is None:
@@ -113,7 +112,7 @@ class Heads:
         elif block == self._block and minor == self._minor:
             return self._keep(line, read, target, known)
         else:
-            fields = request_fields(block, minor, self._peer, b"", self._service.tracer is not None)
+            fields = _of_service(self._service, block, minor, self._peer)
         self._block = block
         self._tail = b"\r\n" + block
         self._minor = minor
@@ -140,11 +139,17 @@ def _head(read: framing.RequestLine, scheme: bytes, target: bytes, fields: Block
     return RequestHead(read.method.decode(), scheme, target, version, fields)
 
 
-def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"", traced: bool = False) -> Block:
+def _of_service(service: HttpService, block: bytes, minor: int, peer: Peer, authority: bytes = b"") -> Block:
+    return request_fields(block, minor, peer, authority, service.tracer is not None, service.asks_load)
+
+
+def request_fields(
+    block: bytes, minor: int, peer: Peer, authority: bytes = b"", traced: bool = False, asks_load: bool = False
+) -> Block:
     """Read the field lines of a request of version 1.`minor`, the empty line at the end included.
 
-    `authority` is the host of an absolute-form target, which overrides Host (RFC 9112 §3.2.2); `traced`: the trace
-    context is ours to pass on. Raises BadMessage.
+    `authority` is the host of an absolute-form target, which overrides Host (RFC 9112 §3.2.2); `traced` and
+    `asks_load`: as in `fill_request`. Raises BadMessage.
     """
     received = framing.header_fields(block)
     fields = Block(received)
@@ -152,5 +157,5 @@ def request_fields(block: bytes, minor: int, peer: Peer, authority: bytes = b"",
     fields.length = 0 if length == NOT_SAID else length
     options = rules.connection_options(received)
     fields.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
-    rules.fill_request(fields, HTTP_1_1 if minor else HTTP_1_0, peer, authority, options, traced)
+    rules.fill_request(fields, HTTP_1_1 if minor else HTTP_1_0, peer, authority, options, traced, asks_load)
     return fields

@@ -84,7 +84,7 @@ class RequestHeads:
         if service.max_body_bytes is not None and of.length > service.max_body_bytes:
             raise responses.Refused(responses.BODY_TOO_LARGE)
         try:
-            fill_request(of, HTTP_2, self._peer, b"", frozenset(), service.tracer is not None)
+            fill_request(of, HTTP_2, self._peer, b"", frozenset(), service.tracer is not None, service.asks_load)
         except BadMessage as bad:
             raise responses.Refused(responses.bad_request(bad.status, bad.fault)) from None
         method = "GET" if read.protocol else read.method.decode()
