@@ -6,6 +6,7 @@ VENV := .venv/bin
 COMPILED_PYTHON ?= $(shell $(PYTHON) tools/interpreter.py --best)
 VERSION = $(shell sed -n 's/^appVersion: *"\{0,1\}\([^" ]*\)"\{0,1\}.*/\1/p' charts/lb/Chart.yaml)
 SOURCES := services tools tests benchmarks
+LINTED := $(SOURCES) charts examples findings
 HOT := $(shell find services -name build -prune -o -name '*.py' -print -o -name pyproject.toml -print -o -path '*/dashboard/*' -print)
 
 # The stress test's load.
@@ -69,8 +70,8 @@ helm4: .venv/.ready  ## Fetch Helm 4 for the chart's tests, which run with Helm 
 	$(VENV)/python tools/helm4.py
 
 format: .venv/.ready  ## Format the code, and repair what lint can
-	$(VENV)/ruff format --quiet $(SOURCES)
-	$(VENV)/ruff check --quiet --fix $(SOURCES)
+	$(VENV)/ruff format --quiet $(LINTED)
+	$(VENV)/ruff check --quiet --fix $(LINTED)
 
 generate: .venv/.ready  ## Write again every file that is generated from another
 	$(VENV)/python tools/generate.py
@@ -121,8 +122,8 @@ profile: .venv-compiled/.ready  ## Flame graphs of the balancer under load, inte
 # The parts of `check`, which the pre-commit hooks call one by one.
 
 lint: .venv/.ready
-	$(VENV)/ruff format --check $(SOURCES)
-	$(VENV)/ruff check $(SOURCES)
+	$(VENV)/ruff format --check $(LINTED)
+	$(VENV)/ruff check $(LINTED)
 
 words: .venv/.ready
 	$(VENV)/python tools/words.py

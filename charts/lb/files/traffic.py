@@ -18,7 +18,7 @@ body = sys.argv[3] if len(sys.argv) > 3 else None
 unverified = ssl._create_unverified_context()
 
 
-def ask():
+def ask() -> str | None:
     """What is wrong with one answer; None when nothing is. Adds to `served` who answered."""
     request = urllib.request.Request(url + path, headers={"Accept": "text/plain"})
     try:
@@ -33,7 +33,7 @@ def ask():
         return str(error)
 
 
-def connect():
+def connect() -> str | None:
     """The same for a byte stream."""
     try:
         with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=10) as connection:
