@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -436,6 +437,28 @@ async def test_nothing_is_written_once_the_lease_is_lost(api: ClusterApiServer) 
     assert first.is_set()
     assert len(api.writes) <= writer.AT_ONCE
     await connection.close()
+
+
+async def test_a_writer_that_ends_leaves_no_write_behind(api: ClusterApiServer) -> None:
+    # A warning that a coroutine was never awaited fails the test.
+    asked = asyncio.Event()
+
+    async def waiting(request: web.Request) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    connection = ClusterApi()
+    await connection.connected()
+    api.before = waiting
+    written = writer.Writer(connection, lambda: True, lambda: None)
+    routes: list[Any] = [cluster.route(name=f"r{number}") for number in range(writer.AT_ONCE * 2)]
+    plan = cluster.planned(cluster.world(routes=routes))
+    task = asyncio.get_running_loop().create_task(written._written(plan))
+    await asked.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await connection.close()
+    gc.collect()
 
 
 # The lease.

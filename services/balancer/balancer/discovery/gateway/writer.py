@@ -7,7 +7,8 @@ change makes the next plan.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -37,6 +38,8 @@ PATHS: Final = {
     "TLSRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/tlsroutes",
     "TCPRoute": f"/apis/{GROUP}/v1/namespaces/{{}}/tcproutes",
 }
+
+Write = Callable[[], Coroutine[None, None, None]]
 
 log = structlog.get_logger()
 
@@ -79,9 +82,9 @@ class Writer:
     async def _written(self, plan: Plan) -> None:
         self._missed = []
         # Services first: a Gateway's address comes from there.
-        await self._all([self._service(each) for each in plan.services])
-        await self._all([self._delete(each) for each in plan.obsolete])
-        await self._all([self._status(each) for each in plan.statuses])
+        await self._all([partial(self._service, each) for each in plan.services])
+        await self._all([partial(self._delete, each) for each in plan.obsolete])
+        await self._all([partial(self._status, each) for each in plan.statuses])
         fault = next(filter(None, self._missed), "")
         if fault and fault != self._fault:
             log.warning("gateway write failed", error=fault)
@@ -94,17 +97,16 @@ class Writer:
         self._retry = None
         self._again()
 
-    async def _all(self, writes: list[Coroutine[None, None, None]]) -> None:
+    async def _all(self, writes: Sequence[Write]) -> None:
         if writes:
             await asyncio.gather(*map(self._attempt, writes))
 
-    async def _attempt(self, write: Coroutine[None, None, None]) -> None:
+    async def _attempt(self, write: Write) -> None:
         async with self._slots:
             if not self._leads():  # Lost meanwhile: another may write by now.
-                write.close()
                 return
             try:
-                await write
+                await write()
             except Refused as refused:
                 if refused.status == CONFLICT:
                     # Its object has changed meanwhile, whose event makes the next plan; but there are conflicts about
