@@ -10,8 +10,8 @@ from tests.balancer.balancing.world import Fleet
 from balancer.balancing.costs import ONE_BY_ONE, Bound
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.request import RequestInfo
-from balancer.peers.belief import FIRST_DURATION, HALVED, LATE, OVERDUE, SILENCE, Belief, Replica
-from balancer.peers.report import LONGEST_ADDRESS, MOST_ADDRESSES, Report
+from balancer.peers.belief import CUT_OFF, FIRST_DURATION, HALVED, LATE, OVERDUE, SILENCE, Belief, Replica
+from balancer.peers.report import BUSY, LONGEST_ADDRESS, MOST_ADDRESSES, Report
 
 """Of a request: what an endpoint of the other of two replicas counts for."""
 
@@ -324,6 +324,27 @@ def test_a_silent_replica_is_forgotten(fleet: Fleet, belief: Belief) -> None:
     belief.tick(fleet.now + SILENCE + 0.1)
     assert not list(belief.replicas)
     assert fleet["a"].elsewhere.requests == 0.0
+
+
+def test_what_a_replica_had_in_flight_counts_no_more_soon_after_it_should_have_reported_however_long_requests_take(
+    fleet: Fleet, belief: Belief
+) -> None:
+    belief.take(Report("lb-2", {"a:80": 300}, whole=True, next_within=BUSY), fleet.now)
+    fleet.now += BUSY
+    belief.take(Report("lb-2", {"a:80": 301}), fleet.now)
+    belief.tick(fleet.now + BUSY + CUT_OFF)
+    assert fleet["a"].elsewhere.requests > 0.0, "what it last promised holds"
+    belief.tick(fleet.now + BUSY + CUT_OFF + 0.1)
+    assert fleet["a"].elsewhere.requests == 0.0
+    assert [dict(replica.believed) for replica in belief.replicas] == [{}]
+    belief.take(Report("lb-2", {"c:80": 1}), fleet.now + 1.0)
+    assert fleet["a"].elsewhere.requests == pytest.approx(301.0), "it was away for a moment"
+
+
+def test_a_replica_that_reports_once_a_second_is_believed_between(fleet: Fleet, belief: Belief) -> None:
+    belief.take(Report("lb-2", {"a:80": 10}, whole=True), fleet.now)
+    belief.tick(fleet.now + 1.2)
+    assert fleet["a"].elsewhere.requests == pytest.approx(10.0)
 
 
 def test_a_report_names_only_what_changed(fleet: Fleet, belief: Belief) -> None:

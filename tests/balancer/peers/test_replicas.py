@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import ssl
 import threading
@@ -117,6 +118,34 @@ def test_a_replica_killed_with_a_request_in_flight_is_forgotten_within_a_second(
             killed_at = time.monotonic()
             assert seen(lambda: replicas.live(0) == {"lb-0"} and not replicas.in_flight(0, "lb-1"))
             assert time.monotonic() - killed_at < 1.0
+
+
+def test_what_a_silent_replica_has_in_flight_counts_no_more_within_a_second_and_again_once_it_is_heard(
+    replicas: Replicas,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as endpoint:
+        replicas.backends = f"127.0.0.1:{endpoint.getsockname()[1]}"
+        replicas.start(0)
+        replicas.start(1)
+        assert seen(lambda: replicas.live(0) == {"lb-0", "lb-1"})
+        with socket.create_connection(("127.0.0.1", replicas.running[1].port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert seen(lambda: replicas.in_flight(0, "lb-1") == 1)
+            until = time.monotonic() + 2.5
+            while time.monotonic() < until:
+                assert replicas.in_flight(0, "lb-1") == 1, "it has nothing new to say, and is there"
+            process = replicas.running[1].process
+            process.send_signal(signal.SIGSTOP)  # No packet comes, and no end of a connection.
+            try:
+                stopped_at = time.monotonic()
+                assert seen(lambda: not replicas.in_flight(0, "lb-1"))
+                assert time.monotonic() - stopped_at < 1.0
+                assert "lb-1" in replicas.live(0), "it may be back soon"
+            finally:
+                process.send_signal(signal.SIGCONT)
+            heard_at = time.monotonic()
+            assert seen(lambda: replicas.in_flight(0, "lb-1") == 1)
+            assert time.monotonic() - heard_at < 1.0
 
 
 def test_each_tells_of_itself_and_all_are_summed(replicas: Replicas) -> None:

@@ -51,7 +51,7 @@ def replicas_view(running: Running, meter: Meter) -> View:
                 member.state,
                 member.problem,
                 None if member.age is None else round(member.age, 3),
-                sum(reported.in_flight.values()) if reported is not None else None,
+                sum(reported.believed.values()) if reported is not None else None,
                 sorted(reported.ejected) if reported is not None else [],
                 member.status,
             )
@@ -89,7 +89,7 @@ def fleet_view(running: Running, meter: Meter) -> View:
             "address": endpoint.address,
             "in_flight": {
                 running.proxy.replica: endpoint.in_flight,
-                **{replica.name: replica.in_flight.get(endpoint.address, 0) for replica in heard},
+                **{replica.name: replica.believed.get(endpoint.address, 0) for replica in heard},
             },
         }
         for endpoint in running.pool.endpoints

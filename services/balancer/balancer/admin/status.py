@@ -64,11 +64,13 @@ class HeardReplica(Protocol):
     """What is known of another replica."""
 
     name: str
-    in_flight: dict[str, int]
-    """Requests in flight there, by endpoint address."""
     ejected: frozenset[str]
     reports: int
     """Reports heard so far."""
+
+    @property
+    def believed(self) -> Mapping[str, int]:
+        """Requests in flight there, by endpoint address, as far as that is believed."""
 
     def age(self, now: float) -> float:
         """Age (s) of its news."""

@@ -10,7 +10,8 @@ goes where the same news says that there is the least to do: replicas that belie
 worse than none. Where the strategy follows work, requests that have their response and last (a WebSocket, a download)
 do not count: a replica counts its own by their number, and so does every other. A replica reports what changes, so its
 silence says that nothing has: the age is the time that a report takes to arrive and the pause until the next, and grows
-only once the replica is silent for longer than it ever is; then what it had in flight fades as requests end.
+only once the replica is silent for longer than it ever is; then what it had in flight fades as requests end, and is
+gone CUT_OFF seconds after it should have reported.
 
 **Each replica prefers a part of its own, and then the next one's.** The replicas in order of their names share the
 endpoints in order of their addresses, one after the other. Of `r` replicas in a circle, the part of the one that is `d`
@@ -51,6 +52,9 @@ FORGOTTEN: Final = 8.0
 """What a replica had in flight that is late by so many times what a request takes has ended."""
 MISSED: Final = 2.0
 """Seconds by which a replica's report may be overdue until its news is dropped: it hangs, or the network does."""
+CUT_OFF: Final = 0.4
+"""Seconds by which it may be overdue until what it had in flight counts no more, though its name is kept: it may have
+been killed where no end of its connection comes to us."""
 SILENCE: Final = GAP + MISSED
 """Seconds without a report after which the news of one is dropped that does not rest."""
 FIRST_DURATION: Final = 0.05
@@ -59,6 +63,7 @@ TICKED: Final = 0.2
 """Seconds between two ticks at the most that say something: before a later one nothing was in flight."""
 SMOOTHING: Final = 0.2
 """Weight of one tick's figures in the average duration of a request, and of one report in the time between two."""
+NOTHING: Final[Mapping[str, int]] = {}
 OVERDUE: Final = 4.0
 """A report is late after so many times the usual gap before it, …"""
 LATE: Final = 1.3 * GAP
@@ -80,6 +85,7 @@ class Replica:
         "left",
         "name",
         "next_within",
+        "promised",
         "reports",
         "rests",
         "sent",
@@ -105,6 +111,8 @@ class Replica:
         """Seconds between two of its reports, on average."""
         self.next_within = GAP
         """Seconds from its last report within which it has promised the next."""
+        self.promised = GAP
+        """What it last said of that."""
         self.rests = False
         """Whether it knows that a replica may rest."""
         self.sent = 0.0
@@ -121,9 +129,10 @@ class Replica:
         self.heard_at = now
         self.reports += 1
         self.faded = False
-        self.next_within = GAP
+        self.next_within = min(self.promised, GAP)
         if report.next_within is not None:
-            self.next_within, self.rests = report.next_within, True
+            self.next_within = self.promised = report.next_within
+            self.rests = True
         if report.delay is not None:
             self.delay = report.delay
         if report.ejected is not None:
@@ -156,6 +165,15 @@ class Replica:
     def late(self, now: float) -> float:
         """Seconds by which its next report is late; 0 or less where it is not."""
         return now - self.heard_at - min(OVERDUE * self.gap, LATE)
+
+    def is_cut_off(self, now: float) -> bool:
+        """Whether it has been silent for so long that what it had in flight counts no more."""
+        return now - self.heard_at > self.next_within + CUT_OFF
+
+    @property
+    def believed(self) -> Mapping[str, int]:
+        """What it has in flight, by address, as far as that is believed."""
+        return self.in_flight if self.left else NOTHING
 
 
 def _keep(known: dict[str, int], said: Mapping[str, int]) -> None:
@@ -259,7 +277,7 @@ class Belief(Subscriber):
             if now - replica.heard_at > replica.next_within + MISSED:
                 self.forget(replica.name)
             elif replica.in_flight:
-                replica.faded = replica.late(now) > 0.0
+                replica.faded = replica.late(now) > 0.0 or replica.is_cut_off(now)
                 if self._weigh(replica, now):
                     for address in replica.in_flight:
                         self._find_and_count(address)
@@ -304,7 +322,7 @@ class Belief(Subscriber):
         """Note what its news is worth now; whether that has changed."""
         sent = len(self._replicas) * self._rate * replica.delay
         late = max(replica.late(now), 0.0) / self._duration
-        left = math.exp(-late) if late < FORGOTTEN else 0.0
+        left = math.exp(-late) if late < FORGOTTEN and not replica.is_cut_off(now) else 0.0
         before = replica.worth(1, HALVED)
         if abs(left / (1.0 + sent / HALVED) - before) <= NOTED * before:
             return False

@@ -29,7 +29,9 @@ LONGEST_ADDRESS: Final = 300
 MAX_ANSWER: Final = 1 << 18
 """Longest message (bytes) that is read where the other answers: one piece of what it has learned fits."""
 GAP: Final = 1.0
-"""Seconds within which a replica reports again, whatever has changed, unless its last report says otherwise."""
+"""Seconds within which a replica reports again, whatever has changed, unless it has said otherwise."""
+BUSY: Final = 0.3
+"""Seconds within which one does that has something in flight or to say: so soon it is missed."""
 REST: Final = 3.0
 """Seconds within which one does that has nothing in flight and nothing to say, where all others understand it."""
 LONGEST_GAP: Final = 60.0
@@ -76,7 +78,7 @@ class Report:
     answer: bool
     """Whether the sender waits for an empty message in return, to measure how long a report takes."""
     next_within: float | None
-    """Seconds within which the next report comes, whatever changes; None: `GAP`, as an older replica's always does."""
+    """Seconds within which the next report comes, whatever changes; None: as the last that said so, `GAP` at most."""
     learned: Learned | None
     """A piece of what the sender has learned of requests and endpoints."""
     lasting: Mapping[str, int]

@@ -1,7 +1,7 @@
 """What this replica reports: written once for all links, when something has changed, and otherwise that it is there.
 
-While requests come and go it says so once a second at the least. While nothing is in flight and nothing changes that
-somebody could see, its silence misleads nobody: it says so every REST seconds.
+While requests are in flight, or something changes, it says so every BUSY seconds at the least. While nothing is in
+flight and nothing changes that somebody could see, its silence misleads nobody: it says so every REST seconds.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from balancer.peers.fleet import FleetIntent
 from balancer.peers.frames import TEXT, frame
 from balancer.peers.intent import Intent
 from balancer.peers.pace import Pace
-from balancer.peers.report import GAP, REST, Report, Status, changes, delayed, microseconds
+from balancer.peers.report import BUSY, GAP, REST, Report, Status, changes, delayed, microseconds
 
-HEARTBEAT: Final = 0.95 * GAP
-"""Seconds after which a tick reports though nothing has changed; that also measures the delay."""
-RESTING: Final = 0.95 * REST
-"""And while this replica rests."""
+EARLY: Final = 0.95
+"""Part of the time within which a report is due after which a tick sends it though nothing has changed; that also
+measures the delay."""
 AT_REST: Final = 3
 """While nothing changes, one beat in so many asks for an answer."""
 
@@ -90,7 +89,7 @@ class Reporter(Subscriber):
         self._told_intent = Intent()
         self._told_status: Status | None = None
         self.listeners: list[Listener] = []
-        self._gap = GAP
+        self._gap = BUSY
         """Seconds within which the next report comes, as the last beat has said."""
         self._beats = 0
         self._beat_turn = 0
@@ -134,14 +133,14 @@ class Reporter(Subscriber):
         `together`: another one has said so just now. All do so together: each then wakes once for all of them.
         """
         part = 0.5 if together else 1.0
-        if now - self._looked_at < part * HEARTBEAT:
+        if now - self._looked_at < part * EARLY * BUSY:
             return
         self._looked_at = now
         status = self._status()
         rests = self.turn == self._beat_turn and not self._reported and _same(status, self._told_status)
-        gap = REST if rests and self._belief.all_may_rest() else GAP
+        gap = BUSY if not rests else REST if self._belief.all_may_rest() else GAP
         # Nobody must wait for longer than the last beat has said.
-        if now - self._beat_at < part * (RESTING if gap == self._gap == REST else HEARTBEAT):
+        if now - self._beat_at < part * EARLY * min(gap, self._gap):
             return
         self._beat_at, self._gap, self._told_status = now, gap, status
         self._beats += 1
