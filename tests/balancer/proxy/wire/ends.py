@@ -111,11 +111,14 @@ class End:
         self.writer.transport.abort()
 
     async def close(self) -> None:
-        _open.discard(self)
         self.writer.close()
-        with contextlib.suppress(ConnectionError, TimeoutError, ssl.SSLError):
-            async with asyncio.timeout(1):
-                await self.writer.wait_closed()
+        try:
+            with contextlib.suppress(ConnectionError, TimeoutError, ssl.SSLError):
+                async with asyncio.timeout(1):
+                    await self.writer.wait_closed()
+        finally:
+            _open.discard(self)
+            self.writer.transport.abort()  # else it waits on for a side that does not read
 
 
 class Client(End):
@@ -246,9 +249,11 @@ class Endpoint:
         except asyncio.CancelledError:
             pass
         finally:
-            self._tasks.discard(task)
-            self._open.discard(connection)
-            await connection.close()
+            try:
+                await connection.close()
+            finally:
+                self._tasks.discard(task)
+                self._open.discard(connection)
 
     async def _play(self, connection: Accepted) -> None:
         assert self.script is not None
@@ -294,6 +299,7 @@ class Endpoint:
             connection.writer.transport.abort()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=2)
+        await asyncio.sleep(0)  # An aborted transport closes its socket in the next turn.
         self._open.clear()
 
     async def __aenter__(self) -> Self:
