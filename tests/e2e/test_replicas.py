@@ -24,6 +24,8 @@ pytestmark = pytest.mark.timeout(420)
 
 FORGOTTEN = 3.0
 """Seconds of silence after which a replica is forgotten (docs/kubernetes.md)."""
+UNCOUNTED = 1.0
+"""Seconds after which nothing of a replica that died or was cut off counts as in flight."""
 ASKING = 10.0
 """Seconds that asking every replica by way of the API server may take, on a busy machine."""
 SLOW = 4
@@ -58,6 +60,12 @@ def agree(cluster: Any) -> bool:
     )
 
 
+def counted(fleet: dict[str, Any], replicas: set[str]) -> dict[str, int]:
+    """Requests in flight of each of `replicas` that has any, as this fleet's replica counts them."""
+    counts = {name: sum(each["in_flight"].get(name, 0) for each in fleet["endpoints"]) for name in replicas}
+    return {name: count for name, count in counts.items() if count}
+
+
 def at_the_slow_pod(fleet: dict[str, Any], replica: str) -> int:
     """Requests of `replica` in flight where most are."""
     slow = max(fleet["endpoints"], key=lambda each: sum(each["in_flight"].values()))
@@ -82,6 +90,10 @@ def test_a_replica_killed_is_forgotten_at_once(cluster: Any, load: Any) -> None:
         dead = cluster.names("balancer")[0]
         cluster.kubectl("delete", "pod", dead, "--grace-period=0", "--force")
         began = time.monotonic()
+        # To ask takes longer than the second may: what is asked after it must be right the first time.
+        time.sleep(UNCOUNTED)
+        left = {name: fleet for name, fleet in fleets(cluster).items() if name != dead}
+        assert not [found for fleet in left.values() if (found := counted(fleet, {dead}))]
         until(
             lambda: not any(dead in heard(fleet) for name, fleet in fleets(cluster).items() if name != dead),
             "nobody counts on the dead one",
@@ -97,17 +109,23 @@ def test_a_replica_killed_is_forgotten_at_once(cluster: Any, load: Any) -> None:
     reason="LB_E2E_PARTITION and LB_E2E_HEAL name no commands that drop packets between two pods, and let them pass",
 )
 def test_replicas_cut_off_from_each_other_forget_and_find_each_other_again(cluster: Any, load: Any) -> None:
-    with load.case("four replicas, two cut off from two"):
+    # Requests of seconds at the slow pod: each replica has some in flight whenever it is looked at.
+    with load.case("four replicas, two cut off from two"), odd_pod(cluster, PI_DELAY_MS="8000"):
+        until(lambda: agree(cluster), "the replicas' counts agree")
         found = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in cluster.pods("balancer")}
         names = sorted(found)
         sides = set(names[:2]), set(names[2:])
         with partitioned([(found[one], found[other]) for one, other in itertools.product(*sides)]):
             began = time.monotonic()
+            time.sleep(UNCOUNTED)
+            for name, fleet in fleets(cluster).items():
+                assert not counted(fleet, sides[name in sides[0]]), "of the other side"
             until(
                 lambda: all(heard(fleet) in sides for fleet in fleets(cluster).values()), "each hears its own side only"
             )
             assert time.monotonic() - began < FORGOTTEN + ASKING
         until(lambda: all_hear(cluster, 4), "all four hear each other")
+        until(lambda: agree(cluster), "the counts are right again", UNCOUNTED + ASKING)
     cluster.helm()
 
 
