@@ -14,7 +14,7 @@ from tests.balancer.proxy.wire.messages import Message
 from tests.balancer.proxy.wire.process import Balancer, Start
 
 GET = "GET / HTTP/1.1\r\nHost: lb.test\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
-ON = {"endpoint_load": "on", "endpoint_load_blackout": 0, "strategy": "round-robin"}
+ON = {"endpoint_load": "orca", "endpoint_load_blackout": 0, "strategy": "round-robin"}
 NAME = "endpoint-load-metrics"
 
 

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "pause_every and pause (s), joins_after (s), slower_after (s), leaves_after (s), queue, weight, cache (paths), "
         "reports",
     )
-    fleet.add_argument("--load-reports", action="store_true", help="all report their load: LB_ENDPOINT_LOAD=on")
+    fleet.add_argument("--load-reports", action="store_true", help="all report their load: LB_ENDPOINT_LOAD=orca")
     parser.add_argument("logs", nargs="*", metavar="LOG", help="the same as --replay LOG…")
     traffic = parser.add_argument_group("traffic")
     traffic.add_argument("--costs", choices=COSTS, default="exponential", help="how costs are spread (exponential)")

@@ -126,9 +126,12 @@ def size() -> Kind:
     return Kind(parse, "bytes, above 0, as 65536, 64KiB, 1MiB or 1GiB", schema, show)
 
 
-def switch() -> Kind:
-    """On or off. YAML turns an unquoted `on` into `true`, so those words are understood too."""
-    words = {"on": True, "true": True, "off": False, "false": False}
+def switch(on: str = "on") -> Kind:
+    """On or off; `on` names what is on where it may be one thing of several some day: just on is understood as well.
+
+    YAML turns an unquoted `on` into `true`, so those words are understood too.
+    """
+    words = {on: True, "on": True, "true": True, "off": False, "false": False}
 
     def parse(value: object) -> bool:
         text = _text(value).lower()
@@ -136,7 +139,9 @@ def switch() -> Kind:
             raise ValueError
         return words[text]
 
-    return Kind(parse, "on or off", {"enum": ["on", "off", True, False]}, lambda value: "on" if value else "off")
+    allowed = "on or off" if on == "on" else f"off or {on}"
+    schema: JsonSchema = {"enum": [*dict.fromkeys([on, "on"]), "off", True, False]}
+    return Kind(parse, allowed, schema, lambda value: on if value else "off")
 
 
 def one_of(names: Iterable[str]) -> Kind:

@@ -287,10 +287,10 @@ class Settings(BaseModel):
     )
     queue_timeout: Seconds = ENDPOINT_LIMITS(5.0, "Seconds a request may wait in the queue before it gets 503.")
 
-    endpoint_load: Switch = LOAD(
+    endpoint_load: Annotated[bool, kinds.switch("orca")] = LOAD(
         False,
-        "Whether requests ask for endpoints' load reports (ORCA: endpoint-load-metrics), which make weights and are "
-        "not passed on.",
+        "Load reports that requests ask endpoints for, which make weights and are not passed on: off, or orca "
+        "(endpoint-load-metrics).",
     )
     endpoint_load_blackout: Annotated[float, kinds.seconds(zero="at once")] = LOAD(
         10.0, "Seconds for which an endpoint's reports must have come before they count."

@@ -397,7 +397,7 @@ class Reporting(Service):
 
 async def test_load_reports_of_a_grpc_server_make_its_weight_and_go_no_farther(start: Start) -> None:
     balancer = start(
-        endpoints=2, fresh=True, endpoint_load="on", endpoint_load_blackout=0, strategy="round-robin", **H2C
+        endpoints=2, fresh=True, endpoint_load="orca", endpoint_load_blackout=0, strategy="round-robin", **H2C
     )
     served: list[str] = []
     async with (
