@@ -112,13 +112,18 @@ class End:
 
     async def close(self) -> None:
         self.writer.close()
+        closed = False
         try:
-            with contextlib.suppress(ConnectionError, TimeoutError, ssl.SSLError):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
                 async with asyncio.timeout(1):
                     await self.writer.wait_closed()
+            closed = True
+        except TimeoutError:
+            pass
         finally:
             _open.discard(self)
-            self.writer.transport.abort()  # else it waits on for a side that does not read
+            if not closed:
+                self.writer.transport.abort()  # else it waits on for a side that does not read
 
 
 class Client(End):
