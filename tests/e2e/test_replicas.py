@@ -118,8 +118,12 @@ def test_replicas_cut_off_from_each_other_forget_and_find_each_other_again(clust
         with partitioned([(found[one], found[other]) for one, other in itertools.product(*sides)]):
             began = time.monotonic()
             time.sleep(UNCOUNTED)
-            for name, fleet in fleets(cluster).items():
-                assert not counted(fleet, sides[name in sides[0]]), "of the other side"
+            # Where all of the cluster shares a few cores it may take another second; on loopback it must not.
+            until(
+                lambda: not any(counted(fleet, sides[name in sides[0]]) for name, fleet in fleets(cluster).items()),
+                "nothing of the other side counts",
+                UNCOUNTED,
+            )
             until(
                 lambda: all(heard(fleet) in sides for fleet in fleets(cluster).values()), "each hears its own side only"
             )

@@ -11,7 +11,7 @@ from balancer.balancing.costs import ONE_BY_ONE, Bound
 from balancer.balancing.outcome import Outcome
 from balancer.balancing.request import RequestInfo
 from balancer.peers.belief import CUT_OFF, FIRST_DURATION, HALVED, LATE, OVERDUE, SILENCE, Belief, Replica
-from balancer.peers.report import BUSY, LONGEST_ADDRESS, MOST_ADDRESSES, Report
+from balancer.peers.report import BUSY, LONGEST_ADDRESS, MOST_ADDRESSES, REST, Report
 
 """Of a request: what an endpoint of the other of two replicas counts for."""
 
@@ -330,10 +330,11 @@ def test_what_a_replica_had_in_flight_counts_no_more_soon_after_it_should_have_r
     fleet: Fleet, belief: Belief
 ) -> None:
     belief.take(Report("lb-2", {"a:80": 300}, whole=True, next_within=BUSY), fleet.now)
-    fleet.now += BUSY
+    belief.take(Report("lb-2", {"a:80": 0}, next_within=REST), fleet.now + BUSY)
+    fleet.now += 1.0
     belief.take(Report("lb-2", {"a:80": 301}), fleet.now)
     belief.tick(fleet.now + BUSY + CUT_OFF)
-    assert fleet["a"].elsewhere.requests > 0.0, "what it last promised holds"
+    assert fleet["a"].elsewhere.requests > 0.0, "it rests no more, and is due as soon as it ever was"
     belief.tick(fleet.now + BUSY + CUT_OFF + 0.1)
     assert fleet["a"].elsewhere.requests == 0.0
     assert [dict(replica.believed) for replica in belief.replicas] == [{}]

@@ -52,7 +52,7 @@ FORGOTTEN: Final = 8.0
 """What a replica had in flight that is late by so many times what a request takes has ended."""
 MISSED: Final = 2.0
 """Seconds by which a replica's report may be overdue until its news is dropped: it hangs, or the network does."""
-CUT_OFF: Final = 0.4
+CUT_OFF: Final = 0.3
 """Seconds by which it may be overdue until what it had in flight counts no more, though its name is kept: it may have
 been killed where no end of its connection comes to us."""
 SILENCE: Final = GAP + MISSED
@@ -66,7 +66,7 @@ SMOOTHING: Final = 0.2
 NOTHING: Final[Mapping[str, int]] = {}
 OVERDUE: Final = 4.0
 """A report is late after so many times the usual gap before it, …"""
-LATE: Final = 1.3 * GAP
+LATE: Final = 1.2 * GAP
 """… and in any case after so many seconds."""
 
 
@@ -85,10 +85,10 @@ class Replica:
         "left",
         "name",
         "next_within",
-        "promised",
         "reports",
         "rests",
         "sent",
+        "soonest",
         "work",
     )
 
@@ -111,8 +111,8 @@ class Replica:
         """Seconds between two of its reports, on average."""
         self.next_within = GAP
         """Seconds from its last report within which it has promised the next."""
-        self.promised = GAP
-        """What it last said of that."""
+        self.soonest = GAP
+        """The least that it has promised, which it keeps to once something changes."""
         self.rests = False
         """Whether it knows that a replica may rest."""
         self.sent = 0.0
@@ -129,10 +129,10 @@ class Replica:
         self.heard_at = now
         self.reports += 1
         self.faded = False
-        self.next_within = min(self.promised, GAP)
+        self.next_within = self.soonest
         if report.next_within is not None:
-            self.next_within = self.promised = report.next_within
-            self.rests = True
+            self.next_within, self.rests = report.next_within, True
+            self.soonest = min(self.soonest, report.next_within)
         if report.delay is not None:
             self.delay = report.delay
         if report.ejected is not None:
